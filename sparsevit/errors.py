@@ -1,0 +1,17 @@
+"""The one error a user may see: what was done, what is wrong, what to do."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The command line prints it without a traceback, exit code 2.
+
+    Args:
+        problem: what the user did and what is wrong with it, in one or two sentences.
+        remedy: what to do about it, as an instruction (a command where there is one).
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem} {remedy}".strip())
+        self.problem = problem
+        self.remedy = remedy
