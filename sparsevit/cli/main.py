@@ -1,0 +1,216 @@
+"""The ``sparsevit`` command: which commands there are, and what becomes of an error.
+
+A command is loaded when it is run. Help lists it from the table below, so that neither help nor a
+mistyped command waits for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+import typer
+from rich.markup import escape
+from rich.panel import Panel
+from typer.core import TyperCommand, TyperGroup
+
+import sparsevit
+from sparsevit.cli import console
+from sparsevit.errors import UserError
+
+PHASES = "Phases"
+MEASURE = "Measure"
+EXPORT = "Export"
+DATA = "Data"
+WORKSPACE = "Workspace"
+HELP = "Help"
+
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+"""The class of typer's usage errors; where typer keeps it depends on its version."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a command is found: ``attribute`` of ``module``, a function or a ``typer.Typer``."""
+
+    module: str
+    attribute: str
+    panel: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {}
+
+
+class Interrupted(Exception):
+    """Ctrl-C. Its own class, as typer turns KeyboardInterrupt into different things by version."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when one is run."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name, entry in COMMANDS.items():
+            self.commands[name] = TyperCommand(
+                name=name, help=entry.help, rich_help_panel=entry.panel
+            )
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name not in COMMANDS:
+            return name, command, rest
+        return name, load_command(name), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
+
+def load_command(name: str) -> Any:
+    """Import the command ``name`` and make what typer runs of it."""
+    entry = COMMANDS[name]
+    found = getattr(importlib.import_module(entry.module), entry.attribute)
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_command(found)
+        command.name = name
+        return command
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    single.command(name)(found)
+    return typer.main.get_command(single)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sparsevit {sparsevit.__version__}")
+        raise typer.Exit()
+
+
+app = typer.Typer(
+    name="sparsevit",
+    cls=LazyGroup,
+    rich_markup_mode="rich",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train, search and measure vision transformers that skip the windows that hold nothing.
+
+    Start with [bold]sparsevit demo[/bold]: every phase on a small dataset that it makes itself.
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), nl=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0: done. 1: it failed, or found what it was asked to look for (``doctor``). 2: the user can mend
+    it. 130: interrupted.
+
+    Args:
+        arguments: words after ``sparsevit``; those of the process by default.
+    """
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    _silence_libraries()
+    as_json = _wants_json(args)
+    if not as_json:
+        return _run(args, as_json)
+    with console.quiet_stdout():
+        return _run(args, as_json)
+
+
+def _run(args: list[str], as_json: bool) -> int:
+    try:
+        code = app(args=args, prog_name="sparsevit", standalone_mode=False)
+    except UserError as error:
+        return _fail("user", error.problem, error.remedy, EXIT_USER_ERROR, as_json)
+    except UsageError as error:
+        return _fail("usage", *_describe_usage(error), EXIT_USER_ERROR, as_json)
+    except (Interrupted, KeyboardInterrupt, typer.Abort):
+        return _fail(
+            "interrupted",
+            "Interrupted.",
+            "Run the same command again to go on.",
+            EXIT_INTERRUPTED,
+            as_json,
+        )
+    except BrokenPipeError:
+        # the reader (head, less) has left: nothing more can be said, and nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), console.STDOUT_FD)
+        return EXIT_FAILED
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        return _fail(
+            "internal",
+            f"{type(error).__name__}: {error}",
+            "This is a bug, or a mistake that sparsevit does not recognise yet: please report it "
+            "with the traceback above and the output of `sparsevit doctor`.",
+            EXIT_FAILED,
+            as_json,
+        )
+    return code if isinstance(code, int) and not isinstance(code, bool) else 0
+
+
+def _describe_usage(error: Any) -> tuple[str, str]:
+    """The problem and the remedy of a usage error."""
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "sparsevit"
+    return error.format_message(), f"`{path} --help` shows what can be given."
+
+
+def _fail(kind: str, problem: str, remedy: str, code: int, as_json: bool) -> int:
+    """Tell the user on stderr and, with ``--json``, also as a document on stdout."""
+    if kind == "interrupted":
+        console.err.print(f"\n[yellow]{problem}[/yellow] {remedy}", highlight=False)
+    else:
+        body = escape(problem) + (f"\n\n[bold]{escape(remedy)}[/bold]" if remedy else "")
+        console.err.print(Panel(body, title="Error", title_align="left", border_style="red"))
+    if as_json and not console.document_written():
+        document = {"type": kind, "problem": problem, "remedy": remedy, "exit_code": code}
+        console.emit({"error": document}, True, lambda _: None)
+    return code
+
+
+def _wants_json(args: Sequence[str]) -> bool:
+    words = list(args[: args.index("--")] if "--" in args else args)
+    return "--json" in words and not {"--help", "-h", "--version"} & set(words)
+
+
+def _silence_libraries() -> None:
+    """Keep the warnings that torch and OpenMMLab raise about themselves off the user's terminal.
+
+    ``python -W`` or PYTHONWARNINGS brings them back.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if sys.warnoptions:
+        return
+    warnings.filterwarnings("ignore", module=r"(?!sparsevit\b)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The options that commands share, so that one flag means one thing everywhere.
+
+Annotated aliases: use them as annotations and give the default in the signature::
+
+    def adapt(
+        config: ConfigArgument = None,
+        checkpoint: CheckpointArgument = None,
+        workspace: WorkspaceOption = None,
+        overrides: SetOption = None,
+        as_json: JsonOption = False,
+    ) -> None: ...
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RUN_PANEL = "Run"
+HARDWARE_PANEL = "Hardware"
+
+
+class Launcher(str, Enum):
+    """How the processes of a distributed run are started (mmengine's names)."""
+
+    none = "none"
+    pytorch = "pytorch"
+    slurm = "slurm"
+    mpi = "mpi"
+
+
+ConfigArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CONFIG",
+        show_default=False,
+        help="Config file, or a name such as sparsevit::sparsevit/mask_rcnn_sparsevit.py. "
+        "Left out: the workspace's, else the embedded demo's.",
+    ),
+]
+
+CheckpointArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        show_default=False,
+        help="Weights to start from. Left out: those of the workspace's previous phase.",
+    ),
+]
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        envvar="SPARSEVIT_WORKSPACE",
+        metavar="DIR",
+        show_default="work_dirs",
+        help="Directory that records every phase.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Override a config value, e.g. --set train_dataloader.batch_size=4 (repeatable).",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON document on stdout; everything else goes to stderr.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", min=0, help="Seed of every random draw.", rich_help_panel=RUN_PANEL),
+]
+
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Run again although it is already done; the old run is kept.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the last run from where it stopped.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
+SparsityOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sparsity",
+        metavar="FILE",
+        show_default=False,
+        help="YAML or JSON file with a ratio for every knob.",
+    ),
+]
+
+DevicesOption = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        min=1,
+        help="Processes to start, one a device (torchrun underneath).",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+
+LauncherOption = Annotated[
+    Launcher,
+    typer.Option(
+        "--launcher",
+        help="Who started the processes, where it was not this command.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        show_default="cuda where there is one, else cpu",
+        help="cpu, cuda, cuda:1, mps.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
