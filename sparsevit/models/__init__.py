@@ -1,0 +1,11 @@
+"""Sparse models. Importing this room registers them in mmdet, and supplies the compiled ops that
+mmdet expects where mmcv came without: ``custom_imports = dict(imports=['sparsevit.models'])`` is
+all that a config of plain mmdet needs."""
+
+from sparsevit.ops import mmcv_ext
+
+mmcv_ext.install()
+
+from sparsevit.models.sparsevit import SparseViT  # noqa: E402
+
+__all__ = ["SparseViT"]

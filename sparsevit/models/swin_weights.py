@@ -1,0 +1,93 @@
+"""First weights of a Swin backbone: random, or from a checkpoint of mmdet's or Microsoft's form.
+
+mmdet's own loader reads only checkpoints with a ``backbone.`` prefix where ``convert_weights`` is
+off, and fails on an absolute position embedding; this one reads every form it meets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from mmdet.models.backbones.swin import SwinTransformer, swin_converter
+from mmengine.logging import MMLogger
+from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_normal_init
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+
+def initialise(backbone: SwinTransformer) -> None:
+    """Initialise a Swin backbone in place, as its ``init_cfg`` says.
+
+    Raises:
+        ValueError: ``init_cfg`` names no checkpoint, or the checkpoint has no weight of a Swin.
+    """
+    logger = MMLogger.get_current_instance()
+    if backbone.init_cfg is None:
+        _randomise(backbone)
+        return
+    if "checkpoint" not in backbone.init_cfg:
+        raise ValueError(f"init_cfg={backbone.init_cfg!r} names no checkpoint")
+    path = backbone.init_cfg["checkpoint"]
+    weights = backbone_weights(
+        CheckpointLoader.load_checkpoint(path, map_location="cpu"), backbone.convert_weights
+    )
+    own = backbone.state_dict()
+    fitted = {k: fit_weight(v, own[k]) for k, v in weights.items() if k in own}
+    if not fitted:
+        raise ValueError(f"{path} holds no weight of a {type(backbone).__name__}")
+    result = backbone.load_state_dict(fitted, strict=False)
+    # output norms belong to the detector and are in no classification checkpoint
+    missing = [k for k in result.missing_keys if not k.startswith("norm")]
+    if missing:
+        logger.warning(f"{path} lacks {len(missing)} weights of the backbone: {missing[:5]}")
+
+
+def backbone_weights(checkpoint: dict[str, Any], convert: bool) -> dict[str, Tensor]:
+    """The backbone's weights in a checkpoint, without prefix, under mmdet's names.
+
+    Args:
+        checkpoint: a loaded file: plain weights, or with them under ``state_dict`` or ``model``.
+        convert: whether it may be in the form of Microsoft's Swin repository (``layers.0...``).
+    """
+    weights = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    weights = {k.removeprefix("module."): v for k, v in weights.items()}
+    if any(k.startswith("backbone.") for k in weights):
+        weights = {k[9:]: v for k, v in weights.items() if k.startswith("backbone.")}
+    if convert and any(k.startswith("layers.") for k in weights):
+        weights = {k.removeprefix("backbone."): v for k, v in swin_converter(weights).items()}
+    return weights
+
+
+def fit_weight(given: Tensor, wanted: Tensor) -> Tensor:
+    """A weight made for another window or image size, resized; any other is returned as it is.
+
+    Relative position tables (T, heads) and absolute embeddings (1, L, C) hold a square grid; both
+    are resized bicubically.
+    """
+    if given.shape == wanted.shape:
+        return given
+    if given.ndim == 2 and given.shape[1] == wanted.shape[1]:
+        return _resize_grid(given, wanted.shape[0])
+    if given.ndim == 3 and given.shape[2] == wanted.shape[2]:
+        return _resize_grid(given[0], wanted.shape[1]).unsqueeze(0)
+    return given
+
+
+def _resize_grid(grid_TC: Tensor, cells: int) -> Tensor:
+    old, new = int(grid_TC.shape[0] ** 0.5), int(cells**0.5)
+    if old * old != grid_TC.shape[0] or new * new != cells:
+        return grid_TC
+    image = grid_TC.t().reshape(1, -1, old, old)
+    resized = F.interpolate(image, size=(new, new), mode="bicubic", align_corners=False)
+    return resized.reshape(-1, cells).t().contiguous()
+
+
+def _randomise(backbone: nn.Module) -> None:
+    if backbone.use_abs_pos_embed:
+        trunc_normal_(backbone.absolute_pos_embed, std=0.02)
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            trunc_normal_init(module, std=0.02, bias=0.0)
+        elif isinstance(module, nn.LayerNorm):
+            constant_init(module, 1.0)

@@ -1,0 +1,83 @@
+"""The three questions a sparse model answers, asked of a whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from sparsevit.errors import UserError
+from sparsevit.sparsity.configuration import Configuration
+from sparsevit.sparsity.space import Space
+
+
+@runtime_checkable
+class SparseModule(Protocol):
+    """What a module with skippable parts implements, with names local to it."""
+
+    def sparsity_space(self) -> Space:
+        """What are your knobs?"""
+
+    def get_sparsity(self) -> Configuration:
+        """What are they set to now?"""
+
+    def set_sparsity(self, configuration: Configuration) -> None:
+        """Set them to this."""
+
+
+class SparsityHandle:
+    """All knobs of a model, under the names the model gives its modules.
+
+    Whoever adapts, searches, times or exports a model works on this, and so knows nothing of
+    windows, heads or weights.
+
+    Args:
+        model: any module; the :class:`SparseModule` s inside it are found. A wrapper such as DDP
+            is looked through.
+
+    Raises:
+        UserError: nothing in the model can be skipped.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        model = getattr(model, "module", model)
+        self._parts = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, SparseModule)
+        }
+        if not self._parts:
+            raise UserError(
+                f"{type(model).__name__} has no part that can be skipped.",
+                "Use a backbone of sparsevit.models, such as SparseViT in place of SwinTransformer.",
+            )
+        self.space = sum(
+            (part.sparsity_space().prefixed(prefix) for prefix, part in self._parts.items()),
+            start=Space([]),
+        )
+
+    def get(self) -> Configuration:
+        """The ratio of every knob as set now."""
+        values = {
+            _join(prefix, name): ratio
+            for prefix, part in self._parts.items()
+            for name, ratio in part.get_sparsity().items()
+        }
+        return self.space.validate(values)
+
+    def set(self, configuration: Mapping[str, float]) -> Configuration:
+        """Set every knob; returns the validated configuration.
+
+        Raises:
+            ConfigurationError: it does not fit the model; nothing is set.
+        """
+        valid = self.space.validate(configuration)
+        for prefix, part in self._parts.items():
+            local = part.sparsity_space()
+            part.set_sparsity(local.validate({n: valid[_join(prefix, n)] for n in local.names}))
+        return valid
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

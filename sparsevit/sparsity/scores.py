@@ -1,0 +1,27 @@
+"""How much a window matters: the L2 norm of its activation magnitudes (SparseViT, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def token_magnitudes(x_BLC: Tensor) -> Tensor:
+    """Mean absolute activation of each token, (B, L, C) -> (B, L)."""
+    return x_BLC.abs().mean(-1)
+
+
+def window_scores(magnitudes_BL: Tensor, token_index_WN: Tensor) -> Tensor:
+    """L2 norm of the token magnitudes of each window.
+
+    Args:
+        magnitudes_BL: (B, L) magnitude of each token.
+        token_index_WN: (W, N) tokens of each window; an index of L stands for padding, which
+            weighs nothing.
+
+    Returns:
+        (B, W) scores.
+    """
+    padded = torch.nn.functional.pad(magnitudes_BL, (0, 1))
+    tokens_BWN = padded[:, token_index_WN]
+    return torch.linalg.vector_norm(tokens_BWN, dim=-1)
