@@ -49,7 +49,14 @@ class Entry:
     help: str
 
 
-COMMANDS: dict[str, Entry] = {}
+COMMANDS: dict[str, Entry] = {
+    "doctor": Entry(
+        "sparsevit.cli.doctor",
+        "doctor",
+        HELP,
+        "What is installed, which ops and devices are used, and what is missing.",
+    ),
+}
 
 
 class Interrupted(Exception):

@@ -1,0 +1,88 @@
+# `make demo` and `make test` need Python 3.10 to 3.13 with pip and venv; they set up the rest.
+# `make help` lists the recipes.
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= all,dev
+# Options of pip for the torch download alone, e.g. --index-url (docs/installation.md).
+TORCH_PIP_ARGS ?=
+
+# A phase's CONFIG, CHECKPOINT and WORKSPACE may be left out, as on the command line; ARGS is passed
+# on as it is: make search WORKSPACE=runs/a ARGS="--max 42 --min 37 --trials 200"
+CONFIG ?=
+CHECKPOINT ?=
+WORKSPACE ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := $(VENV)/.ready
+
+# Set SPARSEVIT=sparsevit to use an environment of your own: nothing is installed then.
+ifeq ($(origin SPARSEVIT),undefined)
+SPARSEVIT := $(BIN)/sparsevit
+NEEDS := $(READY)
+else
+NEEDS :=
+endif
+
+PHASES := pretrain adapt search finetune evaluate latency export-config
+WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
+
+.PHONY: help setup demo demo-short test lint benchmark status doctor clean $(PHASES)
+.DEFAULT_GOAL := help
+
+help: ## List the recipes.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@echo
+	@echo "Phases: make $(PHASES)"
+	@echo "        with CONFIG=..., CHECKPOINT=..., WORKSPACE=..., ARGS=\"--any --option\""
+
+setup: $(READY) ## Make .venv with the pinned set (the other recipes do it by themselves).
+
+demo: $(NEEDS) ## Every phase on a dataset that it makes itself: about 12 minutes on 2 cores.
+	$(SPARSEVIT) demo $(WORKSPACE_OPTION) $(ARGS)
+
+demo-short: $(NEEDS) ## The same phases with a few iterations each: that they run, no numbers.
+	$(SPARSEVIT) demo --short $(WORKSPACE_OPTION) $(ARGS)
+
+test: $(READY) ## Run the tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(READY) ## Run every benchmark; each keeps its figures as JSON beside itself.
+	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do \
+		echo "== $$file"; $(BIN)/python "$$file" $(ARGS); \
+	done
+
+status: $(NEEDS) ## What ran in WORKSPACE, and what came of it.
+	$(SPARSEVIT) status $(WORKSPACE_OPTION) $(ARGS)
+
+doctor: $(NEEDS) ## What is installed, and what is missing.
+	$(SPARSEVIT) doctor $(WORKSPACE_OPTION) $(ARGS)
+
+clean: ## Remove .venv and caches; no workspace is touched.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(PHASES): $(NEEDS)
+	$(if $(and $(CHECKPOINT),$(if $(CONFIG),,no)),$(error CHECKPOINT=... needs CONFIG=... beside it))
+	$(SPARSEVIT) $@ $(if $(CONFIG),"$(CONFIG)") $(if $(CHECKPOINT),"$(CHECKPOINT)") $(WORKSPACE_OPTION) $(ARGS)
+
+# onedl-mmcv asks for opencv-python, which needs libGL; others ask for the headless build. Both own
+# cv2/, so the one that is not wanted goes, and the other is laid down again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+		echo "Python 3.10 to 3.13 is needed: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV): once, a few minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt $(TORCH_PIP_ARGS) torch
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(PIP) uninstall --quiet --yes opencv-python
+	$(PIP) install --quiet --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
+	@touch $(READY)
