@@ -1,0 +1,181 @@
+"""A search on the terminal: its progress while it runs, and its table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+
+from sparsevit.search.results import Progress as SearchProgress
+from sparsevit.search.results import SearchResult
+from sparsevit.search.trial import Trial
+from sparsevit.sparsity import Configuration
+from sparsevit.sparsity.configuration import format_ratio
+
+_STAGES = {
+    "bounds": "Measuring the dense and the sparsest model",
+    "search": "Searching",
+    "confirm": "Measuring the winner again",
+    "done": "Searched",
+}
+
+
+@contextmanager
+def render_progress(console: Console) -> Iterator[Callable[[SearchProgress], None]]:
+    """Draws one progress display; what it yields is a search's ``on_event``.
+
+    Where the console is no terminal, a line is printed for every new best instead.
+
+    Args:
+        console: where to draw, commonly one on stderr.
+    """
+    if not console.is_terminal:
+        yield _print_new_bests(console)
+        return
+    display = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[counts]}"),
+        TextColumn("{task.fields[best]}", style="green"),
+        TextColumn("{task.fields[left]}", style="cyan"),
+        console=console,
+    )
+    with display:
+        task = display.add_task(_STAGES["bounds"], total=None, counts="", best="", left="")
+        yield lambda event: _draw(display, task, event)
+
+
+def _draw(display: Progress, task: TaskID, event: SearchProgress) -> None:
+    display.update(
+        task,
+        description=_STAGES[event.stage],
+        total=None if event.stage == "bounds" else event.target,
+        completed=event.scored,
+        counts=counts_line(event),
+        best="" if event.best is None else f"best {_brief(event.best)}",
+        left=time_left(event.eta_seconds) if event.stage == "search" else "",
+    )
+
+
+def _print_new_bests(console: Console) -> Callable[[SearchProgress], None]:
+    printed: list[Trial] = []
+
+    def on_event(event: SearchProgress) -> None:
+        if event.best is None or printed[-1:] == [event.best]:
+            return
+        printed.append(event.best)
+        left = time_left(event.eta_seconds)
+        console.print(
+            f"{counts_line(event)}; best so far {_brief(event.best)}: "
+            f"{event.best.configuration}" + (f"; {left}" if left else ""),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    return on_event
+
+
+def counts_line(event: SearchProgress) -> str:
+    """``12/50 scored, 40 drawn, 35% in the interval``."""
+    line = f"{event.scored}/{event.target} scored, {event.candidates} drawn"
+    if event.feasible_share is None:
+        return line
+    return f"{line}, {event.feasible_share:.0%} in the interval"
+
+
+def time_left(seconds: float | None) -> str:
+    """``0:03:20 left``; nothing where it is not known."""
+    return "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
+
+
+def results_table(result: SearchResult, top: int = 10) -> Table:
+    """The best configurations of a search, the winner first.
+
+    Args:
+        result: of the search.
+        top: at most so many rows.
+    """
+    table = Table(
+        title=f"Search within {result.min_ms:g} to {result.max_ms:g} ms",
+        caption=summary_line(result),
+        caption_justify="left",
+    )
+    table.add_column("")
+    table.add_column("score", justify="right")
+    table.add_column("ms", justify="right")
+    table.add_column("again", justify="right")
+    table.add_column("speedup", justify="right")
+    table.add_column("ratios", no_wrap=True)
+    table.add_column("trial", justify="right")
+    for trial in _best_first(result)[:top]:
+        table.add_row(*_row(trial, result), style=_style(trial, result))
+    return table
+
+
+def summary_line(result: SearchResult) -> str:
+    """What was drawn and scored, why the search ended, and what the device can reach."""
+    reasons = {
+        "trials": "",
+        "candidates": " (no more candidates were allowed)",
+        "exhausted": " (the whole space was searched)",
+    }
+    line = (
+        f"{result.feasible} scored of {result.distinct} different configurations, "
+        f"{result.candidates} drawn{reasons[result.stopped]}; "
+        f"dense {result.dense_ms:.4g} ms, sparsest {result.fastest_ms:.4g} ms."
+    )
+    missed = len(result.unconfirmed)
+    if missed:
+        line += f" {missed} better missed the interval when measured again."
+    return line if result.best is not None else f"Nothing was found. {line}"
+
+
+def _best_first(result: SearchResult) -> list[Trial]:
+    remeasured = {trial.number: trial for trial in result.unconfirmed}
+    if result.best is not None:
+        remeasured[result.best.number] = result.best
+    scored = [
+        remeasured.get(trial.number, trial) for trial in result.trials if trial.state == "scored"
+    ]
+    winner = None if result.best is None else result.best.number
+    return sorted(
+        scored, key=lambda trial: (trial.number != winner, -(trial.score or 0), trial.latency_ms)
+    )
+
+
+def _row(trial: Trial, result: SearchResult) -> tuple[str, ...]:
+    assert trial.configuration is not None
+    latency_ms = trial.confirmed_ms or trial.latency_ms
+    return (
+        _mark(trial, result),
+        f"{trial.score:.4g}",
+        f"{trial.latency_ms:.2f}",
+        "" if trial.confirmed_ms is None else f"{trial.confirmed_ms:.2f}",
+        f"{result.dense_ms / latency_ms:.2f}x" if latency_ms else "",
+        _ratios(trial.configuration),
+        str(trial.number),
+    )
+
+
+def _mark(trial: Trial, result: SearchResult) -> str:
+    if result.best is not None and trial.number == result.best.number:
+        return "best"
+    return "missed" if trial in result.unconfirmed else ""
+
+
+def _style(trial: Trial, result: SearchResult) -> str | None:
+    return {"best": "bold green", "missed": "dim"}.get(_mark(trial, result))
+
+
+def _ratios(configuration: Configuration) -> str:
+    return " ".join(format_ratio(ratio) for ratio in configuration.values())
+
+
+def _brief(trial: Trial) -> str:
+    return f"{trial.score:.4g} at {trial.latency_ms:.1f} ms"

@@ -1,0 +1,74 @@
+"""What one candidate of a search came to, as read from its Optuna trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sparsevit.sparsity import Configuration
+
+CONFIGURATION = "configuration"
+ITERATION = "iteration"
+LATENCY_MS = "latency_ms"
+DUPLICATE_OF = "duplicate_of"
+
+Outcome = Literal["scored", "infeasible", "duplicate", "failed", "running"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate.
+
+    Attributes:
+        number: of the Optuna trial; numbers of trials that were cut short are not used again.
+        iteration: which candidate it was, from 0; trials that were cut short do not count.
+        configuration: what was tried; None where the trial was cut short before it was drawn.
+        latency_ms: as measured, None where not measured.
+        score: the metric, None where it was not scored.
+        state: ``scored``; ``infeasible`` (outside the latency interval); ``duplicate`` (drawn
+            before, so nothing was measured); ``failed`` (cut short); ``running``.
+        feasible: whether its latency lay in the interval.
+        confirmed_ms: the latency measured again after the search, None where it was not.
+    """
+
+    number: int
+    iteration: int | None
+    configuration: Configuration | None
+    latency_ms: float | None
+    score: float | None
+    state: Outcome
+    feasible: bool
+    confirmed_ms: float | None = None
+
+
+def read_trial(frozen: FrozenTrial, confirmed_ms: float | None = None) -> Trial:
+    """Reads a trial of a study that :func:`sparsevit.search.search` made."""
+    attrs = frozen.user_attrs
+    ratios = attrs.get(CONFIGURATION)
+    return Trial(
+        number=frozen.number,
+        iteration=attrs.get(ITERATION),
+        configuration=None if ratios is None else Configuration(ratios),
+        latency_ms=attrs.get(LATENCY_MS),
+        score=frozen.value if frozen.state == TrialState.COMPLETE else None,
+        state=_outcome(frozen),
+        feasible=frozen.state == TrialState.COMPLETE,
+        confirmed_ms=confirmed_ms,
+    )
+
+
+def is_counted(frozen: FrozenTrial) -> bool:
+    """Whether the trial is a finished candidate (and was not cut short)."""
+    return frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _outcome(frozen: FrozenTrial) -> Outcome:
+    if frozen.state == TrialState.FAIL:
+        return "failed"
+    if not frozen.state.is_finished():
+        return "running"
+    if DUPLICATE_OF in frozen.user_attrs:
+        return "duplicate"
+    return "scored" if frozen.state == TrialState.COMPLETE else "infeasible"
