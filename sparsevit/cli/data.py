@@ -1,0 +1,137 @@
+"""``sparsevit data``: make the embedded dataset, and look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsevit.cli import console
+from sparsevit.cli.options import JsonOption, SeedOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from sparsevit.phases.data import DataResult, ShowResult
+
+app = typer.Typer(
+    name="data",
+    help="Make the embedded dataset (COCO format), and look at it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+RootArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="ROOT", show_default=False, help="The dataset's folder. Left out: WORKSPACE/data."
+    ),
+]
+
+
+@app.command()
+def make(
+    root: RootArgument = None,
+    train: Annotated[int, typer.Option(help="Number of training images.")] = 1000,
+    val: Annotated[int, typer.Option(help="Number of validation images.")] = 200,
+    img_size: Annotated[
+        str, typer.Option(metavar="S|WxH", help="Image size in pixels, e.g. 224 or 320x200.")
+    ] = "224",
+    objects: Annotated[
+        str, typer.Option(metavar="MIN:MAX", help="Fewest and most objects in an image.")
+    ] = "2:8",
+    object_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIN:MAX",
+            show_default="12:48 at 224 px, in proportion at other sizes",
+            help="Smallest and largest object diameter in pixels.",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", show_default="all", help="Classes to draw."),
+    ] = None,
+    masks: Annotated[
+        str,
+        typer.Option(
+            metavar="mixed|polygon|rle",
+            help="Form of masks; mixed: RLE where one polygon is not enough.",
+        ),
+    ] = "mixed",
+    image_format: Annotated[
+        str, typer.Option("--format", metavar="png|jpg", help="Image file format.")
+    ] = "png",
+    seed: SeedOption = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a dataset that is already there.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a dataset for instance segmentation: small shapes on busy backgrounds.
+
+    The same options give the same files. A dataset that is already there is used as it is; an
+    interrupted one is completed.
+    """
+    from sparsevit.data import spec
+    from sparsevit.phases import data
+
+    width, height = spec.parse_size(img_size)
+    wanted = spec.DatasetSpec(
+        train=train,
+        val=val,
+        width=width,
+        height=height,
+        seed=seed,
+        objects=spec.parse_objects(objects),
+        object_size=spec.parse_range(object_size, "Object size") if object_size else None,
+        classes=spec.parse_classes(classes) if classes is not None else spec.CLASSES,
+        masks=masks,
+        image_format=image_format,
+    )
+    from rich.progress import Progress
+
+    with Progress(console=console.err, transient=True) as progress:
+        task = progress.add_task("Painting images", total=train + val)
+        result = data.make_data(
+            root or data.default_root(workspace),
+            wanted,
+            force=force,
+            on_image=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    console.emit(result, as_json, _render_made)
+
+
+@app.command()
+def show(
+    root: RootArgument = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE.png", help="Picture to write.")
+    ] = Path("dataset.png"),
+    split: Annotated[str, typer.Option(metavar="train|val", help="Which split.")] = "val",
+    images: Annotated[int, typer.Option(help="How many images to draw.")] = 8,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw some images with their boxes and masks, coloured by class."""
+    from sparsevit.phases import data
+
+    result = data.show_data(root or data.default_root(workspace), out, split, images)
+    console.emit(result, as_json, _render_shown)
+
+
+def _render_made(result: DataResult) -> Any:
+    from rich.table import Table
+
+    verbs = {"made": "Made", "completed": "Completed", "reused": "Already there:"}
+    table = Table(title=f"{verbs[result.state]} {result.root} ({result.seconds:.1f} s)")
+    for heading in ("split", "images", "objects", "small", "medium", "large", "polygons", "RLE"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, s in result.splits.items():
+        counts = (s.images, s.annotations, s.small, s.medium, s.large, s.polygons, s.rles)
+        table.add_row(split, *(str(count) for count in counts))
+    return table
+
+
+def _render_shown(result: ShowResult) -> str:
+    return f"{result.images} images drawn in {result.out}"

@@ -1,0 +1,305 @@
+"""Generates the embedded dataset on disk; an interrupted generation is completed by the next one.
+
+``dataset.json`` is written first with ``"complete": false`` and again when everything else is
+there. Every file appears whole (written beside its place, then renamed), so a killed generation
+leaves files that are right and files that are missing, never files that are half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from sparsevit.data.spec import SPLITS, DatasetSpec, differences
+from sparsevit.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsevit.data.scene import Placed
+
+RECORD = "dataset.json"
+_FORMAT = 1
+_LOCK = ".dataset.lock"
+_TEMPORARY = ".tmp"
+_OWN_IMAGE = re.compile(r"\d{6,}\.(png|jpg)|.*\.tmp")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset on disk.
+
+    Attributes:
+        root: its folder.
+        spec: what it was made from.
+        state: ``made`` now, ``completed`` (an earlier generation had been interrupted, or files
+            were missing), or ``reused`` as it was.
+        painted: how many images were written by this call.
+        annotations: split -> COCO file; the split's images lie in ``root / split``.
+        digest: SHA-256 over both annotation files; equal datasets have equal digests.
+    """
+
+    root: Path
+    spec: DatasetSpec
+    state: str
+    painted: int
+    annotations: dict[str, Path]
+    digest: str
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    """Where the COCO annotations of ``split`` lie."""
+    return root / "annotations" / f"instances_{split}.json"
+
+
+def image_name(spec: DatasetSpec, index: int) -> str:
+    """File name of image ``index`` within its split's folder."""
+    return f"{index:06d}.{spec.image_format}"
+
+
+def make_dataset(
+    root: Path | str,
+    spec: DatasetSpec,
+    *,
+    force: bool = False,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Makes the dataset of ``spec`` at ``root``, or finds that it is there.
+
+    Args:
+        root: its folder; made if missing.
+        spec: what to make.
+        force: replace a dataset that is there, also one of the same spec. Other files stay.
+        on_image: called after each image with the number done and the number of all.
+
+    Raises:
+        UserError: the folder holds another dataset (without ``force``) or other files, cannot be
+            written, or another process is writing there.
+    """
+    root = Path(root)
+    if not force and _is_complete(root, spec):
+        return _dataset(root, spec, "reused", 0)
+    with _mend_os_errors(root), _locked(root):
+        had_record = _claim(root, spec, force)
+        painted = sum(_make_split(root, spec, split, on_image) for split in SPLITS)
+        _write_record(root, spec, complete=True)
+    return _dataset(root, spec, "completed" if had_record else "made", painted)
+
+
+def read_record(root: Path) -> dict[str, Any] | None:
+    """The content of ``dataset.json``; None where there is none that this module wrote."""
+    try:
+        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        return None
+    return record if isinstance(record.get("spec"), dict) else None
+
+
+def _dataset(root: Path, spec: DatasetSpec, state: str, painted: int) -> Dataset:
+    paths = {split: annotation_file(root, split) for split in SPLITS}
+    digest = hashlib.sha256("".join(_sha256(path) for path in paths.values()).encode())
+    return Dataset(root, spec, state, painted, paths, digest.hexdigest())
+
+
+def _is_complete(root: Path, spec: DatasetSpec) -> bool:
+    record = read_record(root)
+    if record is None or not record.get("complete") or record["spec"] != spec.to_dict():
+        return False
+    return all(_split_is_whole(root, spec, split, record) for split in SPLITS)
+
+
+def _split_is_whole(root: Path, spec: DatasetSpec, split: str, record: dict[str, Any]) -> bool:
+    path = annotation_file(root, split)
+    if not path.is_file() or _sha256(path) != record.get("annotations", {}).get(split):
+        return False
+    return not _missing_images(root, spec, split)
+
+
+def _missing_images(root: Path, spec: DatasetSpec, split: str) -> set[int]:
+    folder = root / split
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    return {i for i in range(spec.count(split)) if image_name(spec, i) not in present}
+
+
+def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
+    """Makes ``root`` ours for ``spec``. Returns whether a generation of it had begun before."""
+    record = read_record(root)
+    if record is None:
+        _refuse_foreign_files(root)
+    elif not force and record["spec"] != spec.to_dict():
+        changes = differences(record["spec"], spec.to_dict())
+        raise UserError(
+            f"{root} holds a dataset made otherwise ({changes}).",
+            "Use --force to replace it, or name another folder.",
+        )
+    begun = record is not None and not force
+    if force:
+        _remove_generated(root)
+    for folder in ("annotations", *SPLITS):
+        (root / folder).mkdir(exist_ok=True)
+    _write_record(root, spec, complete=False)
+    return begun
+
+
+def _refuse_foreign_files(root: Path) -> None:
+    foreign = sorted(
+        entry.name
+        for entry in root.iterdir()
+        if entry.name != _LOCK and not entry.name.endswith(_TEMPORARY)
+    )
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise UserError(
+            f"{root} holds files that are no dataset of sparsevit ({shown}).",
+            "Name an empty or a new folder.",
+        )
+
+
+def _remove_generated(root: Path) -> None:
+    """Deletes what a generation wrote, nothing else."""
+    for split in SPLITS:
+        annotation_file(root, split).unlink(missing_ok=True)
+        folder = root / split
+        for entry in list(os.scandir(folder)) if folder.is_dir() else []:
+            if entry.is_file(follow_symlinks=False) and _OWN_IMAGE.fullmatch(entry.name):
+                os.unlink(entry.path)
+
+
+def _make_split(
+    root: Path, spec: DatasetSpec, split: str, on_image: Callable[[int, int], None] | None
+) -> int:
+    """Writes a split's missing images, then its annotations. Returns how many were painted."""
+    from sparsevit.data.scene import layout, paint
+
+    missing = _missing_images(root, spec, split)
+    before = 0 if split == SPLITS[0] else spec.train
+    annotations: list[dict[str, Any]] = []
+    for index in range(spec.count(split)):
+        objects = layout(spec, split, index)
+        if index in missing:
+            pixels = paint(spec, split, index, objects)
+            _write(root / split / image_name(spec, index), _encode(pixels, spec.image_format))
+        annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
+        if on_image is not None:
+            on_image(before + index + 1, spec.train + spec.val)
+    content = {
+        "info": _info(spec, split),
+        "licenses": [],
+        "categories": _categories(spec),
+        "images": [_image_entry(spec, index) for index in range(spec.count(split))],
+        "annotations": annotations,
+    }
+    text = json.dumps(content, separators=(",", ":"))
+    _write(annotation_file(root, split), text.encode(), durable=True)
+    return len(missing)
+
+
+def _image_annotations(
+    spec: DatasetSpec, index: int, objects: list[Placed], first_id: int
+) -> list[dict[str, Any]]:
+    from sparsevit.data import masks
+
+    size = (spec.height, spec.width)
+    return [
+        {
+            "id": first_id + place,
+            "image_id": index + 1,
+            "category_id": item.label + 1,
+            "iscrowd": 0,
+            **masks.encode(item.visible, item.left, item.top, size, spec.masks),
+        }
+        for place, item in enumerate(objects)
+    ]
+
+
+def _image_entry(spec: DatasetSpec, index: int) -> dict[str, Any]:
+    return {
+        "id": index + 1,
+        "file_name": image_name(spec, index),
+        "width": spec.width,
+        "height": spec.height,
+    }
+
+
+def _info(spec: DatasetSpec, split: str) -> dict[str, Any]:
+    return {
+        "description": f"sparsevit shapes, {split} split, generated with seed {spec.seed}",
+        "version": str(spec.to_dict()["generator"]),
+    }
+
+
+def _categories(spec: DatasetSpec) -> list[dict[str, Any]]:
+    return [
+        {"id": label + 1, "name": name, "supercategory": "shape"}
+        for label, name in enumerate(spec.classes)
+    ]
+
+
+def _encode(pixels: Any, image_format: str) -> bytes:
+    """Image file content of (height, width, 3) uint8 BGR."""
+    import cv2
+
+    # Huffman coding alone is the fastest here, and the smallest: noise has no repetitions to find.
+    options = {
+        "png": (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, 2),
+        "jpg": (cv2.IMWRITE_JPEG_QUALITY, 95),
+    }[image_format]
+    return cv2.imencode(f".{image_format}", pixels, options)[1].tobytes()
+
+
+def _write_record(root: Path, spec: DatasetSpec, *, complete: bool) -> None:
+    record: dict[str, Any] = {"format": _FORMAT, "complete": complete, "spec": spec.to_dict()}
+    if complete:
+        record["annotations"] = {s: _sha256(annotation_file(root, s)) for s in SPLITS}
+    _write(root / RECORD, (json.dumps(record, indent=2) + "\n").encode(), durable=True)
+
+
+def _write(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Writes a whole file or none. ``durable``: on the disk before the name is, at some cost."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(root / _LOCK, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(
+            f"Another process is writing the dataset at {root}.", "Wait until it is done."
+        ) from None
+
+
+@contextmanager
+def _mend_os_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"Cannot write the dataset at {root}: {reason}.", "Name a folder that can be written."
+        ) from error

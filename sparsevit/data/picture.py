@@ -1,0 +1,99 @@
+"""Draws images of a dataset with their boxes and masks, coloured by class."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from pycocotools import mask as mask_api
+
+from sparsevit.errors import UserError
+
+_PANEL_INCHES = 2.4
+_LEGEND_INCHES = 0.35
+
+
+def draw_annotations(annotation_file: Path, images: Path, out: Path, count: int) -> int:
+    """Writes one picture of the first ``count`` images, in a grid with a legend of classes.
+
+    Args:
+        annotation_file: a COCO file that :func:`sparsevit.data.coco.check_annotations` accepts.
+        images: folder of its images.
+        out: picture to write, by its suffix (PNG, PDF, SVG, ...).
+        count: how many images; all if there are fewer.
+
+    Returns:
+        How many images are in the picture.
+    """
+    content = json.loads(annotation_file.read_bytes())
+    chosen = content["images"][:count]
+    by_image = defaultdict(list)
+    for annotation in content["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    colours = _class_colours(content["categories"])
+    columns = math.ceil(math.sqrt(len(chosen) * 2))
+    columns = min(columns, len(chosen))
+    rows = math.ceil(len(chosen) / columns)
+    aspect = chosen[0]["height"] / chosen[0]["width"]
+    height = rows * _PANEL_INCHES * aspect + _LEGEND_INCHES
+    figure = Figure(figsize=(columns * _PANEL_INCHES, height), dpi=150)
+    FigureCanvasAgg(figure)
+    bottom = _LEGEND_INCHES / height
+    figure.subplots_adjust(0.004, bottom, 0.996, 0.996, wspace=0.03, hspace=0.03)
+    for place, image in enumerate(chosen):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        _draw_image(axes, images / image["file_name"], by_image[image["id"]], colours)
+    handles = [Patch(color=colours[c["id"]], label=c["name"]) for c in content["categories"][:20]]
+    figure.legend(
+        handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=8
+    )
+    figure.savefig(out)
+    return len(chosen)
+
+
+def _class_colours(categories: list[dict[str, Any]]) -> dict[int, tuple[float, float, float]]:
+    palette = matplotlib.colormaps["tab10" if len(categories) <= 10 else "tab20"]
+    return {c["id"]: to_rgb(palette(i % palette.N)) for i, c in enumerate(categories)}
+
+
+def _draw_image(
+    axes: Axes, path: Path, annotations: list[dict[str, Any]], colours: dict[int, Any]
+) -> None:
+    pixels = cv2.imread(str(path))
+    if pixels is None:
+        raise UserError(f"{path} is no image that can be read.", "Make the dataset again.")
+    shown = pixels[:, :, ::-1].astype(np.float32) / 255
+    for annotation in annotations:
+        colour = np.array(colours[annotation["category_id"]], np.float32)
+        mask = _decode(annotation["segmentation"], *pixels.shape[:2])
+        shown[mask] = 0.5 * shown[mask] + 0.5 * colour
+    axes.imshow(shown, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    for annotation in annotations:
+        x, y, width, height = annotation["bbox"]
+        edge = colours[annotation["category_id"]]
+        axes.add_patch(
+            Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=edge, lw=1.1)
+        )
+
+
+def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """A COCO segmentation (polygons, RLE of either form) as (height, width) bool."""
+    if isinstance(segmentation, list):
+        rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        rle = mask_api.frPyObjects(segmentation, height, width)
+    else:
+        rle = segmentation
+    return mask_api.decode(rle).astype(bool)
