@@ -1,0 +1,317 @@
+"""Weights on disk: every form they come in, loaded into a model with an account of what fitted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsevit.engine.safe_load import MapLocation, load_file, make_loading_safe
+from sparsevit.errors import UserError
+
+__all__ = ["LoadReport", "load_weights", "make_loading_safe", "read_checkpoint", "write_weights"]
+
+# Where the weights are in a file, in the order of preference.
+_CONTAINERS = ("state_dict", "model", "model_state", "ema_state_dict", "state_dict_ema")
+_WRAPPERS = ("module.", "_orig_mod.")
+# Computed by the model itself, so files have them or not.
+_COMPUTED = ("relative_position_index", "attn_mask", "num_batches_tracked")
+_RESIZABLE = ("relative_position_bias_table", "absolute_pos_embed")
+_BACKBONE = "backbone."
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the weights of a file.
+
+    Attributes:
+        source_form: "mmengine", "mmdet 2.x", "Swin release", "plain" or "safetensors".
+        loaded: names in the model that took a weight from the file.
+        missing: names in the model that the file has nothing for; they keep their values.
+        unexpected: names in the file that the model has no place for.
+        mismatched: names found in both with different shapes, with these shapes; not loaded.
+    """
+
+    source_form: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every weight of the model came from the file."""
+        return not self.missing and not self.mismatched
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [f"{len(self.loaded)} weights loaded from a checkpoint of form {self.source_form}"]
+        for names, what in (
+            (self.mismatched, "of another shape, left as they were"),
+            (self.missing, "not in the file, left as they were"),
+            (self.unexpected, "in the file that the model has no place for"),
+        ):
+            if names:
+                parts.append(f"{len(names)} {what} ({_some(names)})")
+        return "; ".join(parts)
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], map_location: MapLocation = "cpu"
+) -> dict[str, Any]:
+    """The content of a checkpoint file, read as data.
+
+    Takes what mmengine, mmdet 2.x, Microsoft's Swin repository, ``torch.save(state_dict)`` and
+    safetensors write.
+
+    Returns:
+        All that the file holds beside weights (``meta``, ``optimizer``, ...), and:
+        ``state_dict``: name to tensor, without ``module.`` prefixes and without the copies that
+        mmdet 2.x keeps for averaging; ``source_form``: as in :class:`LoadReport`.
+
+    Raises:
+        UserError: the file is missing, no checkpoint, damaged, holds more than data or no weights.
+    """
+    content = load_file(path, map_location)
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, not weights by name.",
+            "Give a file of torch.save(model.state_dict()) or one that mmengine or mmdet wrote.",
+        )
+    container = next((n for n in _CONTAINERS if isinstance(content.get(n), Mapping)), None)
+    weights = {
+        str(name): value
+        for name, value in (content[container] if container else content).items()
+        if isinstance(value, Tensor)
+    }
+    if not weights:
+        raise UserError(
+            f"{path} holds no weights (it has {_some(map(str, content)) or 'nothing'}).",
+            "Give the checkpoint of a model, not e.g. the state of an optimizer.",
+        )
+    rest = {name: value for name, value in content.items() if container and name != container}
+    form = _form(Path(path), content, container, weights)
+    return {**rest, "state_dict": _bare(weights), "source_form": form}
+
+
+def load_weights(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    strict: bool = False,
+    min_match: float = 0.9,
+) -> LoadReport:
+    """Load the weights of a file into a model, in place.
+
+    Heads may differ (another number of classes): what does not fit is left as it is and reported.
+    The backbone may not: a file whose backbone is another one is refused, and then nothing is
+    loaded. Where the model has no ``backbone.``, all of it counts as backbone.
+
+    Args:
+        model: a detector, or a backbone alone; a wrapper such as DDP is looked through.
+        path: see :func:`read_checkpoint`. A backbone's weights fit a detector and the reverse.
+        strict: refuse whatever leaves a weight of the model unset.
+        min_match: share of the weights of the model's backbone that must be in the file, and of the
+            file's backbone that must have a place in the model.
+
+    Raises:
+        UserError: the file is no checkpoint, or one of another model.
+    """
+    checkpoint = read_checkpoint(path)
+    target = _unwrapped(model)
+    wanted = target.state_dict()
+    given = _renamed(checkpoint["state_dict"], wanted)
+    given = {name: _fitted(name, value, wanted) for name, value in given.items()}
+
+    names = [n for n in wanted if not n.endswith(_COMPUTED)]
+    fits = {n: v for n, v in given.items() if n in wanted and v.shape == wanted[n].shape}
+    report = LoadReport(
+        source_form=checkpoint["source_form"],
+        loaded=tuple(n for n in names if n in fits),
+        missing=tuple(n for n in names if n not in given),
+        unexpected=tuple(n for n in given if n not in wanted and not n.endswith(_COMPUTED)),
+        mismatched=tuple(
+            f"{n}: {_shape(given[n])} in the file, {_shape(wanted[n])} in the model"
+            for n in names
+            if n in given and n not in fits
+        ),
+    )
+    _refuse_other_model(Path(path), report, names, given, min_match)
+    if strict and not report.complete:
+        raise UserError(
+            f"{path} does not set all of the model: {_some(report.mismatched + report.missing)}.",
+            "Take the config that the checkpoint was trained with.",
+        )
+    target.load_state_dict(fits, strict=False)
+    return report
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    state_dict: Mapping[str, Tensor],
+    meta: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write weights in one step, in the form that mmengine and mmdet read.
+
+    Args:
+        path: ``*.safetensors``, or anything else for ``torch.save``. Folders are made.
+        state_dict: name to tensor, on any device.
+        meta: plain data (str, numbers, lists, dicts) to keep beside them.
+
+    Raises:
+        UserError: the path cannot be written.
+    """
+    target = Path(path)
+    # copies, since safetensors refuses tensors that share memory, and torch.save keeps all of it
+    plain = OrderedDict(
+        (name, value.detach().to("cpu", copy=True).contiguous())
+        for name, value in state_dict.items()
+    )
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(plain, temporary, metadata={"format": "pt", "meta": json.dumps(meta or {})})
+        else:
+            torch.save({"meta": dict(meta or {}), "state_dict": plain}, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{target} cannot be written: {error}.",
+            "Choose a folder that you may write to and that has space left.",
+        ) from error
+    return target
+
+
+# --- forms ---------------------------------------------------------------------------------------
+
+
+def _form(
+    path: Path, content: Mapping[str, Any], container: str | None, weights: Iterable[str]
+) -> str:
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    meta = content.get("meta")
+    meta = meta if container and isinstance(meta, Mapping) else {}
+    if any(".blocks." in n and n.startswith(("layers.", "module.layers.")) for n in weights):
+        return "Swin release"
+    if "message_hub" in content or "mmengine_version" in meta or "dataset_meta" in meta:
+        return "mmengine"
+    if "mmdet_version" in meta or "mmcv_version" in meta or "CLASSES" in meta:
+        return "mmdet 2.x"
+    return "plain"
+
+
+def _bare(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name[len(prefix) :]: value for name, value in weights.items()}
+    # mmcv 1.x averages weights into buffers beside them: ema_backbone_norm0_weight for
+    # backbone.norm0.weight, which holds the averaged value when a checkpoint is written
+    copies = {"ema_" + name.replace(".", "_") for name in weights}
+    return OrderedDict((n, v) for n, v in weights.items() if n not in copies)
+
+
+def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The file's weights under the model's names: Swin's blocks, and ``backbone.`` before them."""
+    given = dict(state)
+    nested = any(name.startswith(_BACKBONE) for name in given)
+    start = f"{_BACKBONE if nested else ''}layers."
+    if any(n.startswith(start) and ".blocks." in n for n in given) and _has_stages(wanted):
+        given = _from_microsoft(given, nested)
+        nested = True
+    detector = any(name.startswith(_BACKBONE) for name in wanted)
+    if detector and not nested:
+        return {_BACKBONE + name: value for name, value in given.items()}
+    if nested and not detector:
+        return {n.removeprefix(_BACKBONE): v for n, v in given.items() if n.startswith(_BACKBONE)}
+    return given
+
+
+def _has_stages(wanted: Iterable[str]) -> bool:
+    return any(name.removeprefix(_BACKBONE).startswith("stages.") for name in wanted)
+
+
+def _from_microsoft(given: dict[str, Tensor], nested: bool) -> dict[str, Tensor]:
+    """mmdet's names and layouts for weights of Microsoft's Swin repositories."""
+    from mmdet.models.backbones.swin import swin_converter
+
+    if not nested:
+        return dict(swin_converter(given))
+    backbone = {n.removeprefix(_BACKBONE): v for n, v in given.items() if n.startswith(_BACKBONE)}
+    others = {name: v for name, v in given.items() if not name.startswith(_BACKBONE)}
+    return {**swin_converter(backbone), **others}
+
+
+def _fitted(name: str, value: Tensor, wanted: Mapping[str, Tensor]) -> Tensor:
+    """Position tables that were made for another window or image size, resized."""
+    if name not in wanted or value.shape == wanted[name].shape or not name.endswith(_RESIZABLE):
+        return value
+    from sparsevit.models.swin_weights import fit_weight
+
+    return fit_weight(value, wanted[name])
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def _refuse_other_model(
+    path: Path,
+    report: LoadReport,
+    names: list[str],
+    given: Mapping[str, Tensor],
+    min_match: float,
+) -> None:
+    prefix = _BACKBONE if any(n.startswith(_BACKBONE) for n in names) else ""
+    remedy = "Take the config that the checkpoint was trained with, or a checkpoint of this model."
+    unfit = [entry for entry in report.mismatched if entry.startswith(prefix)]
+    if unfit:
+        raise UserError(f"{path} is of another model: {_some(unfit)}.", remedy)
+    own = [n for n in names if n.startswith(prefix)]
+    taken = sum(n.startswith(prefix) for n in report.loaded)
+    if taken < min_match * len(own):
+        absent = [n for n in report.missing if n.startswith(prefix)]
+        raise UserError(
+            f"{path} is of another model: it has {taken} of the {len(own)} weights of the backbone"
+            f" (it lacks {_some(absent)}).",
+            remedy,
+        )
+    theirs = [n for n in given if n.startswith(prefix) and not n.endswith(_COMPUTED)]
+    homeless = [n for n in report.unexpected if n.startswith(prefix)]
+    if len(homeless) > (1 - min_match) * len(theirs):
+        raise UserError(
+            f"{path} is of another model: {len(homeless)} of the {len(theirs)} weights of its"
+            f" backbone have no place here ({_some(homeless)}).",
+            remedy,
+        )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    from mmengine.model import is_model_wrapper
+
+    inner = model.module if is_model_wrapper(model) else model
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - _NAMED
+    return "; ".join(listed[:_NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,117 @@
+"""Which config is meant: a path, ``mmdet::...``, ``sparsevit::...`` or a shipped one's name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+import sparsevit
+from sparsevit.errors import UserError
+
+SUFFIXES = (".py", ".yaml", ".yml", ".json")
+_LIST = "Shipped configs: "
+
+
+def register_scope() -> None:
+    """Let mmengine find ``sparsevit::...``, in ``_base_`` of anybody's config too."""
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE.setdefault("sparsevit", "sparsevit")
+
+
+def configs_folder() -> Path:
+    """Where the configs that come with this package lie."""
+    return Path(sparsevit.__file__).resolve().parent / ".mim" / "configs"
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configs that come with this package, such as ``sparsevit/....py``."""
+    return _names_in(configs_folder())
+
+
+def resolve_config(name: str | Path) -> Path:
+    """The file that a config's name stands for.
+
+    Args:
+        name: a path; ``package::folder/file.py`` of an installed OpenMMLab package or of
+            sparsevit; or a shipped config's name, with or without folder and suffix.
+
+    Raises:
+        UserError: there is none; says which names come near.
+    """
+    text = str(name)
+    if "::" in text:
+        return _in_package(text)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return _with_known_suffix(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a config.", _near(text, _names_in(path)))
+    shipped = [n for n in shipped_configs() if text in _spellings(n)]
+    if len(shipped) == 1:
+        return configs_folder() / shipped[0]
+    if shipped:
+        raise UserError(f"{text} names {len(shipped)} configs.", f"Take one of {shipped}.")
+    beside = [str(path.parent / n) for n in _names_in(path.parent, deep=False)]
+    raise UserError(f"There is no config {text}.", _near(text, beside + shipped_configs()))
+
+
+def _in_package(text: str) -> Path:
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    package, _, name = text.partition("::")
+    if package == "sparsevit":
+        folder = configs_folder()
+    else:
+        if package not in MODULE2PACKAGE:
+            known = ["sparsevit", *MODULE2PACKAGE]
+            raise UserError(f"mmengine knows no package {package!r}.", _near(package, known))
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UserError(
+                f"{text} needs {package}, which is not installed.",
+                f"pip install {MODULE2PACKAGE[package]}",
+            )
+        folder = Path(spec.origin).parent / ".mim" / "configs"
+    path = folder / name
+    if path.is_file() and folder.resolve() in path.resolve().parents:
+        return path
+    names = [f"{package}::{n}" for n in _names_in(folder)]
+    raise UserError(f"There is no config {text}.", _near(text, names))
+
+
+def _with_known_suffix(path: Path) -> Path:
+    if path.suffix not in SUFFIXES:
+        raise UserError(
+            f"{path} is not named as a config.", f"A config ends in one of {', '.join(SUFFIXES)}."
+        )
+    return path
+
+
+def _names_in(folder: Path, deep: bool = True) -> list[str]:
+    if not folder.is_dir():
+        return []
+    found = folder.rglob("*") if deep else folder.glob("*")
+    return sorted(
+        p.relative_to(folder).as_posix()
+        for p in found
+        if p.suffix in SUFFIXES and p.name not in ("metafile.yml", "__init__.py")
+    )
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    path = Path(name)
+    bare = path.with_suffix("").as_posix()
+    return name, bare, path.name, path.stem, f"configs/{name}", f"configs/{bare}"
+
+
+def _near(text: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    if not close:
+        # a name without its folder is further from the whole name than from its end
+        ends = {Path(n).stem: n for n in names}
+        close = [ends[e] for e in difflib.get_close_matches(Path(text).stem, ends, n=3, cutoff=0.5)]
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"{_LIST}{', '.join(shipped_configs())}." if names else "Check the path."
