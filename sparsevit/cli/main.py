@@ -6,6 +6,7 @@ mistyped command waits for torch.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -35,6 +36,9 @@ EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_REMEDY = "Free some space, or name a place that you may write to (--workspace DIR)."
+
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """The class of typer's usage errors; where typer keeps it depends on its version."""
 
@@ -50,6 +54,12 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
+    "data": Entry(
+        "sparsevit.cli.data",
+        "app",
+        DATA,
+        "Make the embedded dataset (COCO format), and look at it.",
+    ),
     "doctor": Entry(
         "sparsevit.cli.doctor",
         "doctor",
@@ -157,6 +167,8 @@ def _run(args: list[str], as_json: bool) -> int:
     except UserError as error:
         return _fail("user", error.problem, error.remedy, EXIT_USER_ERROR, as_json)
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 0
         return _fail("usage", *_describe_usage(error), EXIT_USER_ERROR, as_json)
     except (Interrupted, KeyboardInterrupt, typer.Abort):
         return _fail(
@@ -170,17 +182,26 @@ def _run(args: list[str], as_json: bool) -> int:
         # the reader (head, less) has left: nothing more can be said, and nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), console.STDOUT_FD)
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            return _fail_internally(error, as_json)
+        problem = f"{error.strerror}: {error.filename or 'while writing'}"
+        return _fail("user", problem, DISK_REMEDY, EXIT_USER_ERROR, as_json)
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        return _fail(
-            "internal",
-            f"{type(error).__name__}: {error}",
-            "This is a bug, or a mistake that sparsevit does not recognise yet: please report it "
-            "with the traceback above and the output of `sparsevit doctor`.",
-            EXIT_FAILED,
-            as_json,
-        )
+        return _fail_internally(error, as_json)
     return code if isinstance(code, int) and not isinstance(code, bool) else 0
+
+
+def _fail_internally(error: Exception, as_json: bool) -> int:
+    traceback.print_exception(error, file=sys.stderr)
+    return _fail(
+        "internal",
+        f"{type(error).__name__}: {error}",
+        "This is a bug, or a mistake that sparsevit does not recognise yet: please report it with "
+        "the traceback above and the output of `sparsevit doctor`.",
+        EXIT_FAILED,
+        as_json,
+    )
 
 
 def _describe_usage(error: Any) -> tuple[str, str]:

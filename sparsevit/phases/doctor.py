@@ -240,7 +240,8 @@ def _imports() -> Iterator[Finding]:
         return
     yield _op_backend()
     # mmdet imports mmcv's compiled ops, which the step above supplies where they are missing
-    models, error = _import("mmdet.models")
+    with _openmmlab_errors_only():
+        models, error = _import("mmdet.models")
     if models is None:
         yield _broken("mmdet", error, 'pip install "onedl-mmdetection>=3.5"')
         return
@@ -253,6 +254,22 @@ def _import(name: str) -> tuple[Any, str]:
         return importlib.import_module(name), ""
     except Exception as error:
         return None, f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextlib.contextmanager
+def _openmmlab_errors_only() -> Iterator[None]:
+    """Importing all of mmdet's models logs a warning about a CUDA op that none of ours uses."""
+    logging, _ = _import("mmengine.logging")
+    if logging is None:
+        yield
+        return
+    logger = logging.MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _broken(name: str, error: str, remedy: str) -> Finding:
