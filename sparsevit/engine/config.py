@@ -365,13 +365,13 @@ def _nearest_type(kind: str) -> str:
 # --- YAML as data --------------------------------------------------------------------------------
 
 
-class _SafeLoader(yaml.SafeLoader):
+class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML without objects, but with the tuples that mmengine writes."""
 
 
 _SafeLoader.add_constructor(
     "tag:yaml.org,2002:python/tuple",
-    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),  # type: ignore[arg-type]
+    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
 )
 
 

@@ -1,0 +1,347 @@
+"""Configs by name, overrides as mmengine reads them, errors with their place, and text that lasts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config, DictAction
+from mmengine.utils import get_installed_path
+
+from sparsevit.engine.config import (
+    check_config,
+    dense_config,
+    dump_config,
+    load_config,
+    pruning_ratios,
+    resolve_config,
+    set_pruning_ratios,
+    shipped_configs,
+    sparsify_config,
+)
+from sparsevit.errors import UserError
+
+CFG1 = "sparsevit/sparsevit_cfg1_42ms.py"
+SMALL = {
+    "model": {
+        "type": "MaskRCNN",
+        "backbone": {"type": "SwinTransformer", "depths": [2, 2, 2, 2], "out_indices": (0, 1)},
+        "neck": {"type": "FPN", "in_channels": [96, 192], "out_channels": 8, "num_outs": 2},
+    },
+    "train_pipeline": [{"type": "LoadImageFromFile"}, {"type": "RandomFlip", "prob": 0.5}],
+    "default_scope": "mmdet",
+}
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def small(folder: Path, *overrides: str) -> Config:
+    text = "".join(f"{key} = {value!r}\n" for key, value in SMALL.items())
+    return load_config(write(folder / "small.py", text), overrides)
+
+
+def refusal(name, *overrides) -> UserError:
+    with pytest.raises(UserError) as refused:
+        load_config(name, overrides)
+    return refused.value
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"sparsevit::{CFG1}",
+        CFG1,
+        "sparsevit/sparsevit_cfg1_42ms",
+        "sparsevit_cfg1_42ms.py",
+        "sparsevit_cfg1_42ms",
+        f"configs/{CFG1}",
+    ],
+)
+def test_a_shipped_config_is_found_by_every_spelling_from_anywhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_config(name).name == "sparsevit_cfg1_42ms.py"
+
+
+def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / CFG1, "model = dict(type='Mine')\n")
+    assert load_config(CFG1).model.type == "Mine"
+
+
+def test_a_config_of_mmdet_is_found_by_name():
+    cfg = load_config("mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py")
+    assert cfg.model.backbone.type == "SwinTransformer"
+
+
+def test_sparsevit_configs_can_be_inherited_by_name(tmp_path):
+    path = write(tmp_path / "mine.py", f"_base_ = 'sparsevit::{CFG1}'\ntrain_cfg = dict(x=1)\n")
+    cfg = load_config(path)
+    assert pruning_ratios(cfg)[0] == [0.3, 0.3]
+    assert cfg.train_cfg.x == 1
+
+
+def test_mmengine_finds_the_configs_where_the_package_is_installed():
+    folder = Path(get_installed_path("sparsevit")) / ".mim"
+    assert (folder / "configs" / CFG1).is_file()
+    assert (folder / "model-index.yml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "helps"),
+    [
+        ("sparsevit_cfg1_41ms", "no config", "sparsevit/sparsevit_cfg1_42ms.py"),
+        ("sparsevit::sparsevit/mask_rcnn_sparsvit.py", "no config", "mask_rcnn_sparsevit.py"),
+        ("mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_2x_coco.py", "no config", "_1x_coco.py"),
+        ("mmdett::swin/x.py", "no package", "mmdet"),
+        ("mmaction::a/b.py", "not installed", "pip install"),
+        ("sparsevit::../../pyproject.toml", "no config", ""),
+        ("/nowhere/at/all.py", "no config", ""),
+    ],
+)
+def test_a_name_that_is_none_is_answered_with_what_comes_near(name, says, helps):
+    error = refusal(name)
+    assert says in error.problem
+    assert helps in error.remedy
+
+
+def test_a_missing_file_is_answered_with_its_neighbours(tmp_path):
+    write(tmp_path / "detector.py", "")
+    assert "detector.py" in refusal(tmp_path / "detecter.py").remedy
+    assert "folder" in refusal(tmp_path).problem
+    assert "ends in" in refusal(write(tmp_path / "config.txt", "")).remedy
+
+
+# --- errors in a config --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a = 1\nmodel = dict(type='X'\n", "line 2: '(' was never closed"),
+        ("a = 1\nb = c\n", "line 2 has an error (NameError: name 'c'"),
+        ("_base_ = './none.py'\n", "inherits from a config that is not there"),
+        ("_base_ = 'mmdet::swin/none.py'\n", "inherits from a config that is not there"),
+        ("_base_ = 'nothing::a/b.py'\n", "does not support to load nothing"),
+        ("custom_imports = dict(imports=['no.such.module'])\n", "imports what is not there"),
+        ("filename = 'x'\n", "reserved"),
+        ("_base_ = './base.py'\na = dict(b=1)\n", "cannot inherit"),
+        ("a = '{{$UNSET_HERE:}}'\n", "UNSET_HERE"),
+    ],
+)
+def test_an_error_in_a_config_is_told_with_its_place(tmp_path, text, says):
+    write(tmp_path / "base.py", "a = 1\n")
+    error = refusal(write(tmp_path / "broken.py", text))
+    assert "broken.py" in error.problem
+    assert says in error.problem
+    assert "sys.path" not in error.problem
+
+
+def test_yaml_and_json_configs_are_data(tmp_path):
+    trace = tmp_path / "was-run"
+    text = f"a: !!python/object/apply:os.system ['touch {trace}']\n"
+    assert "could not determine a constructor" in refusal(write(tmp_path / "e.yaml", text)).problem
+    refusal(write(tmp_path / "child.py", "_base_ = './e.yaml'\n"))
+    refusal(write(tmp_path / "child.yml", "_base_: e.yaml\n"))
+    assert not trace.exists()
+    assert load_config(write(tmp_path / "c.json", json.dumps({"a": [1]}))).a == [1]
+    assert "JSONDecodeError" in refusal(write(tmp_path / "d.json", "{")).problem
+
+
+def test_yaml_that_mmengine_wrote_is_read_with_its_tuples(tmp_path):
+    path = tmp_path / "mmengine.yaml"
+    Config({"a": (1, 2), "b": {"c": [(3, 4)]}}).dump(path)
+    assert "python/tuple" in path.read_text()
+    assert load_config(path).to_dict() == {"a": (1, 2), "b": {"c": [(3, 4)]}}
+
+
+def test_a_config_without_a_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data\.py has no model"):
+        check_config(load_config(write(tmp_path / "data.py", "data_root = 'x'\n")))
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "helps"),
+    [
+        ("model.type=MaskRCN", "model.type='MaskRCN'", "'MaskRCNN'"),
+        ("model.backbone.type=SparseVit", "model.backbone.type='SparseVit'", "'SparseViT'"),
+        ("model.neck.type=mmdet.FPNN", "model.neck.type='mmdet.FPNN'", "'FPN'"),
+        ("model.neck=[{'type':'FPN'},{'type':'Foo'}]", "model.neck.1.type='Foo'", "custom_imports"),
+        ("model.roi_head.bbox_head.type=Bbox", "model.roi_head.bbox_head.type", "custom_imports"),
+    ],
+)
+def test_a_type_that_is_not_registered_is_named_with_the_nearest(tmp_path, override, where, helps):
+    with pytest.raises(UserError) as refused:
+        check_config(small(tmp_path, override))
+    assert where in refused.value.problem
+    assert helps in refused.value.remedy
+
+
+def test_a_sound_config_passes_the_check(tmp_path):
+    check_config(small(tmp_path))
+    check_config(sparsify_config(small(tmp_path)))
+
+
+# --- overrides -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    "5 -3 0.1 1e-5 .6 true False None name a/b.pth 1,2,3 [1,2] (1,2) (1,) [(1,2),(3,4)] [a,b] "
+    "[[.6,.6],[0,0]] [(a,1),b] inf https://example.com/x.pth a,b [] ()".split(),
+)
+def test_values_are_read_as_mmengine_reads_them(tmp_path, text):
+    assert repr(small(tmp_path, f"x={text}").x) == repr(DictAction._parse_iterable(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("'5'", "5"),
+        ("'a, b'", "a, b"),
+        ('"[1,2]"', "[1,2]"),
+        ("/my data/coco", "/my data/coco"),
+        ("['a b', 'c']", ["a b", "c"]),
+        ("[1, 2]", [1, 2]),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_quoted_values_are_text_and_spaces_are_kept(tmp_path, text, value):
+    assert small(tmp_path, f"x={text}").x == value
+
+
+def test_overrides_reach_nested_keys_list_items_and_new_keys(tmp_path):
+    cfg = small(
+        tmp_path,
+        "model.backbone.depths=[2,2,6,2]",
+        "model.backbone.depths.0=4",
+        "train_pipeline.1.prob=0.25",
+        "new.deep.key=(1,2)",
+        "model.backbone={'type': 'SparseViT'}",
+        "model.neck={'_delete_': True, 'type': 'FPN'}",
+    )
+    assert cfg.model.backbone.depths == [4, 2, 6, 2]
+    assert cfg.model.backbone.out_indices == (0, 1)
+    assert cfg.model.backbone.type == "SparseViT"
+    assert cfg.model.neck == {"type": "FPN"}
+    assert cfg.train_pipeline[1].prob == 0.25
+    assert cfg.new.deep.key == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.type", "key=value"),
+        ("=3", "key=value"),
+        ("model..type=3", "key=value"),
+        ("model.type.x=3", "model.type is 'MaskRCNN'"),
+        ("model.backbone.out_indices.0=1", "has nothing below it"),
+        ("train_pipeline.2.type=X", "a list of 2"),
+        ("train_pipeline.first=X", "'first' is none of its places"),
+        ("x=[(1,2]", "brackets"),
+        ("filename=x", "keeps for itself"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_refused(tmp_path, override, says):
+    with pytest.raises(UserError) as refused:
+        small(tmp_path, override)
+    assert says in refused.value.problem
+
+
+# --- sparsity ------------------------------------------------------------------------------------
+
+
+def test_any_swin_config_becomes_a_sparse_one_and_stays_as_it_was(tmp_path):
+    cfg = small(tmp_path, "model.backbone.frozen_stages=1", "custom_imports.imports=os.path")
+    sparse = sparsify_config(cfg)
+    assert cfg.model.backbone.type == "SwinTransformer"
+    assert sparse.model.backbone.type == "SparseViT"
+    assert sparse.model.backbone.frozen_stages == 1
+    assert sparse.custom_imports.imports == ["os.path", "sparsevit.models"]
+    assert pruning_ratios(sparse) == 0.0
+    assert sparsify_config(sparse).to_dict() == sparse.to_dict()
+
+
+def test_a_swin_of_another_scope_becomes_one_of_mmdets(tmp_path):
+    cfg = small(tmp_path, "model.backbone.type=mmdet.SwinTransformer", "default_scope=mmseg")
+    assert sparsify_config(cfg).model.backbone.type == "mmdet.SparseViT"
+
+
+def test_a_config_that_names_classes_becomes_a_sparse_one(tmp_path):
+    # mmengine's new style: types are imported, not named
+    text = """
+from mmdet.models.backbones import SwinTransformer
+from mmdet.models.detectors import MaskRCNN
+model = dict(type=MaskRCNN, backbone=dict(type=SwinTransformer, depths=[2, 2]))
+"""
+    sparse = sparsify_config(load_config(write(tmp_path / "new_style.py", text)))
+    check_config(sparse)
+    again = load_config(write(tmp_path / "text.py", dump_config(sparse)))
+    assert again.model.backbone.type == "mmdet.SparseViT"
+    assert again.model.backbone.depths == [2, 2]
+    check_config(again)
+
+
+def test_a_backbone_that_is_no_swin_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"\(ResNet\) cannot be made sparse"):
+        sparsify_config(small(tmp_path, "model.backbone={'_delete_': True, 'type': 'ResNet'}"))
+
+
+def test_setting_ratios_replaces_random_ones_and_leaves_the_rest(tmp_path):
+    random = load_config("mask_rcnn_sparsevit_saa", ["custom_hooks.0.seed=1"])
+    random.custom_hooks.append({"type": "NumClassCheckHook"})
+    ratios = [[0.5, 0.5], [0.0, 0.0], [0.1] * 6, [0.0, 0.0]]
+    fixed = set_pruning_ratios(random, ratios)
+    assert pruning_ratios(fixed) == ratios
+    assert [hook.type for hook in fixed.custom_hooks] == ["NumClassCheckHook"]
+    assert pruning_ratios(random) == 0.0
+    assert len(random.custom_hooks) == 2
+    assert pruning_ratios(dense_config(fixed)) == 0.0
+
+
+def test_ratios_of_a_dense_config_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no SparseViT backbone"):
+        set_pruning_ratios(small(tmp_path), 0.5)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def test_every_shipped_config_reads_back_from_its_text_alone(tmp_path):
+    for name in shipped_configs():
+        cfg = load_config(name)
+        text = dump_config(cfg)
+        again = Config.fromfile(write(tmp_path / "alone.py", text), import_custom_modules=False)
+        assert "_base_" not in text
+        assert again.to_dict() == cfg.to_dict()
+        assert dump_config(again) == text
+
+
+def test_awkward_values_read_back(tmp_path):
+    content = {
+        "limits": [float("inf"), -float("inf"), 1e-30, -0.0],
+        "empty": [{}, [], (), "", None],
+        "one": (1,),
+        "keys": {"a.b": 1, "class": 2, 3: {"x y": (1, [2])}},
+        "words": 'it\'s "quoted"\n\\ and {braces}',
+        "long": list(range(100)),
+        "where": tmp_path,
+        "kind": dict,
+    }
+    again = Config.fromfile(write(tmp_path / "c.py", dump_config(Config(content)))).to_dict()
+    assert again == {**content, "where": str(tmp_path), "kind": "builtins.dict"}
+
+
+def test_what_has_no_text_is_refused_by_its_name():
+    with pytest.raises(UserError, match=r"model\.hook of the config is a function"):
+        dump_config(Config({"model": {"hook": lambda: None}}))
+    with pytest.raises(UserError, match="does not survive"):
+        dump_config(Config({"model": {"path": "{{ fileBasename }}"}}))
