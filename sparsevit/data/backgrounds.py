@@ -26,7 +26,7 @@ def background(height: int, width: int, dice: Dice) -> np.ndarray:
     canvas = textures.two_tone(_pattern(height, width, dice, scale), *_tones(base, dice))
     lit = canvas.astype(np.int16)
     lit += _wobble(height, width, dice, cell=96 * scale, strength=dice.integer(10, 36))
-    lit += _wobble(height, width, dice, cell=14 * scale, strength=dice.integer(6, 22))
+    lit += _wobble(height, width, dice, cell=14 * scale, strength=dice.integer(6, 40))
     canvas = lit.clip(0, 255).astype(np.uint8)
     _smudges(canvas, dice, scale)
     _strokes(canvas, dice, scale)
@@ -54,8 +54,8 @@ def _pattern(height: int, width: int, dice: Dice, scale: float) -> np.ndarray:
 
 
 def _tones(base: np.ndarray, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours about ``base``, 12 to 44 levels apart, with a slight tint between them."""
-    apart = dice.integer(6, 22)
+    """Two colours about ``base``, 12 to 68 levels apart, with a slight tint between them."""
+    apart = dice.integer(6, 34)
     tint = np.array([dice.integer(-10, 10) for _ in range(3)])
     return (base - apart - tint).clip(0, 255), (base + apart + tint).clip(0, 255)
 
@@ -83,9 +83,9 @@ def _smudges(canvas: np.ndarray, dice: Dice, scale: float) -> None:
 def _strokes(canvas: np.ndarray, dice: Dice, scale: float) -> None:
     """Thin open curves: scratches, wires, grass."""
     height, width = canvas.shape[:2]
-    for _ in range(dice.integer(0, 3)):
+    for _ in range(dice.integer(0, 5)):
         x, y = dice.uniform(0, width), dice.uniform(0, height)
-        ink = _ink(canvas, x, y, dice, contrast=70)
+        ink = _ink(canvas, x, y, dice, contrast=110)
         heading = dice.uniform(0, math.tau)
         for _ in range(dice.integer(1, 6)):
             line = _walk(14 * dice.bell(), 14 * dice.bell(), heading, dice) * scale
@@ -111,7 +111,7 @@ def _specks(canvas: np.ndarray, dice: Dice, scale: float) -> None:
     for _ in range(dice.integer(0, 4)):
         x, y = dice.uniform(0, width), dice.uniform(0, height)
         spread = dice.uniform(10, 60) * scale
-        ink = _ink(canvas, x, y, dice, contrast=80)
+        ink = _ink(canvas, x, y, dice, contrast=110)
         for _ in range(dice.integer(3, 14)):
             centre = (round(x + spread * dice.bell()), round(y + spread * dice.bell()))
             radius = max(1, round(dice.uniform(0.6, 1.8) * scale))

@@ -101,9 +101,10 @@ def _read_once(path: Path, mtime: int, size: int) -> tuple[AnnotationSummary, tu
     try:
         names = tuple(str(image["file_name"]) for image in content["images"])
         return _summarise(path, content), names
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"an entry has no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"{path} is not of COCO's form: an entry lacks or mistypes {error}.",
+            f"{path} is not of COCO's form: {what}.",
             "See https://cocodataset.org/#format-data for what an entry must have.",
         ) from error
 

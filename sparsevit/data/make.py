@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 RECORD = "dataset.json"
 _FORMAT = 1
 _LOCK = ".dataset.lock"
-_TEMPORARY = ".tmp"
-_OWN_IMAGE = re.compile(r"\d{6,}\.(png|jpg)|.*\.tmp")
+_OWN_IMAGE = re.compile(r"\d{6,}\.(png|jpg)")
+# What a killed generation may leave of a file it was writing.
+_LEFTOVER = re.compile(r"\.(dataset\.json|instances_\w+\.json|\d{6,}\.(png|jpg))\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,11 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
     begun = record is not None and not force
     if force:
         _remove_generated(root)
-    for folder in ("annotations", *SPLITS):
-        (root / folder).mkdir(exist_ok=True)
+    for folder in (root, *(root / name for name in ("annotations", *SPLITS))):
+        folder.mkdir(exist_ok=True)
+        for entry in folder.iterdir():
+            if _LEFTOVER.fullmatch(entry.name):
+                entry.unlink()
     _write_record(root, spec, complete=False)
     return begun
 
@@ -154,7 +158,7 @@ def _refuse_foreign_files(root: Path) -> None:
     foreign = sorted(
         entry.name
         for entry in root.iterdir()
-        if entry.name != _LOCK and not entry.name.endswith(_TEMPORARY)
+        if entry.name != _LOCK and not _LEFTOVER.fullmatch(entry.name)
     )
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
@@ -265,7 +269,7 @@ def _write_record(root: Path, spec: DatasetSpec, *, complete: bool) -> None:
 
 def _write(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Writes a whole file or none. ``durable``: on the disk before the name is, at some cost."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

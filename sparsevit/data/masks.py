@@ -41,9 +41,10 @@ def encode(visible: np.ndarray, left: int, top: int, size: tuple[int, int], form
 
 
 def polygons(mask: np.ndarray) -> list[Loop]:
-    """Simple polygons, disjoint, that cover exactly the set pixels of ``mask`` (h, w).
+    """Disjoint polygons that cover exactly the set pixels of ``mask`` (h, w).
 
-    A piece with a hole is cut in two through the hole, as COCO's polygons have no holes.
+    One may touch itself at a corner, but none crosses itself. A piece with a hole is cut in
+    two through the hole, as COCO's polygons have no holes.
     """
     loops = boundary_loops(mask)
     holes = [loop for loop in loops if _signed_area(loop) < 0]

@@ -99,7 +99,7 @@ def _place(
     radius = low * (high / low) ** dice.unit() / 2
     label = dice.integer(0, len(spec.classes) - 1)
     squeeze = dice.uniform(0.78, 1.0)
-    spread = (0.07 + 0.06 * crowding) * min(spec.width, spec.height) + 0.5 * radius
+    spread = (0.055 + 0.06 * crowding) * min(spec.width, spec.height) + 0.5 * radius
     x = _within(centre[0] + spread * dice.bell(), radius, spec.width)
     y = _within(centre[1] + spread * dice.bell(), radius, spec.height)
     angle = dice.uniform(0, math.tau)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -113,12 +114,12 @@ def parse_objects(text: str) -> tuple[int, int]:
 
 def parse_size(text: str) -> tuple[int, int]:
     """``"224"`` -> (224, 224); ``"320x200"`` -> (320, 200): width and height in pixels."""
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.strip().lstrip("+-").isdigit() for part in parts):
+    if not re.fullmatch(r"-?\d+(x-?\d+)?", text):
         raise UserError(
             f"Image size '{text}' is not a size.", "Write one number or WIDTHxHEIGHT: 224, 320x200."
         )
-    return int(parts[0]), int(parts[-1])
+    width, _, height = text.partition("x")
+    return int(width), int(height or width)
 
 
 def parse_classes(text: str) -> tuple[str, ...]:

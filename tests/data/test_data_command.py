@@ -1,0 +1,128 @@
+"""`sparsevit data` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from typer.testing import CliRunner, Result
+
+from sparsevit.cli.data import app
+from sparsevit.errors import UserError
+from sparsevit.phases.data import default_root, make_data, show_data
+
+SMALL = ["--train", "2", "--val", "2", "--img-size", "64x48", "--objects", "1:3"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_make_prints_one_json_document_and_show_draws_it(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    made = run("make", str(root), *SMALL, "--json")
+    assert made.exit_code == 0, made.output
+    document = json.loads(made.stdout)
+    assert document["state"] == "made"
+    assert document["spec"]["width"] == 64
+    assert document["splits"]["val"]["images"] == 2
+    out = tmp_path / "picture.png"
+    shown = run("show", str(root), "--out", str(out), "--images", "3", "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout) == {"out": str(out), "images": 2}
+    assert cv2.imread(str(out)).shape[2] == 3
+
+
+def test_make_renders_a_table_and_says_what_was_there(tmp_path: Path) -> None:
+    assert "Made" in run("make", str(tmp_path), *SMALL).stdout
+    again = run("make", str(tmp_path), *SMALL)
+    assert "Already there" in again.stdout
+    assert "polygons" in again.stdout
+
+
+def test_the_folder_is_that_of_the_workspace_if_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPARSEVIT_WORKSPACE", raising=False)
+    assert default_root() == Path("work_dirs/data")
+    assert run("make", *SMALL, "--workspace", str(tmp_path / "w")).exit_code == 0
+    assert (tmp_path / "w" / "data" / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--train", "0"], "number of train images"),
+        (["--img-size", "big"], "Image size 'big'"),
+        (["--img-size", "-5"], "image width"),
+        (["--objects", "many"], "Objects in an image"),
+        (["--objects", "5:2"], "smallest number of objects"),
+        (["--object-size", "1:4"], "do not fit"),
+        (["--classes", "cat"], "no class 'cat'"),
+        (["--masks", "bits"], "masks 'bits'"),
+        (["--format", "gif"], "image format 'gif'"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_written(
+    tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    result = run("make", str(tmp_path / "data"), *SMALL, *arguments)
+    assert isinstance(result.exception, UserError)
+    assert named in str(result.exception)
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_dataset_asks_for_force(tmp_path: Path) -> None:
+    run("make", str(tmp_path), *SMALL)
+    refused = run("make", str(tmp_path), *SMALL, "--seed", "9")
+    assert isinstance(refused.exception, UserError)
+    assert "--force" in refused.exception.remedy
+    assert run("make", str(tmp_path), *SMALL, "--seed", "9", "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"root": "nowhere"}, "no dataset at"),
+        ({"split": "test"}, "no split 'test'"),
+        ({"images": 0}, "0 images"),
+        ({"out": "picture.docx"}, "no picture file"),
+        ({"out": "missing/folder/picture.png"}, "Cannot write"),
+    ],
+)
+def test_show_refuses_what_it_cannot_draw(tmp_path: Path, changes: dict, named: str) -> None:
+    run("make", str(tmp_path / "data"), *SMALL)
+    arguments = {"root": "data", "out": "picture.png", "split": "val", "images": 1, **changes}
+    arguments["root"] = tmp_path / arguments["root"]
+    arguments["out"] = tmp_path / arguments["out"]
+    with pytest.raises(UserError) as caught:
+        show_data(**arguments)
+    assert named in str(caught.value)
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    run("make", str(tmp_path), *SMALL)
+    (tmp_path / "val" / "000000.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"000000\.png is no image"):
+        show_data(tmp_path, tmp_path / "picture.png")
+
+
+def test_make_data_has_defaults_for_all_but_the_folder(tmp_path: Path) -> None:
+    from sparsevit.data.spec import DatasetSpec
+
+    result = make_data(tmp_path, DatasetSpec(train=1, val=1))
+    assert result.painted == 2
+    assert result.splits["train"].categories == DatasetSpec().classes
+
+
+def test_the_command_imports_nothing_heavy_before_it_runs() -> None:
+    code = (
+        "import sys, sparsevit.cli.data, sparsevit.phases.data;"
+        "print({'torch', 'numpy', 'cv2', 'pycocotools', 'matplotlib'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
