@@ -2,7 +2,12 @@
 mmdet expects where mmcv came without: ``custom_imports = dict(imports=['sparsevit.models'])`` is
 all that a config of plain mmdet needs."""
 
+from mmengine.config.utils import MODULE2PACKAGE
+
 from sparsevit.ops import mmcv_ext
+
+# lets `sparsevit::...` stand in `_base_` of a config
+MODULE2PACKAGE.setdefault("sparsevit", "sparsevit")
 
 mmcv_ext.install()
 
