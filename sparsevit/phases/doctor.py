@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -26,6 +27,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import sparsevit
+from sparsevit.errors import UserError
 
 MIN_PYTHON = (3, 10)
 DEFAULT_WORKSPACE = "work_dirs"
@@ -302,10 +304,16 @@ def _op_backend() -> Finding:
     if ops is None:
         return _broken(name, error, "pip install --force-reinstall --no-deps sparsevit")
     try:
-        ops.install()
-        return Finding("In use", name, Status.ok, f"{ops.backend()}: {ops.describe()}")
+        chosen = ops.install()
+        makers = Counter(maker.partition(" (")[0] for maker in ops.describe().values())
+    except UserError as failure:
+        return Finding("In use", name, Status.problem, failure.problem, failure.remedy)
     except Exception as failure:
-        return _broken(name, f"{type(failure).__name__}: {failure}", 'pip install "onedl-mmcv"')
+        return _broken(
+            name, f"{type(failure).__name__}: {failure}", 'pip install "onedl-mmcv>=2.3"'
+        )
+    counts = ", ".join(f"{count} ops from {maker}" for maker, count in makers.most_common())
+    return Finding("In use", name, Status.ok, f"{chosen} ({counts})" if counts else chosen)
 
 
 # --- devices ------------------------------------------------------------------------------------
