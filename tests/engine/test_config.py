@@ -1,8 +1,10 @@
-"""Configs by name, overrides as mmengine reads them, errors with their place, and text that lasts."""
+"""Configs by name, overrides as mmengine reads them, errors with their place, text that lasts."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,8 +196,31 @@ def test_a_sound_config_passes_the_check(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    "5 -3 0.1 1e-5 .6 true False None name a/b.pth 1,2,3 [1,2] (1,2) (1,) [(1,2),(3,4)] [a,b] "
-    "[[.6,.6],[0,0]] [(a,1),b] inf https://example.com/x.pth a,b [] ()".split(),
+    [
+        "5",
+        "-3",
+        "0.1",
+        "1e-5",
+        ".6",
+        "true",
+        "False",
+        "None",
+        "name",
+        "a/b.pth",
+        "1,2,3",
+        "[1,2]",
+        "(1,2)",
+        "(1,)",
+        "[(1,2),(3,4)]",
+        "[a,b]",
+        "[[.6,.6],[0,0]]",
+        "[(a,1),b]",
+        "inf",
+        "https://example.com/x.pth",
+        "a,b",
+        "[]",
+        "()",
+    ],
 )
 def test_values_are_read_as_mmengine_reads_them(tmp_path, text):
     assert repr(small(tmp_path, f"x={text}").x) == repr(DictAction._parse_iterable(text))
@@ -345,3 +370,12 @@ def test_what_has_no_text_is_refused_by_its_name():
         dump_config(Config({"model": {"hook": lambda: None}}))
     with pytest.raises(UserError, match="does not survive"):
         dump_config(Config({"model": {"path": "{{ fileBasename }}"}}))
+
+
+def test_importing_the_models_alone_lets_mmengine_find_the_configs():
+    code = (
+        "import sparsevit.models; from mmengine.config import Config; from mmengine.hub import *;"
+        f"print(get_config('sparsevit::{CFG1}').model.backbone.type)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "SparseViT"
