@@ -49,13 +49,18 @@ def write_configuration(
     """
     target = Path(path)
     _refuse_other_suffix(target)
-    document = {"sparsity": Configuration(configuration).to_dict(), **dict(meta or {})}
-    if target.suffix == ".json":
-        text = json.dumps(document, indent=2) + "\n"
-    else:
-        text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    write_text(target, text)
+    write_text(target, configuration_text(configuration, meta, target.suffix))
     return target
+
+
+def configuration_text(
+    configuration: Mapping[str, float], meta: Mapping[str, Any] | None = None, form: str = ".yaml"
+) -> str:
+    """What :func:`write_configuration` writes; ``form`` is the suffix it would go by."""
+    document = {"sparsity": Configuration(configuration).to_dict(), **dict(meta or {})}
+    if form == ".json":
+        return json.dumps(document, indent=2) + "\n"
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read_configuration(path: str | os.PathLike[str], space: Space | None = None) -> Configuration:

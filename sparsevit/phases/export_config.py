@@ -1,0 +1,159 @@
+"""A config for plain mmdet tools with the sparsity in it, or the configuration alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+import sparsevit
+from sparsevit.engine.config import (
+    apply_overrides,
+    check_config,
+    dump_config,
+    load_config,
+    set_pruning_ratios,
+    sparsify_config,
+)
+from sparsevit.engine.schedule import paper_schedule, phase_config
+from sparsevit.errors import UserError
+from sparsevit.phases.inputs import DEMO_CONFIG, Inputs, PathLike
+from sparsevit.phases.sparsity import choose_sparsity
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.sparsity.files import configuration_text, write_text
+from sparsevit.workspace import Resolved, Workspace
+
+FORMATS = ("py", "yaml", "json")
+
+_SUFFIXES = {".py": "py", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+_BEFORE = ("finetune", "search", "adapt", "pretrain")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was exported.
+
+    Attributes:
+        format: ``py``: a whole config; ``yaml`` or ``json``: the configuration alone.
+        text: the whole file.
+        out: where it was written, None if nowhere.
+        sparsity: a ratio for every knob.
+        sparsity_source: where these came from.
+        config_source: where the config came from.
+    """
+
+    format: str
+    text: str
+    out: Path | None
+    sparsity: dict[str, float]
+    sparsity_source: str
+    config_source: str
+
+
+def export_config(
+    config: PathLike | None = None,
+    *,
+    sparsity: PathLike | None = None,
+    out: PathLike | None = None,
+    format: str | None = None,
+    force: bool = False,
+    workspace: PathLike | None = None,
+    overrides: Sequence[str] = (),
+    reporter: Reporter = SILENT,
+) -> ExportResult:
+    """Export a config with its sparsity, or the sparsity alone. The workspace is only read.
+
+    The exported config stands alone (no ``_base_``) and needs nothing but mmdet and an importable
+    sparsevit: its ``custom_imports`` does the rest. Where it has ratios above 0 it trains as
+    ``finetune`` would.
+
+    Args:
+        config: path or name; the workspace's last where None, else the embedded demo's.
+        sparsity: file with a configuration; where None, that of a config which has one, else the
+            best that ``search`` found.
+        out: file to write; None to write none.
+        format: one of ``FORMATS``; None for what ``out`` ends in, else ``py``.
+        force: replace ``out`` if it is there.
+        workspace: directory of the record; ``work_dirs`` where None.
+        overrides: config values, ``key=value`` each.
+        reporter: is told what was taken.
+
+    Raises:
+        UserError: an input is missing or wrong, or ``out`` is there already or cannot be written.
+    """
+    target = Path(out) if out is not None else None
+    form = _format(format, target)
+    if target is not None and target.exists() and not force:
+        raise UserError(f"{target} is there already.", "Give another --out, or --force.")
+    ws = Workspace.open(workspace, readonly=True)
+    found = ws.resolve_config(config, _BEFORE) or Resolved(Path(DEMO_CONFIG), "the embedded demo")
+    base = sparsify_config(load_config(os.fspath(found.path), overrides))
+    base.setdefault("default_scope", "mmdet")
+    check_config(base)
+    source = str(config) if config is not None else f"{found.path.name} of {found.source_text}"
+    reporter.note(f"config: {source}")
+    chosen = choose_sparsity(
+        Inputs(base, base, source, None, "none"),
+        sparsity,
+        ws.best_configuration(),
+        reporter=reporter,
+    )
+    if form == "py":
+        cfg = _with_schedule(base, sparse=any(chosen.configuration.values()), own=config is None)
+        apply_overrides(cfg, overrides)
+        if any(chosen.configuration.values()):
+            cfg = set_pruning_ratios(cfg, chosen.nested)
+        text = _heading(source, chosen.source) + dump_config(cfg)
+    else:
+        meta = {"pruning_ratios": chosen.nested}
+        text = configuration_text(chosen.configuration, meta, f".{form}")
+    if target is not None:
+        write_text(target, text)
+    return ExportResult(
+        format=form,
+        text=text,
+        out=target,
+        sparsity=chosen.configuration.to_dict(),
+        sparsity_source=chosen.source,
+        config_source=source,
+    )
+
+
+def _format(asked: str | None, target: Path | None) -> str:
+    if asked is not None and asked not in FORMATS:
+        raise UserError(f"There is no format {asked!r}.", f"Take one of {', '.join(FORMATS)}.")
+    if target is None:
+        return asked or "py"
+    named = _SUFFIXES.get(target.suffix)
+    if named is None:
+        raise UserError(
+            f"{target} is not named as a config or a configuration.",
+            "Name it .py for a whole config, .yaml or .json for the configuration alone.",
+        )
+    if asked not in (None, named):
+        raise UserError(f"{target} is no name for the format {asked}.", f"Name it .{asked}.")
+    return named
+
+
+def _with_schedule(base: Config, sparse: bool, own: bool) -> Config:
+    """The config with the schedule of the phase that would train it, and no other's."""
+    phase = "finetune" if sparse else "pretrain"
+    cfg = phase_config(base, phase)
+    if own:
+        paper_schedule(cfg, phase)
+    for key in ("phases", "embedded_dataset"):
+        cfg.pop(key, None)
+    return cfg
+
+
+def _heading(config: str, sparsity: str) -> str:
+    # a file's name may hold a line break, and what follows it would be code
+    config, sparsity = (" ".join(text.split()) for text in (config, sparsity))
+    return (
+        f"# Exported by sparsevit {sparsevit.__version__} from {config}.\n"
+        f"# Sparsity: {sparsity}.\n"
+        "# mmdet's tools train and test it as it is, where sparsevit is installed.\n\n"
+    )
