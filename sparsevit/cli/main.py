@@ -66,6 +66,12 @@ COMMANDS: dict[str, Entry] = {
         HELP,
         "What is installed, which ops and devices are used, and what is missing.",
     ),
+    "export-config": Entry(
+        "sparsevit.cli.export_config",
+        "export_config",
+        EXPORT,
+        "Write a config that plain mmdet tools train and test, with the sparsity in it.",
+    ),
 }
 
 
