@@ -31,6 +31,8 @@ EXPORT = "Export"
 DATA = "Data"
 WORKSPACE = "Workspace"
 HELP = "Help"
+PANELS = (PHASES, MEASURE, EXPORT, DATA, WORKSPACE, HELP)
+"""The headings of the help, in the order in which they are shown."""
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -84,7 +86,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name, entry in COMMANDS.items():
+        for name, entry in sorted(COMMANDS.items(), key=lambda row: PANELS.index(row[1].panel)):
             self.commands[name] = TyperCommand(
                 name=name, help=entry.help, rich_help_panel=entry.panel
             )

@@ -55,6 +55,14 @@ def test_help_lists_every_command_and_imports_nothing_heavy():
         assert name in text
 
 
+def test_help_shows_the_panels_in_their_order(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    used = {entry.panel for entry in cli.COMMANDS.values()}
+    places = [text.index(f"─ {panel} ─") for panel in cli.PANELS if panel in used]
+    assert places == sorted(places)
+
+
 def test_no_arguments_show_the_help(capsys):
     assert cli.main([]) == 0
     assert "Usage: sparsevit" in capsys.readouterr().out
