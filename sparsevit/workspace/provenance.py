@@ -1,0 +1,98 @@
+"""Where a run came from: command line, versions, git state. Imports none of what it names."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
+    "sparsevit": ("sparsevit",),
+    "torch": ("torch",),
+    "torchvision": ("torchvision",),
+    "mmengine": ("onedl-mmengine", "mmengine", "mmengine-lite"),
+    "mmcv": ("onedl-mmcv", "mmcv", "mmcv-lite"),
+    "mmdet": ("onedl-mmdetection", "mmdet"),
+    "optuna": ("optuna",),
+    "numpy": ("numpy",),
+}
+_GIT_SECONDS = 5.0
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def hostname() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+def command_line() -> str:
+    """What was typed, as a shell would take it again; the program without its folder."""
+    words = list(getattr(sys, "argv", None) or [""])
+    words[0] = os.path.basename(words[0]) or "python"
+    return shlex.join(words)
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = [("python", platform.python_version())]
+    for name, distributions in _DISTRIBUTIONS.items():
+        version = next(filter(None, map(_version, distributions)), None)
+        if version is not None:
+            found.append((name, version))
+    return tuple(found)
+
+
+def versions() -> dict[str, str]:
+    """Name -> version of Python and of the installed libraries that a result may depend on."""
+    return dict(_versions())
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """``{"commit": str, "dirty": bool}`` of the repository around ``folder``; None without one.
+
+    Args:
+        folder: the current one by default. Untracked files do not make it dirty.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit.strip(), "dirty": bool(changes and changes.strip())}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path | None, *arguments: str) -> str | None:
+    # without optional locks, `git status` would write the index of a repository that is not ours
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout if done.returncode == 0 else None
