@@ -1,0 +1,15 @@
+"""``sparsevit status``."""
+
+from __future__ import annotations
+
+from sparsevit.cli import console
+from sparsevit.cli.options import JsonOption, WorkspaceOption
+
+
+def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Show what ran in a workspace, with what, and what came of it."""
+    from sparsevit.phases.status import status as read_status
+    from sparsevit.report.status import StatusTable
+
+    result = read_status(workspace)
+    console.emit(result, as_json, lambda it: StatusTable(it.workspace, it.runs, writer=it.writer))

@@ -1,0 +1,169 @@
+"""A workspace as a table."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparsevit.workspace import Holder, RunRecord
+
+STYLES = {"finished": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
+WIDE = 120
+MAX_METRICS = 4
+MAX_INPUTS = 4
+
+# What a reader looks for first, where a phase has more metrics than there is room for.
+_KEY_METRICS = ("map", "ap", "score", "latency", "speedup", "loss")
+
+
+class StatusTable:
+    """The runs of a workspace, for ``rich``. A narrow terminal is spared inputs and outputs.
+
+    Args:
+        workspace: its directory, for the title.
+        runs: in the order of the rows.
+        writer: who writes it at this moment.
+        now: for ages such as ``5 min ago``; the present by default.
+    """
+
+    def __init__(
+        self,
+        workspace: Path,
+        runs: Sequence[RunRecord],
+        writer: Holder | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        self._workspace = workspace
+        self._runs = runs
+        self._writer = writer
+        self._now = now or datetime.now(timezone.utc)
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        yield Text.assemble("Workspace ", (str(self._workspace), "bold"))
+        if self._writer is not None:
+            yield Text(f"In use by process {self._writer.pid} on {self._writer.host}.", "cyan")
+        if not self._runs:
+            yield Text("Nothing ran here yet.")
+            return
+        wide = options.max_width >= WIDE
+        yield self._table(wide)
+        yield from self._errors()
+        if not wide:
+            yield Text("A wider terminal shows inputs and outputs; --json all there is.", "dim")
+
+    def _table(self, wide: bool) -> Table:
+        table = Table(header_style="bold", pad_edge=False)
+        for heading in ("Phase", "Run", "Status", "When"):
+            table.add_column(heading, no_wrap=True)
+        table.add_column("Took", justify="right", no_wrap=True)
+        table.add_column("Metrics", overflow="fold")
+        if wide:
+            table.add_column("Inputs", overflow="fold")
+            table.add_column("Outputs", overflow="fold")
+        for run in self._runs:
+            cells = [Text(cell) for cell in self._cells(run)]
+            cells[2].stylize(STYLES.get(run.status, ""))
+            table.add_row(*(cells if wide else cells[:6]))
+        return table
+
+    def _cells(self, run: RunRecord) -> list[str]:
+        tried = f" (x{run.attempts})" if run.attempts > 1 else ""
+        return [
+            run.phase,
+            run.id + tried,
+            run.status,
+            describe_age(run.ended or run.started, self._now),
+            describe_seconds(run.seconds),
+            describe_metrics(run.metrics),
+            describe_inputs(run.inputs),
+            "\n".join(run.outputs),
+        ]
+
+    def _errors(self) -> Iterator[Text]:
+        for run in self._runs:
+            if run.status == "failed" and run.error:
+                yield Text.assemble((f"{run.name}: ", "red"), run.error)
+
+
+def describe_seconds(seconds: float) -> str:
+    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def describe_age(moment: str, now: datetime) -> str:
+    """``just now``, ``5 min ago``, ``3 h ago``, else the local date and time.
+
+    Args:
+        moment: ISO 8601; returned as it is where it is none.
+    """
+    try:
+        then = datetime.fromisoformat(moment)
+    except ValueError:
+        return moment
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=timezone.utc)
+    seconds = (now - then).total_seconds()
+    if not 0 <= seconds < 24 * 3600:
+        return then.astimezone().strftime("%Y-%m-%d %H:%M")
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    return f"{int(seconds // 3600)} h ago"
+
+
+def describe_metrics(metrics: Mapping[str, Any]) -> str:
+    """The key metrics, a line each: ``bbox_mAP 0.332``."""
+    flat = dict(_flatten(metrics))
+    chosen = sorted(flat, key=_metric_rank)[:MAX_METRICS]
+    return "\n".join(f"{name} {_short(flat[name])}" for name in flat if name in chosen)
+
+
+def describe_inputs(inputs: Mapping[str, Any]) -> str:
+    """The first inputs, a line each: ``checkpoint=latest.pth``; how many more there are."""
+    told = {key: value for key, value in inputs.items() if value not in (None, "", [], {})}
+    lines = [f"{key}={_short(value)}" for key, value in list(told.items())[:MAX_INPUTS]]
+    more = len(told) - MAX_INPUTS
+    return "\n".join([*lines, f"and {more} more"] if more > 0 else lines)
+
+
+def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float, str)):
+            yield f"{prefix}{name}", value
+
+
+def _metric_rank(name: str) -> int:
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    return next((i for i, key in enumerate(_KEY_METRICS) if key in words), len(_KEY_METRICS))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        path = value.get("path")
+        return PurePosixPath(path).name if isinstance(path, str) else f"{len(value)} values"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value[:3]))}{', ...' if len(value) > 3 else ''}]"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else str(value)
+    text = str(value)
+    return text if len(text) <= 40 else f"...{text[-37:]}"
