@@ -62,7 +62,7 @@ class StatusTable:
             yield Text("A wider terminal shows inputs and outputs; --json all there is.", "dim")
 
     def _table(self, wide: bool) -> Table:
-        table = Table(header_style="bold", pad_edge=False)
+        table = Table(header_style="bold")
         for heading in ("Phase", "Run", "Status", "When"):
             table.add_column(heading, no_wrap=True)
         table.add_column("Took", justify="right", no_wrap=True)
