@@ -155,5 +155,6 @@ def _heading(config: str, sparsity: str) -> str:
     return (
         f"# Exported by sparsevit {sparsevit.__version__} from {config}.\n"
         f"# Sparsity: {sparsity}.\n"
-        "# mmdet's tools train and test it as it is, where sparsevit is installed.\n\n"
+        "# For mmdet's tools, where sparsevit is installed. Without compiled mmcv ops, import\n"
+        "# sparsevit.models before tools/test.py runs.\n\n"
     )
