@@ -62,6 +62,12 @@ COMMANDS: dict[str, Entry] = {
         DATA,
         "Make the embedded dataset (COCO format), and look at it.",
     ),
+    "status": Entry(
+        "sparsevit.cli.status",
+        "status",
+        WORKSPACE,
+        "Show what ran in a workspace, with what, and what came of it.",
+    ),
     "doctor": Entry(
         "sparsevit.cli.doctor",
         "doctor",

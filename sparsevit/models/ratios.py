@@ -21,17 +21,16 @@ def nested_ratios(ratios: Ratios, depths: Sequence[int]) -> list[list[float]]:
     Raises:
         ConfigurationError: a ratio is no number in [0, 1), or the lists do not fit ``depths``.
     """
-    if _is_number(ratios):
-        ratios = [ratios] * len(depths)  # type: ignore[list-item]
-    if not _is_list(ratios) or len(ratios) != len(depths):  # type: ignore[arg-type]
+    of_stages: Any = [ratios] * len(depths) if _is_number(ratios) else ratios
+    if not _is_list(of_stages) or len(of_stages) != len(depths):
         raise ConfigurationError(
             f"pruning_ratios={ratios!r} does not fit a backbone of {len(depths)} stages.",
             f"Give one number, a list of {len(depths)} (by stage), or a list of {len(depths)} lists"
             f" with {list(depths)} ratios (by block).",
         )
     nested = []
-    for stage, (of_stage, depth) in enumerate(zip(ratios, depths, strict=True)):  # type: ignore[arg-type]
-        of_blocks = [of_stage] * depth if _is_number(of_stage) else of_stage
+    for stage, (of_stage, depth) in enumerate(zip(of_stages, depths, strict=True)):
+        of_blocks: Any = [of_stage] * depth if _is_number(of_stage) else of_stage
         if not _is_list(of_blocks) or len(of_blocks) != depth:
             raise ConfigurationError(
                 f"pruning_ratios[{stage}]={of_stage!r} does not fit stage {stage}, which has"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
-from mmdet.models.backbones.swin import SwinBlock, SwinTransformer
+from mmdet.models.backbones.swin import SwinBlock, SwinTransformer, WindowMSA
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
@@ -99,7 +99,7 @@ def run_block(
     return t_MNC + drop_path(block.ffn.dropout_layer, y_MNC, windows.image_M, batch)
 
 
-def relative_position_bias(attn: nn.Module) -> Tensor:
+def relative_position_bias(attn: WindowMSA) -> Tensor:
     """(heads, N, N) bias of mmdet's ``WindowMSA``, looked up in its table."""
     N = attn.window_size[0] * attn.window_size[1]
     bias = attn.relative_position_bias_table[attn.relative_position_index.view(-1)]
@@ -339,9 +339,7 @@ class SparseViT(SwinTransformer):
         resized = F.interpolate(grid, size=tuple(hw), mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
 
-    def _record(
-        self, stage: int, block: int, layout: WindowLayout, kept_BK: Tensor | None
-    ) -> None:
+    def _record(self, stage: int, block: int, layout: WindowLayout, kept_BK: Tensor | None) -> None:
         if self._recorder is None:
             return
         shift = self.stages[stage].blocks[block].attn.shift_size

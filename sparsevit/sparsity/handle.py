@@ -50,7 +50,7 @@ class SparsityHandle:
         if not self._parts:
             raise UserError(
                 f"{type(model).__name__} has no part that can be skipped.",
-                "Use a backbone of sparsevit.models, such as SparseViT in place of SwinTransformer.",
+                "Use a backbone of sparsevit.models: SparseViT in place of SwinTransformer.",
             )
         self.space = sum(
             (part.sparsity_space().prefixed(prefix) for prefix, part in self._parts.items()),

@@ -1,0 +1,86 @@
+"""How a command runs its phase: with a reporter on stderr, in one process or in several."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from sparsevit.cli import console
+from sparsevit.cli.options import Launcher
+
+if TYPE_CHECKING:
+    from sparsevit.report.reporter import Reporter
+
+# Set for the processes that `--devices` starts, so that they do not start more.
+STARTED = "SPARSEVIT_STARTED_BY_DEVICES"
+
+
+def reporter() -> Reporter:
+    """One that speaks in the first process, and none in the others."""
+    from sparsevit.report.reporter import SILENT, ConsoleReporter
+
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    return ConsoleReporter(console.err) if first else SILENT
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints the result."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def start_processes(devices: int, launcher: Launcher) -> bool:
+    """Run this command in ``devices`` processes, with torchrun underneath.
+
+    Returns:
+        Whether it did: the caller then has nothing left to do.
+
+    Raises:
+        UserError: both ``devices`` and a launcher are given, or there are fewer CUDA devices.
+        SystemExit: a process failed; with its exit code.
+    """
+    if devices == 1 or os.environ.get(STARTED):
+        return False
+    import torch
+
+    from sparsevit.errors import UserError
+
+    if launcher is not Launcher.none:
+        raise UserError(
+            f"--devices {devices} starts processes, and --launcher {launcher.value} says that they "
+            "are started already.",
+            "Give one of them.",
+        )
+    if torch.cuda.is_available() and torch.cuda.device_count() < devices:
+        raise UserError(
+            f"--devices {devices}: there are {torch.cuda.device_count()} CUDA devices here.",
+            "Ask for no more than there are.",
+        )
+    _torchrun(devices)
+    return True
+
+
+def launched_by(launcher: Launcher) -> str:
+    """The launcher to tell a phase: torchrun's, where ``--devices`` started this process."""
+    return Launcher.pytorch.value if os.environ.get(STARTED) else launcher.value
+
+
+def _torchrun(devices: int) -> None:
+    import logging
+
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # a process has told its user what went wrong; torchrun's own account of it is noise
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[STARTED] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    arguments = ["--standalone", f"--nproc-per-node={devices}", "--module", "sparsevit.cli.main"]
+    try:
+        torchrun.run(torchrun.parse_args([*arguments, *sys.argv[1:]]))
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values() if failure.exitcode > 0]
+        # where one process gives up, torchrun stops the others: the lowest code is the reason
+        raise SystemExit(min(codes, default=1)) from None
+    finally:
+        os.environ.pop(STARTED, None)

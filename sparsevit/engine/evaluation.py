@@ -1,0 +1,105 @@
+"""COCO metrics of a detector, as often as a search wants them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from sparsevit.engine.quiet import quiet_libraries
+from sparsevit.errors import UserError
+from sparsevit.report.reporter import SILENT, Reporter
+
+CACHE_LIMIT_BYTES = 1 << 30
+
+
+class DetectorEvaluation:
+    """The validation set of a config, ready to score a model again and again.
+
+    Batches are kept in memory where they fit, so that a search decodes its images once.
+
+    Args:
+        cfg: mmdet config; its ``val_dataloader`` and ``val_evaluator`` are used, or else those of
+            ``test``.
+        images: score the first N images only; all where None.
+        batch_size: images a batch; the config's where None.
+
+    Raises:
+        UserError: the config has no validation set, or fewer images than asked for.
+    """
+
+    def __init__(
+        self, cfg: Config, images: int | None = None, batch_size: int | None = None
+    ) -> None:
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        split = "val" if cfg.get("val_dataloader") else "test"
+        loader_cfg, metric_cfg = cfg.get(f"{split}_dataloader"), cfg.get(f"{split}_evaluator")
+        if not loader_cfg or not metric_cfg:
+            raise UserError(
+                "The config has no validation set.",
+                "Give it val_dataloader and val_evaluator (or test_dataloader and test_evaluator).",
+            )
+        loader_cfg = copy.deepcopy(loader_cfg)
+        if batch_size is not None:
+            loader_cfg["batch_size"] = batch_size
+        if images is not None:
+            loader_cfg["dataset"]["indices"] = images
+        with quiet_libraries():
+            self.loader = Runner.build_dataloader(loader_cfg)
+            self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
+        self.evaluator.dataset_meta = self.loader.dataset.metainfo
+        self.num_images = len(self.loader.dataset)
+        if images is not None:
+            self._score_only_these_images()
+        self._cache: list[Any] | None = [] if self._fits() else None
+
+    def __call__(
+        self, model: Any, reporter: Reporter = SILENT, description: str = "evaluate"
+    ) -> dict[str, float]:
+        """Metrics of a model as it is set now, such as ``bbox_mAP`` and ``segm_mAP``."""
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), reporter.task(description, len(self.loader)) as task:
+            for batch in self._batches():
+                outputs = model.val_step(batch)
+                self.evaluator.process(data_samples=outputs, data_batch=batch)
+                task.advance()
+        with quiet_libraries():
+            metrics = self.evaluator.evaluate(self.num_images)
+        model.train(was_training)
+        return {k.rpartition("/")[2]: float(v) for k, v in metrics.items() if _is_number(v)}
+
+    def _batches(self) -> Iterator[Any]:
+        if self._cache is None:
+            yield from self.loader
+            return
+        if not self._cache:
+            self._cache = list(self.loader)
+        for batch in self._cache:
+            # predictions are written onto the samples
+            yield {**batch, "data_samples": [s.clone() for s in batch["data_samples"]]}
+
+    def _fits(self) -> bool:
+        if not self.num_images:
+            return False
+        pixels = self.loader.dataset[0]["inputs"].numel()
+        return pixels * self.num_images / dist.get_world_size() < CACHE_LIMIT_BYTES
+
+    def _score_only_these_images(self) -> None:
+        """COCO metrics count an image without predictions as missed: tell them which were shown."""
+        dataset = self.loader.dataset
+        ids = [dataset.get_data_info(i)["img_id"] for i in range(len(dataset))]
+        for metric in self.evaluator.metrics:
+            if hasattr(metric, "img_ids"):
+                metric.img_ids = ids
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value == value

@@ -1,0 +1,247 @@
+"""A training run: mmengine's Runner, told where to write, what to start from and to be quiet."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from sparsevit.engine import distributed
+from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
+from sparsevit.engine.hooks import FirstWeightsHook, ProgressHook, RandomSparsityHook
+from sparsevit.engine.quiet import mute_console, quiet_libraries
+from sparsevit.errors import UserError
+from sparsevit.report.reporter import SILENT, Reporter
+
+
+@dataclass(frozen=True)
+class Training:
+    """What :func:`train` made.
+
+    Attributes:
+        model: the trained model, on the device it was trained on.
+        checkpoint: the last checkpoint.
+        iterations: iterations of the whole run, also those before it was resumed.
+        loss: mean loss of the last iterations, None where none ran.
+    """
+
+    model: nn.Module
+    checkpoint: Path
+    iterations: int
+    loss: float | None
+
+
+class QuietRunner(Runner):
+    """mmengine's Runner with its log in files only."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        mute_console(logger)
+        logging.captureWarnings(True)
+        warnings_logger = logging.getLogger("py.warnings")
+        warnings_logger.propagate = False
+        for handler in logger.handlers:
+            warnings_logger.addHandler(handler)
+        return logger
+
+
+def train(
+    cfg: Config,
+    directory: Path,
+    *,
+    start_from: Path | None = None,
+    resume: bool = False,
+    random_sparsity: bool = False,
+    shared_sparsity: bool = False,
+    seed: int = 0,
+    launcher: str = "none",
+    description: str = "train",
+    reporter: Reporter = SILENT,
+) -> Training:
+    """Train the detector of a config.
+
+    Args:
+        cfg: mmdet config, not changed.
+        directory: where checkpoints and logs go.
+        start_from: weights to start from, unless a run is resumed.
+        resume: go on from the newest readable checkpoint in ``directory``, if there is one.
+        random_sparsity: draw a new configuration at every iteration.
+        shared_sparsity: the same one in every process.
+        seed: of weights, data order and configurations.
+        launcher: who started the processes; ``none`` for one.
+        description: of the progress shown.
+        reporter: who is told.
+
+    Raises:
+        UserError: weights that do not fit, or a file that the config names and that is missing.
+    """
+    make_loading_safe()
+    resume_from = newest_checkpoint(directory) if resume else None
+    cfg = training_config(
+        cfg, directory, seed, launcher, resume_from, has_weights=start_from is not None
+    )
+    _drop_hook(cfg, "RandomSparsityHook")
+    with quiet_libraries():
+        runner = QuietRunner.from_cfg(cfg)
+    hooks: list[Hook] = []
+    if random_sparsity:
+        hooks.append(RandomSparsityHook(seed=seed, shared=shared_sparsity))
+    if resume_from is not None:
+        reporter.note(f"resuming from {resume_from}")
+    elif start_from is not None:
+        hooks.append(FirstWeightsHook(start_from, reporter.note))
+    total = runner.max_iters if runner.max_iters else _epoch_iterations(runner)
+    with reporter.task(description, total) as task:
+        progress = ProgressHook(task)
+        for hook in (*hooks, progress):
+            runner.register_hook(hook)
+        with quiet_libraries():
+            _run(runner)
+    checkpoint = newest_checkpoint(directory)
+    if checkpoint is None:
+        raise UserError(
+            f"Training wrote no checkpoint to {directory}.",
+            "Let default_hooks.checkpoint of the config save at least the last iteration.",
+        )
+    model = getattr(runner.model, "module", runner.model)
+    return Training(
+        model, checkpoint, runner.iter, progress.mean_loss() if progress.losses else None
+    )
+
+
+def training_config(
+    cfg: Config,
+    directory: Path,
+    seed: int,
+    launcher: str,
+    resume_from: Path | None,
+    has_weights: bool,
+) -> Config:
+    """The config of a run: the user's, with what the run decides filled in."""
+    cfg = copy.deepcopy(cfg)
+    cfg.work_dir = str(directory)
+    cfg.launcher = launcher
+    cfg.resume = resume_from is not None
+    cfg.load_from = str(resume_from) if resume_from else None
+    cfg.randomness = {
+        "seed": seed,
+        **{k: v for k, v in cfg.get("randomness", {}).items() if k != "seed"},
+    }
+    cfg.experiment_name = directory.name
+    env = dict(cfg.get("env_cfg", {}))
+    env["dist_cfg"] = {"backend": distributed.backend()}
+    cfg.env_cfg = env
+    cfg.visualizer = {
+        "type": "DetLocalVisualizer",
+        "name": "visualizer",
+        "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
+    }
+    checkpoint = cfg.setdefault("default_hooks", {}).setdefault("checkpoint", {})
+    checkpoint.setdefault("type", "CheckpointHook")
+    checkpoint.setdefault("max_keep_ckpts", 2)
+    checkpoint["save_last"] = True
+    if launcher != "none":
+        # a block that keeps no window leaves its parameters without gradient
+        cfg.model_wrapper_cfg = {
+            "type": "MMDistributedDataParallel",
+            "find_unused_parameters": True,
+            **cfg.get("model_wrapper_cfg", {}),
+        }
+    _drop_only_validation_at_the_end(cfg)
+    if has_weights or resume_from is not None:
+        forget_first_weights(cfg.model)
+    if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
+        # mmengine's mixed precision is for accelerators
+        cfg.optim_wrapper["type"] = "OptimWrapper"
+        for key in ("loss_scale", "dtype", "use_fsdp"):
+            cfg.optim_wrapper.pop(key, None)
+    return cfg
+
+
+def forget_first_weights(model_cfg: Any) -> None:
+    """Drop every ``init_cfg`` that would load a file which a checkpoint replaces anyway."""
+    if isinstance(model_cfg, dict):
+        init = model_cfg.get("init_cfg")
+        if isinstance(init, dict) and init.get("type") == "Pretrained":
+            model_cfg["init_cfg"] = None
+        for value in model_cfg.values():
+            forget_first_weights(value)
+    elif isinstance(model_cfg, (list, tuple)):
+        for value in model_cfg:
+            forget_first_weights(value)
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint of a run that can be read: a kill may have cut the last one short."""
+    candidates = sorted(directory.glob("*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    for path in candidates:
+        try:
+            read_checkpoint(path)
+        except UserError:
+            continue
+        return path
+    return None
+
+
+def build_detector(
+    cfg: Config, checkpoint: Path | None = None, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, str | None]:
+    """The detector of a config in evaluation mode, and a sentence on the weights it loaded.
+
+    Raises:
+        UserError: the checkpoint is none, or of another model.
+    """
+    from mmdet.registry import MODELS
+
+    make_loading_safe()
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    model_cfg = copy.deepcopy(cfg.model)
+    forget_first_weights(model_cfg)
+    with quiet_libraries():
+        model = MODELS.build(model_cfg)
+        said = None
+        if checkpoint is None:
+            model.init_weights()
+        else:
+            said = load_weights(model, checkpoint).summary()
+    model.to(device)
+    model.eval()
+    return model, said
+
+
+def _run(runner: Runner) -> None:
+    try:
+        runner.train()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"A file that the config names is missing: {error.filename or error}.",
+            "Correct the path in the config, or override it with --set.",
+        ) from error
+
+
+def _epoch_iterations(runner: Runner) -> int:
+    return runner.max_epochs * len(runner.train_dataloader)
+
+
+def _drop_only_validation_at_the_end(cfg: Config) -> None:
+    """A phase validates what it made; where the loop would do so once, at its end, it need not."""
+    loop = cfg.train_cfg
+    length = loop.get("max_iters") or loop.get("max_epochs")
+    if length and loop.get("val_interval", 1) >= length:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def _drop_hook(cfg: Config, name: str) -> None:
+    """The run decides on sparsity; a config made for plain mmdet tools may bring a hook for it."""
+    if cfg.get("custom_hooks"):
+        cfg.custom_hooks = [h for h in cfg.custom_hooks if h.get("type") != name]

@@ -1,0 +1,34 @@
+"""What a forward costs apart from time: parameters, and the multiplications really done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of trainable and fixed parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def gmacs(call: Callable[[], Any]) -> float:
+    """Billions of multiply-accumulates of the matrix products, convolutions and attentions that a
+    call really performs: what is skipped is not counted."""
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        call()
+    return counter.get_total_flops() / 2e9
+
+
+def _cpu_attention(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+# PyTorch counts the fused attention of CUDA, not that of the CPU
+_CPU_ATTENTION: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention
+}

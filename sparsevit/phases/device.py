@@ -1,0 +1,40 @@
+"""The device that a user names."""
+
+from __future__ import annotations
+
+import torch
+
+from sparsevit.engine.distributed import default_device
+from sparsevit.errors import UserError
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The named device, or CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"There is no kind of device called {name!r}.", _here()) from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(f"Device {name} is not there.", _here())
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError(f"Device {name} is not there.", _here())
+    elif device.type != "cpu":
+        raise UserError(f"Device {name} is not supported.", _here())
+    return device
+
+
+def _here() -> str:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = ["cpu", *(f"cuda:{i}" for i in range(count))]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return f"Here there is: {', '.join(names)}. `sparsevit doctor` tells more."

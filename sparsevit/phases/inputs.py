@@ -1,0 +1,209 @@
+"""What a phase works on: given by the caller, taken from the workspace, or the embedded demo."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from sparsevit.engine import distributed
+from sparsevit.engine.config import (
+    apply_overrides,
+    check_config,
+    dump_config,
+    load_config,
+    sparsify_config,
+)
+from sparsevit.engine.datasets import check_datasets, provide_embedded
+from sparsevit.engine.schedule import paper_schedule, phase_config
+from sparsevit.errors import UserError
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.workspace import Run, Workspace
+
+PathLike = str | os.PathLike[str]
+
+DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
+
+# Which phases' outputs a phase starts from, the nearest first.
+BEFORE = {
+    "pretrain": (),
+    "adapt": ("pretrain",),
+    "search": ("adapt", "pretrain"),
+    "finetune": ("adapt", "pretrain"),
+    "evaluate": ("finetune", "adapt", "pretrain"),
+    "latency": ("finetune", "adapt", "pretrain"),
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a phase works on.
+
+    Attributes:
+        cfg: the config, with what the phase changes and the caller's overrides.
+        base: the config as the next phase should find it: without what only this phase changes.
+        config_source: where it came from, for people.
+        checkpoint: weights to start from, if any.
+        checkpoint_source: where they came from.
+    """
+
+    cfg: Config
+    base: Config
+    config_source: str
+    checkpoint: Path | None
+    checkpoint_source: str
+
+
+def open_workspace(path: PathLike | None) -> Workspace:
+    """The workspace, for writing in the first process and for reading in the others."""
+    return Workspace.open(path, readonly=not distributed.is_first())
+
+
+def gather_inputs(
+    workspace: Workspace,
+    phase: str,
+    config: PathLike | None,
+    checkpoint: PathLike | None,
+    overrides: Sequence[str] = (),
+    *,
+    sparse: bool = True,
+    reporter: Reporter = SILENT,
+) -> Inputs:
+    """Find config and checkpoint of a phase, and say which they are.
+
+    Args:
+        workspace: where the previous phases left theirs.
+        phase: which one.
+        config: path or name; None for the workspace's, else the embedded demo's.
+        checkpoint: path; None for the workspace's. A config that was given and is not the
+            workspace's own gets no checkpoint from there.
+        overrides: ``key=value`` each, applied last.
+        sparse: make a Swin backbone one that can be sparse.
+        reporter: is told what was taken.
+
+    Raises:
+        UserError: something is missing or wrong.
+    """
+    before = BEFORE[phase]
+    found = workspace.resolve_config(config, before)
+    name: PathLike = DEMO_CONFIG if found is None else found.path
+    source = "the embedded demo" if found is None else found.source_text
+    base = load_config(os.fspath(name))
+    if sparse:
+        base = sparsify_config(base)
+    apply_overrides(base, overrides)
+    provide_embedded(base, workspace.path / "data")
+    cfg = phase_config(base, phase)
+    schedule = paper_schedule(cfg, phase) if found is not None and config is None else None
+    apply_overrides(cfg, overrides)
+    check_config(cfg)
+    reporter.note(f"config: {name} ({source})" + (f", {schedule}" if schedule else ""))
+
+    weights = workspace.resolve_checkpoint(checkpoint, before)
+    if weights is None:
+        return Inputs(cfg, base, source, None, "none")
+    reporter.note(f"checkpoint: {weights.path} ({weights.source_text})")
+    return Inputs(cfg, base, source, weights.path, weights.source_text)
+
+
+def require_checkpoint(inputs: Inputs, phase: str) -> Path:
+    """The checkpoint, which this phase cannot do without.
+
+    Raises:
+        UserError: there is none.
+    """
+    if inputs.checkpoint is None:
+        raise UserError(
+            f"`sparsevit {phase}` needs trained weights, and the workspace has none.",
+            f"Run `sparsevit pretrain` first, or give them: `sparsevit {phase} CONFIG CHECKPOINT`.",
+        )
+    return inputs.checkpoint
+
+
+def record_of(
+    workspace: Workspace, inputs: Inputs, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The inputs of a run as the workspace records and compares them."""
+    text = dump_config(inputs.cfg).encode()
+    return {
+        "config": Path(inputs.cfg.filename).name if inputs.cfg.filename else None,
+        "config_sha256": hashlib.sha256(text).hexdigest(),
+        "checkpoint": workspace.reference(inputs.checkpoint) if inputs.checkpoint else None,
+        **(more or {}),
+    }
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """A run of a phase in this process; only the first process has it on record."""
+
+    directory: Path
+    resumed: bool
+    name: str
+    run: Run | None
+
+    def update(
+        self,
+        metrics: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, PathLike] | None = None,
+    ) -> None:
+        """Add to the record, in the first process."""
+        if self.run is not None:
+            self.run.update(metrics=metrics, outputs=outputs)
+
+    def recorded(self, key: str) -> Any:
+        """A metric that an earlier attempt of this run recorded, in every process."""
+        return distributed.share(self.run.record.metrics.get(key) if self.run else None)
+
+
+@contextmanager
+def phase_run(
+    workspace: Workspace,
+    phase: str,
+    inputs: Mapping[str, Any],
+    *,
+    force: bool = False,
+    resume: bool = False,
+    extendable: Sequence[str] = (),
+) -> Iterator[PhaseRun]:
+    """Begin or go on with a run; the processes agree on it before any does work.
+
+    Raises:
+        UserError: as :meth:`Workspace.run`; in the other processes SystemExit(2), silently.
+    """
+    if not distributed.is_first():
+        told = distributed.share(None)
+        if told is None:
+            raise SystemExit(2)
+        yield PhaseRun(Path(told["directory"]), told["resumed"], told["name"], None)
+        return
+    run = workspace.run(phase, inputs, force=force, resume=resume, extendable=extendable)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run)
+        except BaseException:
+            distributed.share(None)
+            raise
+        name = run.record.name
+        told = {"directory": str(run.directory), "resumed": run.resumed, "name": name}
+        distributed.share(told)
+        yield PhaseRun(run.directory, run.resumed, name, run)
+
+
+def save_config(inputs: Inputs, run: PhaseRun, cfg: Config | None = None) -> Path:
+    """Write the config that the next phase starts from into the run's directory."""
+    path = run.directory / "config.py"
+    if distributed.is_first():
+        path.write_text(dump_config(cfg or inputs.base), encoding="utf-8")
+    return path
+
+
+def check_splits(inputs: Inputs, *splits: str) -> None:
+    """Refuse datasets that the phase would stumble over; see :func:`check_datasets`."""
+    check_datasets(inputs.cfg, splits)

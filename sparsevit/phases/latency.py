@@ -1,0 +1,250 @@
+"""Latency, parameters and multiplications of a detector or its backbone."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sparsevit.engine.runner import build_detector
+from sparsevit.errors import UserError
+from sparsevit.latency.cost import gmacs, parameters
+from sparsevit.latency.subject import PAPER_BATCH, PAPER_IMG_SIZE, Subject
+from sparsevit.latency.timer import LEAST_REPEATS, Latency, measure, timed_ms
+from sparsevit.phases.device import pick_device
+from sparsevit.phases.inputs import PathLike, gather_inputs
+from sparsevit.phases.sparsity import choose_sparsity
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.sparsity import Configuration, read_configuration
+from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.workspace import Workspace
+
+# SparseViT, section 4.2: the backbone of Mask R-CNN with Swin-T.
+PAPER_BACKBONE = {
+    "type": "SparseViT",
+    "embed_dims": 96,
+    "depths": [2, 2, 6, 2],
+    "num_heads": [3, 6, 12, 24],
+    "window_size": 7,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration and what it costs.
+
+    Attributes:
+        name: ``dense`` or ``sparse``.
+        sparsity: ratio of every knob.
+        latency: milliseconds a batch.
+        gmacs: billions of multiply-accumulates really done for a batch.
+        speedup: how many times as fast as dense, by the mean; None where dense was not timed.
+    """
+
+    name: str
+    sparsity: dict[str, float]
+    latency: Latency
+    gmacs: float
+    speedup: float | None
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """What was timed, where, and how long it takes.
+
+    Attributes:
+        subject: for people: which model.
+        scope, batch_size, img_size, precision, device: how it was timed.
+        device_name: the hardware.
+        torch_threads: CPU threads that PyTorch used.
+        parameters: of the scope.
+        rows: dense first, where it was compared.
+    """
+
+    subject: str
+    scope: str
+    batch_size: int
+    img_size: tuple[int, int]
+    precision: str
+    device: str
+    device_name: str
+    torch_version: str
+    torch_threads: int
+    parameters: int
+    rows: list[Row]
+
+
+def latency(
+    config: PathLike | None = None,
+    *,
+    workspace: PathLike | None = None,
+    sparsity: PathLike | None = None,
+    compare: bool = False,
+    scope: str = "backbone",
+    img_size: tuple[int, int] = PAPER_IMG_SIZE,
+    batch_size: int = PAPER_BATCH,
+    device: str | None = None,
+    precision: str = "fp32",
+    warmup: int | None = None,
+    repeats: int | None = None,
+    seconds: float = 10.0,
+    overrides: Sequence[str] = (),
+    reporter: Reporter = SILENT,
+) -> LatencyResult:
+    """Time a backbone or a detector at a sparsity. Weights do not matter to time and are random.
+
+    Args:
+        config: path or name; the workspace's last where None, else the paper's Swin-T backbone.
+        workspace: directory of the record, which is only read.
+        sparsity: file with a configuration; where None that of the config, else the workspace's
+            best, else dense.
+        compare: time the dense model beside it, turn by turn.
+        scope: ``backbone`` or ``detector``.
+        img_size: (height, width) in pixels.
+        batch_size: images a call.
+        device: where to run; CUDA if there is any where None.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        warmup, repeats, seconds: see :func:`sparsevit.latency.timer.measure`.
+        overrides: config values, ``key=value`` each.
+        reporter: is told what was taken.
+
+    Raises:
+        UserError: an input is missing or wrong, or a device is not there.
+    """
+    where = pick_device(device)
+    model, configuration, said = _model(
+        Workspace.open(workspace, create=False, readonly=True)
+        if workspace is not None
+        else Workspace.open(None, readonly=True),
+        config,
+        sparsity,
+        scope,
+        overrides,
+        reporter,
+    )
+    subject = Subject(
+        model,
+        scope=scope,
+        batch_size=batch_size,
+        img_size=img_size,
+        device=where,
+        precision=precision,
+    )
+    handle = SparsityHandle(model)
+    settings = {"sparse" if any(configuration.values()) else "dense": configuration}
+    if compare:
+        settings = {"dense": handle.space.dense(), **settings}
+    timings = _time(subject, handle, settings, where, warmup, repeats, seconds, reporter)
+    dense_ms = timings["dense"].mean_ms if "dense" in timings else None
+    rows = []
+    for name, setting in settings.items():
+        handle.set(setting)
+        rows.append(
+            Row(
+                name=name,
+                sparsity=setting.to_dict(),
+                latency=timings[name],
+                gmacs=gmacs(subject),
+                speedup=dense_ms / timings[name].mean_ms if dense_ms else None,
+            )
+        )
+    return LatencyResult(
+        subject=said,
+        scope=scope,
+        batch_size=batch_size,
+        img_size=img_size,
+        precision=precision,
+        device=str(where),
+        device_name=device_name(where),
+        torch_version=torch.__version__,
+        torch_threads=torch.get_num_threads(),
+        parameters=parameters(model.get_submodule("backbone") if scope == "backbone" else model),
+        rows=rows,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware behind a device, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def paper_backbone() -> nn.Module:
+    """The paper's Swin-T backbone, in place of a detector that needs no config."""
+    from mmdet.registry import MODELS
+
+    import sparsevit.models  # noqa: F401
+
+    return nn.ModuleDict({"backbone": MODELS.build(dict(PAPER_BACKBONE))}).eval()
+
+
+def _model(
+    workspace: Workspace,
+    config: PathLike | None,
+    sparsity: PathLike | None,
+    scope: str,
+    overrides: Sequence[str],
+    reporter: Reporter,
+) -> tuple[nn.Module, Configuration, str]:
+    nothing_there = workspace.resolve_config(None, ("finetune", "adapt", "pretrain")) is None
+    if config is None and nothing_there:
+        if scope != "backbone" or overrides:
+            raise UserError(
+                "Without a config there is only the paper's Swin-T backbone to time.",
+                "Give a config, such as sparsevit::sparsevit/sparsevit_cfg2_35ms.py.",
+            )
+        reporter.note("model: the paper's Swin-T backbone (no config given, none in the workspace)")
+        model = paper_backbone()
+        space = SparsityHandle(model).space
+        chosen = space.dense() if sparsity is None else read_configuration(sparsity, space)
+        return model, chosen, "Swin-T backbone of the paper"
+    inputs = gather_inputs(workspace, "latency", config, None, overrides, reporter=reporter)
+    picked = choose_sparsity(inputs, sparsity, workspace.best_configuration(), reporter=reporter)
+    model, _ = build_detector(inputs.cfg)
+    return model, picked.configuration, str(inputs.cfg.filename or config)
+
+
+def _time(
+    subject: Subject,
+    handle: SparsityHandle,
+    settings: dict[str, Configuration],
+    device: torch.device,
+    warmup: int | None,
+    repeats: int | None,
+    seconds: float,
+    reporter: Reporter,
+) -> dict[str, Latency]:
+    """Latency of each setting; several are timed turn by turn, so that a machine that drifts
+    drifts for all of them."""
+    if len(settings) == 1:
+        ((name, setting),) = settings.items()
+        handle.set(setting)
+        return {name: measure(subject, device, warmup=warmup, repeats=repeats, seconds=seconds)}
+    samples: dict[str, list[float]] = {name: [] for name in settings}
+    warmed = 0
+    for setting in settings.values():
+        handle.set(setting)
+        warmed = measure(
+            subject, device, warmup=warmup, repeats=1, seconds=seconds / len(settings)
+        ).warmup
+    rounds = repeats or LEAST_REPEATS
+    spent_ms = 0.0
+    while len(samples["dense"]) < rounds or (
+        repeats is None and spent_ms < seconds * 1000 and len(samples["dense"]) < 500
+    ):
+        for name, setting in settings.items():
+            handle.set(setting)
+            samples[name].append(timed_ms(subject, device))
+            spent_ms += samples[name][-1]
+    return {name: Latency.of(taken, warmed) for name, taken in samples.items()}

@@ -1,0 +1,312 @@
+"""Phase 3: the best configuration within a latency interval (SparseViT, section 3.3)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from sparsevit.engine import distributed
+from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.runner import build_detector
+from sparsevit.errors import UserError
+from sparsevit.latency.subject import PAPER_BATCH, PAPER_IMG_SIZE, Subject
+from sparsevit.latency.timer import measure
+from sparsevit.phases.device import pick_device
+from sparsevit.phases.inputs import (
+    PathLike,
+    check_splits,
+    gather_inputs,
+    open_workspace,
+    phase_run,
+    record_of,
+    require_checkpoint,
+    save_config,
+)
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.search import (
+    EvolutionSampler,
+    Progress,
+    SearchResult,
+    log_name,
+    make_sampler,
+    write_best,
+    write_log,
+)
+from sparsevit.search import (
+    search as run_search,
+)
+from sparsevit.sparsity import Configuration
+from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.workspace.workspace import BEST_NAME
+
+METRIC = "bbox_mAP"
+TRIALS = 10_000
+STUDY_NAME = "study.db"
+
+
+@dataclass(frozen=True)
+class SearchPhaseResult:
+    """What a search found and where it is.
+
+    Attributes:
+        run: its name in the workspace.
+        best: file with the best configuration, which ``finetune`` takes by itself.
+        log: every new best in the form of the paper's script.
+        storage: the Optuna study; ``optuna-dashboard sqlite:///PATH`` opens it.
+        metric: what the score is, in points (AP x 100).
+        scope, batch_size, img_size, precision, device: how latency was measured.
+        images: how many images a score is from.
+        search: the search itself.
+        resumed: whether it went on with an earlier attempt.
+    """
+
+    run: str
+    best: Path
+    log: Path
+    storage: Path
+    metric: str
+    scope: str
+    batch_size: int
+    img_size: tuple[int, int]
+    precision: str
+    device: str
+    images: int
+    search: SearchResult
+    resumed: bool
+
+
+def search(
+    config: PathLike | None = None,
+    checkpoint: PathLike | None = None,
+    *,
+    max_ms: float,
+    min_ms: float,
+    workspace: PathLike | None = None,
+    overrides: Sequence[str] = (),
+    trials: int = TRIALS,
+    max_candidates: int = TRIALS,
+    sampler: str = "evolution",
+    population: int = 100,
+    parents: int = 25,
+    mutation_prob: float = 0.1,
+    metric: str = METRIC,
+    eval_images: int | None = None,
+    scope: str = "backbone",
+    img_size: tuple[int, int] | None = None,
+    batch_size: int = PAPER_BATCH,
+    precision: str = "fp32",
+    latency_seconds: float = 5.0,
+    device: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+    resume: bool = False,
+    launcher: str = "none",
+    reporter: Reporter = SILENT,
+    on_event: Callable[[Progress], None] | None = None,
+) -> SearchPhaseResult:
+    """Search the layerwise ratios with the best score whose latency lies within an interval.
+
+    Args:
+        config: path or name; the workspace's where None, else the embedded demo's.
+        checkpoint: the adapted weights; those that ``adapt`` made where None.
+        max_ms, min_ms: the interval in milliseconds, both included.
+        workspace: directory of the record; ``work_dirs`` where None.
+        overrides: config values, ``key=value`` each.
+        trials: stop when that many different configurations were scored.
+        max_candidates: stop when that many were drawn (10000 in the paper's script).
+        sampler: ``evolution`` or ``random``.
+        population, parents, mutation_prob: of the evolution.
+        metric: what to maximise, such as ``bbox_mAP`` or ``segm_mAP``.
+        eval_images: score on the first N images only.
+        scope: time the ``backbone``, as the paper does, or the ``detector``.
+        img_size: (height, width) to time at; that of the config's validation where it is one
+            fixed size, else 672x672, where None.
+        batch_size: images a timed call.
+        precision: to time in: ``fp32``, ``fp16`` or ``bf16``.
+        latency_seconds: time to spend on timing a configuration.
+        device: where to run; CUDA if there is any where None.
+        seed: of the draws.
+        force: search anew although it is done.
+        resume: go on with the last search, e.g. with more trials.
+        launcher: who started the processes, over which the images of a score are split.
+        reporter: is told what was taken.
+        on_event: is told the progress.
+
+    Raises:
+        UserError: an input is missing or wrong, the interval cannot be met on this device (said
+            before anything is searched), or nothing was found within it.
+    """
+    _check_interval(min_ms, max_ms)
+    distributed.join(launcher)
+    ws = open_workspace(workspace)
+    where = pick_device(device)
+    inputs = gather_inputs(ws, "search", config, checkpoint, overrides, reporter=reporter)
+    weights = require_checkpoint(inputs, "search")
+    check_splits(inputs, "val")
+    size = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
+    timing = {
+        "scope": scope,
+        "img_size": list(size),
+        "batch_size": batch_size,
+        "precision": precision,
+        "device": str(where),
+    }
+    drawing: dict[str, Any] = {"sampler": sampler, "seed": seed}
+    if sampler == EvolutionSampler.name:
+        drawing |= {
+            "population": population,
+            "parents": parents,
+            "mutation_prob": mutation_prob,
+        }
+    scoring = {"metric": metric, "eval_images": eval_images}
+    given = record_of(
+        ws,
+        inputs,
+        {
+            "interval_ms": [min_ms, max_ms],
+            "trials": trials,
+            "max_candidates": max_candidates,
+            **timing,
+            **drawing,
+            **scoring,
+        },
+    )
+    extendable = ("trials", "max_candidates")
+    with phase_run(ws, "search", given, force=force, resume=resume, extendable=extendable) as run:
+        model, _ = build_detector(inputs.cfg, weights, where)
+        handle = SparsityHandle(model)
+        subject = Subject(
+            model,
+            scope=scope,
+            batch_size=batch_size,
+            img_size=size,
+            device=where,
+            precision=precision,
+        )
+        evaluation = DetectorEvaluation(inputs.cfg, eval_images)
+
+        def score(configuration: Configuration) -> float:
+            distributed.share(configuration)
+            return _score(model, handle, evaluation, configuration, metric)
+
+        def time_ms(configuration: Configuration) -> float:
+            handle.set(configuration)
+            return measure(subject, where, seconds=latency_seconds).mean_ms
+
+        if not distributed.is_first():
+            _score_for_the_first(model, handle, evaluation, metric)
+            raise SystemExit(0)
+        options = {k: v for k, v in drawing.items() if k not in ("sampler", "seed")}
+        log = ws.path / log_name(min_ms, max_ms)
+        storage = run.directory / STUDY_NAME
+        try:
+            result = run_search(
+                handle.space,
+                time_ms,
+                score,
+                min_ms=min_ms,
+                max_ms=max_ms,
+                trials=trials,
+                max_candidates=max_candidates,
+                sampler=make_sampler(sampler, handle.space, seed, **options),
+                storage=storage,
+                identity={**timing, **scoring, "checkpoint": given["checkpoint"]["sha256"]},
+                log_path=log,
+                on_event=on_event,
+            )
+        finally:
+            distributed.share(None)
+        how = {**timing, "checkpoint": os.fspath(weights), "images": evaluation.num_images}
+        best = write_best(run.directory / BEST_NAME, result, handle.space, metric, how)
+        write_best(ws.path / BEST_NAME, result, handle.space, metric, how)
+        write_log(run.directory / log.name, result.trials)
+        run.update(
+            metrics=_summary(result, metric),
+            outputs={
+                "best": best,
+                "study": storage,
+                "log": log,
+                "config": save_config(inputs, run),
+            },
+        )
+    return SearchPhaseResult(
+        run=run.name,
+        best=ws.path / BEST_NAME,
+        log=log,
+        storage=storage,
+        metric=metric,
+        scope=scope,
+        batch_size=batch_size,
+        img_size=size,
+        precision=precision,
+        device=str(where),
+        images=evaluation.num_images,
+        search=result,
+        resumed=run.resumed,
+    )
+
+
+def validation_size(cfg: Config) -> tuple[int, int] | None:
+    """(height, width) that every validation image has, where the config resizes to one size."""
+    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
+    for step in (loader.get("dataset") or {}).get("pipeline") or ():
+        scale = step.get("scale") if step.get("type") == "Resize" else None
+        if not isinstance(scale, (list, tuple)) or len(scale) != 2:
+            continue
+        width, height = scale
+        if width == height or not step.get("keep_ratio", False):
+            return int(height), int(width)
+    return None
+
+
+def _check_interval(min_ms: float, max_ms: float) -> None:
+    if not 0 <= min_ms <= max_ms:
+        raise UserError(
+            f"The latency interval from {min_ms:g} to {max_ms:g} ms is empty.",
+            "Give --min below --max, in milliseconds: `sparsevit search --max 42 --min 37`.",
+        )
+
+
+def _score(
+    model: nn.Module,
+    handle: SparsityHandle,
+    evaluation: DetectorEvaluation,
+    configuration: Configuration,
+    metric: str,
+) -> float:
+    handle.set(configuration)
+    metrics = evaluation(model)
+    if not distributed.is_first():
+        return 0.0
+    if metric not in metrics:
+        known = ", ".join(k for k in metrics if "mAP" in k)
+        raise UserError(f"The evaluation gives no metric {metric!r}.", f"Take one of: {known}.")
+    return 100 * metrics[metric]
+
+
+def _score_for_the_first(
+    model: nn.Module, handle: SparsityHandle, evaluation: DetectorEvaluation, metric: str
+) -> None:
+    """Score this process's images of every configuration that the first process asks for."""
+    while (configuration := distributed.share(None)) is not None:
+        _score(model, handle, evaluation, configuration, metric)
+
+
+def _summary(result: SearchResult, metric: str) -> dict[str, Any]:
+    best = result.best
+    return {
+        "metric": metric,
+        "score": best.score if best else None,
+        "latency_ms": best.latency_ms if best else None,
+        "sparsity": best.configuration.to_dict() if best and best.configuration else None,
+        "dense_ms": result.dense_ms,
+        "fastest_ms": result.fastest_ms,
+        "candidates": result.candidates,
+        "scored": result.feasible,
+    }

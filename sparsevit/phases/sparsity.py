@@ -1,0 +1,64 @@
+"""Which configuration a phase works at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsevit.engine.runner import build_detector
+from sparsevit.errors import UserError
+from sparsevit.phases.inputs import Inputs, PathLike
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.sparsity import Configuration, read_configuration
+from sparsevit.sparsity.handle import SparsityHandle
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A configuration and where it came from.
+
+    Attributes:
+        configuration: a ratio for every knob.
+        nested: the same by stage and block, as configs have it.
+        source: for people.
+    """
+
+    configuration: Configuration
+    nested: list[list[float]]
+    source: str
+
+
+def choose_sparsity(
+    inputs: Inputs,
+    file: PathLike | None,
+    best: Path | None = None,
+    *,
+    dense: bool = False,
+    reporter: Reporter = SILENT,
+) -> Chosen:
+    """The configuration to work at: of the file, else of the config, else the best found.
+
+    Args:
+        inputs: of the phase; its config may have ``pruning_ratios``.
+        file: YAML or JSON; None where none is given.
+        best: what a search found, if that shall count.
+        dense: ratio 0 everywhere, whatever there is.
+        reporter: is told what was taken.
+
+    Raises:
+        UserError: the file is wrong, or both it and ``dense`` are given.
+    """
+    if dense and file is not None:
+        raise UserError("Both a sparsity file and dense are asked for.", "Give one of them.")
+    handle = SparsityHandle(build_detector(inputs.cfg)[0])
+    space, configured = handle.space, handle.get()
+    if dense:
+        chosen, source = space.dense(), "dense"
+    elif file is not None:
+        chosen, source = read_configuration(file, space), str(file)
+    elif best is not None and not any(configured.values()):
+        chosen, source = read_configuration(best, space), f"the best found, {best}"
+    else:
+        chosen, source = configured, f"the config, {inputs.config_source}"
+    reporter.note(f"sparsity: {chosen} ({source})")
+    return Chosen(chosen, space.to_nested(chosen), source)

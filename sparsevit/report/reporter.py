@@ -1,0 +1,123 @@
+"""What a phase says while it works, and to whom: a terminal, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Task(Protocol):
+    """One piece of work with a known number of steps."""
+
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        """``steps`` more are done; ``detail`` replaces the words beside the bar."""
+
+    def start_at(self, completed: int) -> None:
+        """``completed`` steps were done before, by a run that stopped."""
+
+
+class Reporter(Protocol):
+    """Where notes and progress go."""
+
+    def note(self, text: str) -> None:
+        """One line that the user should read."""
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        """A piece of work of ``total`` steps."""
+
+
+class SilentReporter:
+    """Says nothing: for Python callers, and for every process but the first."""
+
+    def note(self, text: str) -> None:
+        return None
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        yield _SilentTask()
+
+
+class _SilentTask:
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        return None
+
+    def start_at(self, completed: int) -> None:
+        return None
+
+
+class ConsoleReporter:
+    """Notes and one progress display on a terminal; without one, a line now and then.
+
+    Args:
+        console: where to; standard error, so that results alone go to standard output.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def note(self, text: str) -> None:
+        self.console.print(f"[dim]-[/dim] {text}", highlight=False)
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        if not self.console.is_terminal:
+            yield _LineTask(self.console, description, total)
+            return
+        progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self.console,
+        )
+        with progress:
+            yield _BarTask(progress, description, total)
+
+
+class _BarTask:
+    def __init__(self, progress: Progress, description: str, total: int) -> None:
+        self._progress = progress
+        self._id = progress.add_task(description, total=total, detail="")
+
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        self._progress.update(self._id, advance=steps, detail=detail)
+
+    def start_at(self, completed: int) -> None:
+        self._progress.update(self._id, completed=completed)
+
+
+class _LineTask:
+    """Ten lines a task at most: a log file or a CI page wants no thousand of them."""
+
+    def __init__(self, console: Console, description: str, total: int) -> None:
+        self._console, self._description, self._total = console, description, total
+        self._done = 0
+
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        before, self._done = self._done, self._done + steps
+        if self._done * 10 // self._total > before * 10 // self._total:
+            line = f"{self._description} {self._done}/{self._total} {detail}".rstrip()
+            self._console.print(line, highlight=False, markup=False)
+
+    def start_at(self, completed: int) -> None:
+        self._done = completed
+
+
+SILENT = SilentReporter()
