@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
@@ -15,6 +16,9 @@ from sparsevit.search.results import SearchResult
 from sparsevit.search.trial import Trial
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.configuration import format_ratio
+
+if TYPE_CHECKING:
+    from sparsevit.phases.search import SearchPhaseResult
 
 _STAGES = {
     "bounds": "Measuring the dense and the sparsest model",
@@ -179,3 +183,16 @@ def _ratios(configuration: Configuration) -> str:
 
 def _brief(trial: Trial) -> str:
     return f"{trial.score:.4g} at {trial.latency_ms:.1f} ms"
+
+
+def search_summary(result: SearchPhaseResult) -> Group:
+    """The table of a search and where its results are."""
+    height, width = result.img_size
+    return Group(
+        results_table(result.search),
+        f"score: {result.metric} x 100 on {result.images} images; latency: {result.scope}, "
+        f"{result.batch_size} x {width}x{height}, {result.precision}, {result.device}",
+        f"best: {result.best}",
+        f"log: {result.log}",
+        f"study: {result.storage} (optuna-dashboard opens it)",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -43,6 +44,14 @@ class History:
     def note_latency(self, configuration: Configuration, latency_ms: float) -> None:
         """Takes note of a latency that was measured outside of a trial."""
         self._latencies.setdefault(configuration, latency_ms)
+
+    def confirmed(self, trial: Trial, latency_ms: float) -> Trial:
+        """The trial with the latency that was measured again; takes the place of what it was."""
+        measured = replace(trial, confirmed_ms=latency_ms)
+        self.trials[self.trials.index(trial)] = measured
+        assert trial.configuration is not None
+        self._first[trial.configuration] = measured
+        return measured
 
     def find(self, configuration: Configuration) -> Trial | None:
         """The candidate that first had this configuration, or None where it is new."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +262,7 @@ class _Search:
                 self._tell("confirm", trial.configuration)
                 latency_ms = self._timed(trial.configuration)
                 confirm(self.study, trial.number, latency_ms)
-            measured = replace(trial, confirmed_ms=latency_ms)
+            measured = self.history.confirmed(trial, latency_ms)
             if self.min_ms <= latency_ms <= self.max_ms:
                 return measured, tuple(unconfirmed)
             unconfirmed.append(measured)

@@ -1,0 +1,66 @@
+"""A search over a made-up landscape; run as a script, one that is slow enough to be killed.
+
+    python slow_search.py FOLDER
+
+writes into FOLDER: study.db, the log, and ``calls``, a line as each latency and score is asked for
+and as each was given.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from sparsevit.search import EvolutionSampler, search
+from sparsevit.sparsity import Space
+
+SPACE = Space.staged((2, 2, 6, 2), prefix="backbone.stages")
+# What a knob at 1 would save of DENSE_MS, and what it costs in score: separable, and unlike.
+SAVED_MS = dict(zip(SPACE.names, (14.0, 10.0, 8.0, 7.0, 6.0, 5.0), strict=True))
+COST = dict(zip(SPACE.names, (1.0, 6.0, 2.0, 3.0, 1.5, 9.0), strict=True))
+DENSE_MS = 60.0
+MIN_MS, MAX_MS = 37.0, 42.0
+TRIALS = 16
+
+
+def latency(configuration):
+    return DENSE_MS - sum(SAVED_MS[name] * ratio for name, ratio in configuration.items())
+
+
+def score(configuration):
+    return 40.0 - sum(COST[name] * ratio**2 for name, ratio in configuration.items())
+
+
+def evolution(seed=0):
+    """Small enough that a short search has several generations."""
+    return EvolutionSampler(SPACE, seed, population=6, parents=3)
+
+
+def main(folder):
+    with (folder / "calls").open("a", buffering=1) as calls:
+
+        def noted(what, function, seconds):
+            def call(configuration):
+                calls.write(f"asked {what} {configuration}\n")
+                time.sleep(seconds)
+                value = function(configuration)
+                calls.write(f"given {what} {configuration}\n")
+                return value
+
+            return call
+
+        search(
+            SPACE,
+            noted("latency", latency, 0.001),
+            noted("score", score, 0.02),
+            min_ms=MIN_MS,
+            max_ms=MAX_MS,
+            trials=TRIALS,
+            sampler=evolution(),
+            storage=folder / "study.db",
+            study_name="search",
+            log_path=folder / "log.txt",
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
