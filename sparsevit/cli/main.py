@@ -56,6 +56,48 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
+    "pretrain": Entry(
+        "sparsevit.cli.pretrain",
+        "pretrain",
+        PHASES,
+        "Train the dense detector of a config.",
+    ),
+    "adapt": Entry(
+        "sparsevit.cli.adapt",
+        "adapt",
+        PHASES,
+        "Adapt it to sparsity: new random ratios at every iteration.",
+    ),
+    "search": Entry(
+        "sparsevit.cli.search",
+        "search",
+        PHASES,
+        "Search the best layerwise ratios within a latency interval.",
+    ),
+    "finetune": Entry(
+        "sparsevit.cli.finetune",
+        "finetune",
+        PHASES,
+        "Finetune at the ratios found.",
+    ),
+    "demo": Entry(
+        "sparsevit.cli.demo",
+        "demo",
+        PHASES,
+        "All phases on a small dataset that it makes itself.",
+    ),
+    "evaluate": Entry(
+        "sparsevit.cli.evaluate",
+        "evaluate",
+        MEASURE,
+        "COCO bbox and mask AP of a config, a checkpoint and a sparsity.",
+    ),
+    "latency": Entry(
+        "sparsevit.cli.latency",
+        "latency",
+        MEASURE,
+        "Time a backbone or a whole detector, dense and sparse.",
+    ),
     "data": Entry(
         "sparsevit.cli.data",
         "app",

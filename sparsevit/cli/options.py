@@ -145,3 +145,71 @@ DeviceOption = Annotated[
         rich_help_panel=HARDWARE_PANEL,
     ),
 ]
+
+
+class Scope(str, Enum):
+    """What of a detector is timed."""
+
+    backbone = "backbone"
+    detector = "detector"
+
+
+class Precision(str, Enum):
+    """Number format that is computed in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+MEASUREMENT_PANEL = "Measurement"
+
+EvalImagesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--eval-images",
+        min=1,
+        metavar="N",
+        show_default="all",
+        help="Score on the first N images only.",
+    ),
+]
+
+ScopeOption = Annotated[
+    Scope,
+    typer.Option(
+        "--scope",
+        help="Time the backbone, as the paper does, or the whole detector.",
+        rich_help_panel=MEASUREMENT_PANEL,
+    ),
+]
+
+ImgSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--img-size",
+        metavar="S|WxH",
+        show_default="672, or the config's one size",
+        help="Image size to time at.",
+        rich_help_panel=MEASUREMENT_PANEL,
+    ),
+]
+
+BatchSizeOption = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Images in a timed call (the paper times 4).",
+        rich_help_panel=MEASUREMENT_PANEL,
+    ),
+]
+
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="Number format; fp16 and bf16 by autocast.",
+        rich_help_panel=MEASUREMENT_PANEL,
+    ),
+]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
+from sparsevit.sparsity import Configuration
+from sparsevit.sparsity.handle import SparsityHandle
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SCOPES = ("backbone", "detector")
@@ -27,6 +29,8 @@ class Subject:
         img_size: (height, width) in pixels.
         device: where to run; the model is moved there.
         precision: ``fp32``, or ``fp16`` or ``bf16`` under autocast.
+        images: (batch, 3, height, width) uint8 pixels; noise where None. How long a detector's
+            second stage takes depends on how much there is to be found.
 
     Raises:
         UserError: the scope, precision or size cannot be had.
@@ -41,6 +45,7 @@ class Subject:
         img_size: tuple[int, int] = PAPER_IMG_SIZE,
         device: torch.device,
         precision: str = "fp32",
+        images: Tensor | None = None,
     ) -> None:
         if scope not in SCOPES:
             raise UserError(f"There is no scope {scope!r}.", f"Take one of {', '.join(SCOPES)}.")
@@ -55,11 +60,10 @@ class Subject:
         self.model = model.to(device).eval()
         self.device = device
         self.dtype = PRECISIONS[precision]
-        generator = torch.Generator().manual_seed(0)
-        # random rather than zeros: with zeros every window scores the same, and hardware that
-        # notices zeros runs faster than it does on images
-        images = torch.randn(batch_size, 3, *img_size, generator=generator)
-        self._call = self._backbone(images) if scope == "backbone" else self._detector(images)
+        if scope == "backbone":
+            self._call = self._backbone(batch_size, img_size)
+        else:
+            self._call = self._detector(_noise(batch_size, img_size) if images is None else images)
 
     def __call__(self) -> Any:
         with torch.inference_mode(), self._autocast():
@@ -70,19 +74,37 @@ class Subject:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def _backbone(self, images: Tensor) -> Callable[[], Any]:
-        backbone, images = self.model.get_submodule("backbone"), images.to(self.device)
+    def _backbone(self, batch_size: int, img_size: tuple[int, int]) -> Callable[[], Any]:
+        generator = torch.Generator().manual_seed(0)
+        # random rather than zeros: with zeros every window scores the same, and hardware that
+        # notices zeros runs faster than it does on images
+        images = torch.randn(batch_size, 3, *img_size, generator=generator).to(self.device)
+        backbone = self.model.get_submodule("backbone")
         return lambda: backbone(images)
 
-    def _detector(self, images: Tensor) -> Callable[[], Any]:
+    def _detector(self, pixels: Tensor) -> Callable[[], Any]:
         from mmdet.structures import DetDataSample
 
-        pixels = (images * 50 + 128).clamp(0, 255).to(torch.uint8)
-        shape = tuple(images.shape[-2:])
+        shape = tuple(pixels.shape[-2:])
         samples = []
-        for index in range(len(images)):
+        for index in range(len(pixels)):
             info = {"img_id": index, "img_shape": shape, "ori_shape": shape}
             samples.append(DetDataSample(metainfo={**info, "scale_factor": (1.0, 1.0)}))
         batch = {"inputs": list(pixels), "data_samples": samples}
         model: Any = self.model
         return lambda: model.test_step(batch)
+
+
+def at(subject: Subject, handle: SparsityHandle, configuration: Configuration) -> Callable[[], Any]:
+    """A call of the subject at a configuration, whatever was set in between."""
+
+    def call() -> Any:
+        handle.set(configuration)
+        return subject()
+
+    return call
+
+
+def _noise(batch_size: int, img_size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator).to(torch.uint8)

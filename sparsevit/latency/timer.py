@@ -81,7 +81,7 @@ def measure(
             10), where None.
         seconds: time to spend where the counts are not given.
     """
-    warmed = _warm_up(call, device, warmup, seconds / 3)
+    warmed = warm_up(call, device, warmup, seconds / 3)
     samples: list[float] = []
     started = time.perf_counter()
     while len(samples) < (repeats or REPEATS):
@@ -109,9 +109,10 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _warm_up(
+def warm_up(
     call: Callable[[], Any], device: torch.device, warmup: int | None, seconds: float
 ) -> int:
+    """Call ``warmup`` times, or where None up to 500 times within ``seconds``; return how often."""
     started = time.perf_counter()
     done = 0
     while done < (WARMUP if warmup is None else warmup):

@@ -12,8 +12,9 @@ from torch import nn
 from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
 from sparsevit.latency.cost import gmacs, parameters
-from sparsevit.latency.subject import PAPER_BATCH, PAPER_IMG_SIZE, Subject
-from sparsevit.latency.timer import LEAST_REPEATS, Latency, measure, timed_ms
+from sparsevit.latency.paired import measure_paired
+from sparsevit.latency.subject import PAPER_BATCH, PAPER_IMG_SIZE, Subject, at
+from sparsevit.latency.timer import Latency
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import PathLike, gather_inputs
 from sparsevit.phases.sparsity import choose_sparsity
@@ -107,7 +108,7 @@ def latency(
         batch_size: images a call.
         device: where to run; CUDA if there is any where None.
         precision: ``fp32``, ``fp16`` or ``bf16``.
-        warmup, repeats, seconds: see :func:`sparsevit.latency.timer.measure`.
+        warmup, repeats, seconds: see :func:`sparsevit.latency.paired.measure_paired`.
         overrides: config values, ``key=value`` each.
         reporter: is told what was taken.
 
@@ -137,7 +138,8 @@ def latency(
     settings = {"sparse" if any(configuration.values()) else "dense": configuration}
     if compare:
         settings = {"dense": handle.space.dense(), **settings}
-    timings = _time(subject, handle, settings, where, warmup, repeats, seconds, reporter)
+    calls = {name: at(subject, handle, setting) for name, setting in settings.items()}
+    timings = measure_paired(calls, where, warmup=warmup, repeats=repeats, seconds=seconds)
     dense_ms = timings["dense"].mean_ms if "dense" in timings else None
     rows = []
     for name, setting in settings.items():
@@ -213,38 +215,3 @@ def _model(
     picked = choose_sparsity(inputs, sparsity, workspace.best_configuration(), reporter=reporter)
     model, _ = build_detector(inputs.cfg)
     return model, picked.configuration, str(inputs.cfg.filename or config)
-
-
-def _time(
-    subject: Subject,
-    handle: SparsityHandle,
-    settings: dict[str, Configuration],
-    device: torch.device,
-    warmup: int | None,
-    repeats: int | None,
-    seconds: float,
-    reporter: Reporter,
-) -> dict[str, Latency]:
-    """Latency of each setting; several are timed turn by turn, so that a machine that drifts
-    drifts for all of them."""
-    if len(settings) == 1:
-        ((name, setting),) = settings.items()
-        handle.set(setting)
-        return {name: measure(subject, device, warmup=warmup, repeats=repeats, seconds=seconds)}
-    samples: dict[str, list[float]] = {name: [] for name in settings}
-    warmed = 0
-    for setting in settings.values():
-        handle.set(setting)
-        warmed = measure(
-            subject, device, warmup=warmup, repeats=1, seconds=seconds / len(settings)
-        ).warmup
-    rounds = repeats or LEAST_REPEATS
-    spent_ms = 0.0
-    while len(samples["dense"]) < rounds or (
-        repeats is None and spent_ms < seconds * 1000 and len(samples["dense"]) < 500
-    ):
-        for name, setting in settings.items():
-            handle.set(setting)
-            samples[name].append(timed_ms(subject, device))
-            spent_ms += samples[name][-1]
-    return {name: Latency.of(taken, warmed) for name, taken in samples.items()}

@@ -49,9 +49,21 @@ def render_progress(console: Console) -> Iterator[Callable[[SearchProgress], Non
         TextColumn("{task.fields[left]}", style="cyan"),
         console=console,
     )
-    with display:
-        task = display.add_task(_STAGES["bounds"], total=None, counts="", best="", left="")
-        yield lambda event: _draw(display, task, event)
+    task = display.add_task(_STAGES["bounds"], total=None, counts="", best="", left="")
+
+    def on_event(event: SearchProgress) -> None:
+        # shown from the first event to the last, so that whatever else the caller does before and
+        # after may have a display of its own
+        if not display.live.is_started and event.stage != "done":
+            display.start()
+        _draw(display, task, event)
+        if event.stage == "done":
+            display.stop()
+
+    try:
+        yield on_event
+    finally:
+        display.stop()
 
 
 def _draw(display: Progress, task: TaskID, event: SearchProgress) -> None:

@@ -1,0 +1,81 @@
+"""``sparsevit adapt``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    CheckpointArgument,
+    ConfigArgument,
+    DevicesOption,
+    EvalImagesOption,
+    ForceOption,
+    JsonOption,
+    Launcher,
+    LauncherOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    WorkspaceOption,
+)
+
+
+def adapt(
+    config: ConfigArgument = None,
+    checkpoint: CheckpointArgument = None,
+    workspace: WorkspaceOption = None,
+    overrides: SetOption = None,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared/--per-process", help="Draw the same ratios in all processes, or in each."
+        ),
+    ] = False,
+    validate_at: Annotated[
+        str,
+        typer.Option(metavar="R,R,...", help="Uniform ratios to validate at, beside dense."),
+    ] = "0.3,0.6",
+    validate_before: Annotated[
+        bool,
+        typer.Option(
+            "--validate-before/--no-validate-before",
+            help="Validate the dense weights too, so that the use of adapting shows.",
+        ),
+    ] = True,
+    eval_images: EvalImagesOption = None,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    resume: ResumeOption = False,
+    devices: DevicesOption = 1,
+    launcher: LauncherOption = Launcher.none,
+    as_json: JsonOption = False,
+) -> None:
+    """Adapt a trained detector to sparsity: new random layerwise ratios at every iteration."""
+    from sparsevit.cli.parse import ratios
+
+    at = ratios(validate_at, "--validate-at")
+    if run.start_processes(devices, launcher):
+        return
+    from sparsevit.phases.adapt import adapt as phase
+    from sparsevit.report.training import training_table
+
+    result = phase(
+        config,
+        checkpoint,
+        workspace=workspace,
+        overrides=overrides or (),
+        shared=shared,
+        validate_at=at,
+        validate_before=validate_before,
+        eval_images=eval_images,
+        seed=seed,
+        force=force,
+        resume=resume,
+        launcher=run.launched_by(launcher),
+        reporter=run.reporter(),
+    )
+    if run.is_first():
+        console.emit(result, as_json, training_table)

@@ -1,0 +1,52 @@
+"""``sparsevit demo``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    SeedOption,
+    WorkspaceOption,
+)
+
+
+def demo(
+    short: Annotated[
+        bool, typer.Option("--short", help="A few iterations a phase: that it works, no numbers.")
+    ] = False,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="24; 3 if short", help="Configurations to score."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Every phase on a small dataset that it makes itself, and a table of what they made.
+
+    About 12 minutes on two cores. Killed and started again, it goes on.
+    """
+    from sparsevit.phases.demo import demo as phase
+    from sparsevit.report.demo import demo_table
+    from sparsevit.report.search import render_progress
+
+    with render_progress(console.err) as on_event:
+        result = phase(
+            workspace=workspace,
+            short=short,
+            trials=trials,
+            device=device,
+            seed=seed,
+            force=force,
+            reporter=run.reporter(),
+            on_event=on_event,
+        )
+    console.emit(result, as_json, demo_table)

@@ -1,0 +1,59 @@
+"""``sparsevit evaluate``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    CheckpointArgument,
+    ConfigArgument,
+    DeviceOption,
+    DevicesOption,
+    EvalImagesOption,
+    JsonOption,
+    Launcher,
+    LauncherOption,
+    SetOption,
+    SparsityOption,
+    WorkspaceOption,
+)
+
+
+def evaluate(
+    config: ConfigArgument = None,
+    checkpoint: CheckpointArgument = None,
+    workspace: WorkspaceOption = None,
+    sparsity: SparsityOption = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="At ratio 0, whatever the config says.")
+    ] = False,
+    overrides: SetOption = None,
+    eval_images: EvalImagesOption = None,
+    device: DeviceOption = None,
+    devices: DevicesOption = 1,
+    launcher: LauncherOption = Launcher.none,
+    as_json: JsonOption = False,
+) -> None:
+    """COCO bbox and mask AP of a config, a checkpoint and a sparsity."""
+    if run.start_processes(devices, launcher):
+        return
+    from sparsevit.phases.evaluate import evaluate as phase
+    from sparsevit.report.training import evaluation_table
+
+    result = phase(
+        config,
+        checkpoint,
+        workspace=workspace,
+        sparsity=sparsity,
+        dense=dense,
+        overrides=overrides or (),
+        images=eval_images,
+        device=device,
+        launcher=run.launched_by(launcher),
+        reporter=run.reporter(),
+    )
+    if run.is_first():
+        console.emit(result, as_json, evaluation_table)

@@ -1,0 +1,60 @@
+"""``sparsevit finetune``."""
+
+from __future__ import annotations
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    CheckpointArgument,
+    ConfigArgument,
+    DevicesOption,
+    EvalImagesOption,
+    ForceOption,
+    JsonOption,
+    Launcher,
+    LauncherOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    SparsityOption,
+    WorkspaceOption,
+)
+
+
+def finetune(
+    config: ConfigArgument = None,
+    checkpoint: CheckpointArgument = None,
+    workspace: WorkspaceOption = None,
+    sparsity: SparsityOption = None,
+    overrides: SetOption = None,
+    eval_images: EvalImagesOption = None,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    resume: ResumeOption = False,
+    devices: DevicesOption = 1,
+    launcher: LauncherOption = Launcher.none,
+    as_json: JsonOption = False,
+) -> None:
+    """Finetune an adapted detector at a fixed sparsity.
+
+    That of --sparsity, else of the config if it has one, else the best that search found.
+    """
+    if run.start_processes(devices, launcher):
+        return
+    from sparsevit.phases.finetune import finetune as phase
+    from sparsevit.report.training import training_table
+
+    result = phase(
+        config,
+        checkpoint,
+        workspace=workspace,
+        sparsity=sparsity,
+        overrides=overrides or (),
+        eval_images=eval_images,
+        seed=seed,
+        force=force,
+        resume=resume,
+        launcher=run.launched_by(launcher),
+        reporter=run.reporter(),
+    )
+    if run.is_first():
+        console.emit(result, as_json, training_table)

@@ -1,0 +1,95 @@
+"""``sparsevit latency``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    MEASUREMENT_PANEL,
+    BatchSizeOption,
+    ConfigArgument,
+    DeviceOption,
+    ImgSizeOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    Scope,
+    ScopeOption,
+    SetOption,
+    SparsityOption,
+    WorkspaceOption,
+)
+
+
+def latency(
+    config: ConfigArgument = None,
+    sparsity: SparsityOption = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Time the dense model beside it, turn by turn.")
+    ] = False,
+    img_size: ImgSizeOption = None,
+    batch_size: BatchSizeOption = 4,
+    scope: ScopeOption = Scope.backbone,
+    precision: PrecisionOption = Precision.fp32,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="500, or a third of --seconds",
+            help="Calls before the timed ones.",
+            rich_help_panel=MEASUREMENT_PANEL,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="500, or --seconds",
+            help="Timed calls.",
+            rich_help_panel=MEASUREMENT_PANEL,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="S",
+            help="Seconds to spend where --repeats is not given.",
+            rich_help_panel=MEASUREMENT_PANEL,
+        ),
+    ] = 10.0,
+    workspace: WorkspaceOption = None,
+    overrides: SetOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time a backbone or a whole detector, dense and sparse.
+
+    With nothing in the workspace it times the paper's Swin-T backbone, which needs no data and no
+    checkpoint: `sparsevit latency --img-size 672`.
+    """
+    from sparsevit.cli.parse import image_size
+    from sparsevit.latency.subject import PAPER_IMG_SIZE
+    from sparsevit.phases.latency import latency as phase
+    from sparsevit.report.latency import latency_table
+
+    result = phase(
+        config,
+        workspace=workspace,
+        sparsity=sparsity,
+        compare=compare,
+        scope=scope.value,
+        img_size=image_size(img_size) or PAPER_IMG_SIZE,
+        batch_size=batch_size,
+        device=device,
+        precision=precision.value,
+        warmup=warmup,
+        repeats=repeats,
+        seconds=seconds,
+        overrides=overrides or (),
+        reporter=run.reporter(),
+    )
+    console.emit(result, as_json, latency_table)

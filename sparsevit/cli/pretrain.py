@@ -1,0 +1,57 @@
+"""``sparsevit pretrain``."""
+
+from __future__ import annotations
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    CheckpointArgument,
+    ConfigArgument,
+    DevicesOption,
+    EvalImagesOption,
+    ForceOption,
+    JsonOption,
+    Launcher,
+    LauncherOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    WorkspaceOption,
+)
+
+
+def pretrain(
+    config: ConfigArgument = None,
+    checkpoint: CheckpointArgument = None,
+    workspace: WorkspaceOption = None,
+    overrides: SetOption = None,
+    eval_images: EvalImagesOption = None,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    resume: ResumeOption = False,
+    devices: DevicesOption = 1,
+    launcher: LauncherOption = Launcher.none,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the dense detector of a config.
+
+    For COCO: `sparsevit pretrain sparsevit::swin/mask_rcnn_swin-t_3x.py --devices 8`.
+    """
+    if run.start_processes(devices, launcher):
+        return
+    from sparsevit.phases.pretrain import pretrain as phase
+    from sparsevit.report.training import training_table
+
+    result = phase(
+        config,
+        checkpoint,
+        workspace=workspace,
+        overrides=overrides or (),
+        eval_images=eval_images,
+        seed=seed,
+        force=force,
+        resume=resume,
+        launcher=run.launched_by(launcher),
+        reporter=run.reporter(),
+    )
+    if run.is_first():
+        console.emit(result, as_json, training_table)

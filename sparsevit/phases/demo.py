@@ -1,0 +1,311 @@
+"""Every phase on the embedded dataset, and a table that compares what they made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from sparsevit.engine.config import load_config, sparsify_config
+from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.runner import build_detector
+from sparsevit.latency.paired import measure_paired
+from sparsevit.latency.subject import Subject, at
+from sparsevit.latency.timer import Latency
+from sparsevit.phases.adapt import adapt
+from sparsevit.phases.device import pick_device
+from sparsevit.phases.finetune import finetune
+from sparsevit.phases.inputs import PathLike
+from sparsevit.phases.pretrain import pretrain
+from sparsevit.phases.search import search, validation_size
+from sparsevit.phases.windows import picture_of_kept_windows
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.search import Progress
+from sparsevit.sparsity import Configuration, read_configuration
+from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.workspace import Run, Workspace
+
+# The interval to search in, between the sparsest (0) and the dense latency (1) of this machine.
+LOW_SHARE, HIGH_SHARE = 0.25, 0.45
+BATCH_SIZE = 4
+SHORT = (
+    "embedded_dataset.train=60",
+    "embedded_dataset.val=12",
+    "phases.adapt.train_cfg.max_iters=6",
+    "phases.finetune.train_cfg.max_iters=4",
+)
+SHORT_PRETRAIN = ("train_cfg.max_iters=8",)
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """One model of the demo.
+
+    Attributes:
+        name: what it is.
+        sparsity: its ratios.
+        backbone_ms, detector_ms: mean latency of a batch, in milliseconds.
+        backbone_speedup, detector_speedup: against dense.
+        bbox_ap, segm_ap: on the validation set, 0 to 1.
+    """
+
+    name: str
+    sparsity: dict[str, float]
+    backbone_ms: float
+    backbone_speedup: float
+    detector_ms: float
+    detector_speedup: float
+    bbox_ap: float
+    segm_ap: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo came to.
+
+    Attributes:
+        rows: dense, then the same configuration without adaptation, adapted and finetuned.
+        workspace: where everything is.
+        batch_size, img_size: what was timed.
+        interval_ms: that was searched in.
+        picture: the kept windows on an image of the validation set.
+        seconds: of this session.
+    """
+
+    rows: list[DemoRow]
+    workspace: Path
+    batch_size: int
+    img_size: tuple[int, int]
+    interval_ms: tuple[float, float]
+    picture: Path | None
+    seconds: float
+
+
+def demo(
+    *,
+    workspace: PathLike | None = None,
+    short: bool = False,
+    trials: int | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+    reporter: Reporter = SILENT,
+    on_event: Callable[[Progress], None] | None = None,
+) -> DemoResult:
+    """Train, adapt, search and finetune on the embedded dataset, and compare.
+
+    Killed and called again, it goes on with the phase it was in.
+
+    Args:
+        workspace: directory of the record; ``work_dirs`` where None.
+        short: a few iterations a phase: to see that it works, not how well.
+        trials: configurations to score; 24, or 3 if short, where None.
+        device: where to time, search and evaluate; CUDA if there is any where None.
+        seed: of everything.
+        force: do it all again.
+        reporter: is told what happens.
+        on_event: is told the progress of the search.
+
+    Raises:
+        UserError: it is done already, or a phase cannot run.
+    """
+    started = time.perf_counter()
+    ws = Workspace.open(workspace)
+    overrides = SHORT if short else ()
+    with ws.run("demo", {"short": short, "seed": seed, "trials": trials}, force=force) as run:
+        tour = _Tour(ws, run, overrides, seed, force and not run.resumed, device, reporter)
+        reporter.note("[bold]1/5 pretrain[/bold]: the dense detector")
+        tour.once("pretrain", pretrain, extra=SHORT_PRETRAIN if short else ())
+        reporter.note("[bold]2/5 adapt[/bold]: random ratios at every iteration")
+        tour.once("adapt", adapt)
+        cfg = tour.config()
+        size = validation_size(cfg) or (224, 224)
+        interval = tour.interval(cfg, size)
+        reporter.note(
+            f"[bold]3/5 search[/bold]: the best ratios between {interval[0]:.1f} and "
+            f"{interval[1]:.1f} ms a batch"
+        )
+        tour.once(
+            "search",
+            search,
+            min_ms=interval[0],
+            max_ms=interval[1],
+            img_size=size,
+            batch_size=BATCH_SIZE,
+            population=4 if short else 12,
+            parents=2 if short else 4,
+            trials=trials or (3 if short else 24),
+            max_candidates=30 if short else 400,
+            latency_seconds=0.5,
+            device=device,
+            on_event=on_event,
+        )
+        reporter.note("[bold]4/5 finetune[/bold]: at the best ratios")
+        tour.once("finetune", finetune)
+        reporter.note("[bold]5/5 compare[/bold]")
+        rows, picture = tour.compare(cfg, size)
+        run.update(
+            metrics={"rows": [vars(row) for row in rows]},
+            outputs={"picture": picture},
+        )
+    return DemoResult(
+        rows=rows,
+        workspace=ws.path,
+        batch_size=BATCH_SIZE,
+        img_size=size,
+        interval_ms=interval,
+        picture=picture,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Tour:
+    """The demo's way through the phases of one workspace."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        run: Run,
+        overrides: Sequence[str],
+        seed: int,
+        force: bool,
+        device: str | None,
+        reporter: Reporter,
+    ) -> None:
+        self.workspace = workspace
+        self.run = run
+        self.overrides = overrides
+        self.seed = seed
+        self.force = force
+        self.device = pick_device(device)
+        self.reporter = reporter
+
+    def once(
+        self, phase: str, function: Callable[..., Any], extra: Sequence[str] = (), **how: Any
+    ) -> None:
+        """Run a phase, unless this demo has run it before it was interrupted."""
+        if self.run.record.metrics.get(phase) == "done":
+            self.reporter.note(f"{phase} is done already")
+            return
+        begun = self.run.record.metrics.get(phase) == "begun"
+        self.run.update(metrics={phase: "begun"})
+        function(
+            workspace=self.workspace.path,
+            overrides=(*self.overrides, *extra),
+            seed=self.seed,
+            # what this demo itself began goes on; anything older is begun anew
+            force=self.force and not begun,
+            reporter=self.reporter,
+            **how,
+        )
+        self.run.update(metrics={phase: "done"})
+
+    def config(self) -> Config:
+        """The config that the search used."""
+        path = self.workspace.output("adapt", "config")
+        assert path is not None
+        return sparsify_config(load_config(path))
+
+    def interval(self, cfg: Config, size: tuple[int, int]) -> tuple[float, float]:
+        """The latency interval to search in, fixed once for this demo."""
+        known = self.run.record.metrics.get("interval_ms")
+        if known:
+            return known[0], known[1]
+        model, _ = build_detector(cfg)
+        handle = SparsityHandle(model)
+        subject = Subject(model, batch_size=BATCH_SIZE, img_size=size, device=self.device)
+        space = handle.space
+        times = measure_paired(
+            {
+                "dense": at(subject, handle, space.dense()),
+                "sparsest": at(subject, handle, space.max()),
+            },
+            self.device,
+            seconds=6.0,
+        )
+        dense_ms, sparsest_ms = times["dense"].mean_ms, times["sparsest"].mean_ms
+        room = dense_ms - sparsest_ms
+        interval = (
+            round(sparsest_ms + LOW_SHARE * room, 2),
+            round(sparsest_ms + HIGH_SHARE * room, 2),
+        )
+        self.run.update(metrics={"interval_ms": list(interval)})
+        return interval
+
+    def compare(self, cfg: Config, size: tuple[int, int]) -> tuple[list[DemoRow], Path]:
+        """Time and score the models of the demo, and draw what the last one keeps."""
+        weights = {
+            phase: self.workspace.output(phase, "checkpoint")
+            for phase in ("pretrain", "adapt", "finetune")
+        }
+        evaluation = DetectorEvaluation(cfg)
+        model, _ = build_detector(cfg, weights["finetune"], self.device)
+        handle = SparsityHandle(model)
+        best_file = self.workspace.best_configuration()
+        assert best_file is not None
+        found, dense = read_configuration(best_file, handle.space), handle.space.dense()
+        times = self._times(model, handle, evaluation, size, {"dense": dense, "sparse": found})
+        rows = []
+        for name, phase, configuration in (
+            ("dense", "pretrain", dense),
+            ("adapted, run dense", "adapt", dense),
+            ("searched, never adapted", "pretrain", found),
+            ("searched", "adapt", found),
+            ("searched and finetuned", "finetune", found),
+        ):
+            model, _ = build_detector(cfg, weights[phase], self.device)
+            SparsityHandle(model).set(configuration)
+            metrics = evaluation(model, self.reporter, f"score: {name}")
+            kind = "dense" if configuration is dense else "sparse"
+            rows.append(_row(name, configuration, kind, times, metrics))
+        picture = self.run.directory / "kept_windows.png"
+        return rows, picture_of_kept_windows(cfg, model, picture)
+
+    def _times(
+        self,
+        model: nn.Module,
+        handle: SparsityHandle,
+        evaluation: DetectorEvaluation,
+        size: tuple[int, int],
+        settings: dict[str, Configuration],
+    ) -> dict[str, Latency]:
+        dataset = evaluation.loader.dataset
+        images = torch.stack([dataset[i]["inputs"] for i in range(min(BATCH_SIZE, len(dataset)))])
+        backbone = Subject(model, batch_size=BATCH_SIZE, img_size=size, device=self.device)
+        detector = Subject(model, scope="detector", device=self.device, images=images)
+        self.reporter.note("timing dense and sparse, turn by turn")
+        return measure_paired(
+            {
+                f"{kind} {scope}": at(subject, handle, setting)
+                for kind, setting in settings.items()
+                for scope, subject in (("backbone", backbone), ("detector", detector))
+            },
+            self.device,
+            seconds=20.0,
+        )
+
+
+def _row(
+    name: str,
+    configuration: Configuration,
+    kind: str,
+    times: dict[str, Latency],
+    metrics: dict[str, float],
+) -> DemoRow:
+    backbone, detector = times[f"{kind} backbone"].mean_ms, times[f"{kind} detector"].mean_ms
+    return DemoRow(
+        name=name,
+        sparsity=configuration.to_dict(),
+        backbone_ms=backbone,
+        backbone_speedup=times["dense backbone"].mean_ms / backbone,
+        detector_ms=detector,
+        detector_speedup=times["dense detector"].mean_ms / detector,
+        bbox_ap=metrics["bbox_mAP"],
+        segm_ap=metrics["segm_mAP"],
+    )

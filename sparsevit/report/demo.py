@@ -1,0 +1,45 @@
+"""The summary table of the demo."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+
+from sparsevit.report.ratios import short_ratios
+
+if TYPE_CHECKING:
+    from sparsevit.phases.demo import DemoResult
+
+
+def demo_table(result: DemoResult) -> Group:
+    """Latency, speedup and AP of every model of the demo."""
+    height, width = result.img_size
+    table = Table(
+        title=f"Mask R-CNN with a small Swin, {result.batch_size} x {width}x{height}",
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("ratios")
+    for name in ("backbone ms", "speedup", "detector ms", "speedup", "bbox AP", "mask AP"):
+        table.add_column(name, justify="right")
+    for row in result.rows:
+        table.add_row(
+            row.name,
+            short_ratios(row.sparsity),
+            f"{row.backbone_ms:.1f}",
+            f"{row.backbone_speedup:.2f}x",
+            f"{row.detector_ms:.1f}",
+            f"{row.detector_speedup:.2f}x",
+            f"{row.bbox_ap:.3f}",
+            f"{row.segm_ap:.3f}",
+            style="bold" if row is result.rows[-1] else None,
+        )
+    return Group(
+        table,
+        f"{timedelta(seconds=round(result.seconds))} in all; workspace {result.workspace} "
+        "(`sparsevit status` shows it)",
+        f"kept windows: {result.picture}",
+    )

@@ -1,0 +1,49 @@
+"""The table of ``sparsevit latency``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+
+from sparsevit.report.ratios import short_ratios
+
+if TYPE_CHECKING:
+    from sparsevit.phases.latency import LatencyResult, Row
+
+
+def latency_table(result: LatencyResult) -> Group:
+    """Latency, multiplications and speedup of every configuration that was timed."""
+    height, width = result.img_size
+    table = Table(
+        title=f"{result.subject}: {result.scope}, {result.batch_size} x {width}x{height}, "
+        f"{result.precision}",
+        title_justify="left",
+    )
+    for name in ("", "mean ms", "median", "p95", "std", "runs", "GMACs", "speedup"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_column("ratios")
+    for row in result.rows:
+        table.add_row(*_cells(row))
+    threads = f", {result.torch_threads} threads" if result.device == "cpu" else ""
+    note = (
+        f"{result.device_name} ({result.device}{threads}), torch {result.torch_version}; "
+        f"{result.parameters / 1e6:.1f} M parameters. mean: of the middle half of the runs."
+    )
+    return Group(table, note)
+
+
+def _cells(row: Row) -> list[str]:
+    taken = row.latency
+    return [
+        row.name,
+        f"{taken.mean_ms:.2f}",
+        f"{taken.median_ms:.2f}",
+        f"{taken.p95_ms:.2f}",
+        f"{taken.std_ms:.2f}",
+        str(taken.repeats),
+        f"{row.gmacs:.2f}",
+        f"{row.speedup:.2f}x" if row.speedup else "",
+        short_ratios(row.sparsity),
+    ]

@@ -1,0 +1,69 @@
+"""Tables of the training phases and of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+
+from sparsevit.report.ratios import short_ratios
+
+if TYPE_CHECKING:
+    from sparsevit.phases.evaluate import EvaluateResult
+    from sparsevit.phases.training import TrainResult
+
+HEADLINES = {"bbox_mAP": "bbox AP", "bbox_mAP_50": "bbox AP50", "segm_mAP": "mask AP"}
+
+
+def training_table(result: TrainResult) -> Group:
+    """AP before and after, and where everything is."""
+    table = Table(title=f"{result.phase} ({result.run})", title_justify="left")
+    table.add_column("sparsity")
+    measured = (*result.before.values(), *result.after.values())
+    shown = [key for key in HEADLINES if any(key in metrics for metrics in measured)]
+    for key in shown:
+        if result.before:
+            table.add_column(f"{HEADLINES[key]} before", justify="right")
+        table.add_column(HEADLINES[key] + (" after" if result.before else ""), justify="right")
+    for name, after in result.after.items():
+        cells = [name if name != "sparse" else short_ratios(result.sparsity or {})]
+        for key in shown:
+            if result.before:
+                cells.append(_ap(result.before.get(name, {}), key))
+            cells.append(_ap(after, key))
+        table.add_row(*cells)
+    loss = "" if result.loss is None else f", loss {result.loss:.3f}"
+    took = timedelta(seconds=round(result.seconds))
+    return Group(
+        table,
+        f"{result.iterations} iterations{loss}, {took}",
+        f"checkpoint: {result.checkpoint}",
+    )
+
+
+def evaluation_table(result: EvaluateResult) -> Group:
+    """The metrics of one evaluation."""
+    table = Table(title=f"{result.images} images", title_justify="left")
+    kinds = {"bbox": "bbox", "segm": "mask"}
+    table.add_column("")
+    for item in ("AP", "AP50", "AP75", "small", "medium", "large"):
+        table.add_column(item, justify="right")
+    for kind, label in kinds.items():
+        keys = [f"{kind}_mAP{suffix}" for suffix in ("", "_50", "_75", "_s", "_m", "_l")]
+        if keys[0] in result.metrics:
+            table.add_row(label, *(_ap(result.metrics, key) for key in keys))
+    ratios = short_ratios(result.sparsity)
+    return Group(
+        table,
+        f"sparsity {ratios} ({result.sparsity_source})",
+        f"checkpoint: {result.checkpoint} ({result.checkpoint_source})",
+    )
+
+
+def _ap(metrics: Mapping[str, float], key: str) -> str:
+    value = metrics.get(key)
+    # COCO gives -1 where no object is of that size
+    return "-" if value is None or value < 0 else f"{value:.3f}"
