@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from sparsevit._mmcv_ext_finder import standing_aside
 from sparsevit.errors import UserError
 from sparsevit.ops.mmcv_ext.module import NAME, ExtModule, MissingOpError
 
@@ -116,7 +117,8 @@ def _why_not_mmcv() -> str:
     if isinstance(sys.modules.get(NAME), ExtModule):
         return ours
     try:
-        importlib.import_module(NAME)
+        with standing_aside():
+            importlib.import_module(NAME)
     except ModuleNotFoundError as error:
         if error.name == "mmcv":
             return "mmcv is not installed"

@@ -35,11 +35,13 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     if boxes.numel() == 0:
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
     order = scores.detach().sort(stable=True, dim=0, descending=True).indices
-    in_order = _as_float(boxes)[order]
-    if boxes.device.type == "cpu":
-        kept = torch.from_numpy(_greedy(in_order.numpy(), iou_threshold, offset))
-        return order[kept]
-    return order[greedy_on_device(in_order, iou_threshold, offset)]
+    corners = _as_float(boxes)
+    if boxes.device.type != "cpu":
+        return order[greedy_on_device(corners[order], iou_threshold, offset)]
+    # Indexing by NumPy too: torch's starts its threads for it, however few the boxes.
+    best_first = order.numpy()
+    kept = _greedy(corners.numpy()[best_first], iou_threshold, offset)
+    return torch.from_numpy(best_first[kept])
 
 
 def softnms(
