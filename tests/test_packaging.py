@@ -55,7 +55,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel_names):
     assert modules <= wheel_names
     assert "sparsevit/py.typed" in wheel_names
     tops = {name.split("/")[0] for name in wheel_names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"sparsevit"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "sparsevit",
+        "sparsevit_mmcv_ext.pth",
+    }
     assert not [name for name in wheel_names if "__pycache__" in name]
 
 

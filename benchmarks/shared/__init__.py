@@ -1,0 +1,1 @@
+"""What the benchmark scripts have in common. Not part of the installed package."""

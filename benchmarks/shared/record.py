@@ -1,0 +1,133 @@
+"""A benchmark's account of itself: machine, versions, command, every sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parents[1] / "results"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "onedl-mmcv",
+    "onedl-mmdetection",
+    "onedl-mmengine",
+    "transformers",
+    "onnxruntime",
+    "openvino",
+    "triton",
+    "sparsevit",
+)
+
+
+def account() -> dict[str, Any]:
+    """What a reader needs to repeat a measurement."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {
+            "device": device_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": [round(load, 2) for load in os.getloadavg()],
+            "system": platform.platform(),
+        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Milliseconds of each call: one of each in turn, so that drift hits all alike.
+
+    Each is called once untimed right before it is timed, so none pays for another's caches.
+    """
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            call()
+            wait()
+            start = time.perf_counter()
+            call()
+            wait()
+            samples[name].append(1000 * (time.perf_counter() - start))
+    return samples
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def summary(samples_ms: list[float], against: list[float] | None = None) -> dict[str, Any]:
+    """Median, spread and every sample; with ``against``, how many times as fast, round by round."""
+    low, median, high = statistics.quantiles(samples_ms, n=4)
+    figure: dict[str, Any] = {
+        "median_ms": round(median, 3),
+        "spread_ms": round(high - low, 3),
+        "min_ms": round(min(samples_ms), 3),
+        "max_ms": round(max(samples_ms), 3),
+        "samples_ms": [round(sample, 3) for sample in samples_ms],
+    }
+    if against is not None:
+        ratios = [peer / own for peer, own in zip(against, samples_ms, strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        figure["speedup"] = round(median, 3)
+        figure["speedup_spread"] = [round(low, 3), round(high, 3)]
+    return figure
+
+
+def gemm_gflops(dtype: torch.dtype = torch.float32, rounds: int = 7) -> float:
+    """Billions of floating point operations a second in a matrix product of Swin's shape."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(8192, 768, device=device, dtype=dtype)
+    b = torch.randn(768, 3072, device=device, dtype=dtype)
+    times = interleave({"mm": lambda: a @ b}, rounds)["mm"]
+    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / (min(times) * 1e-3) / 1e9
+
+
+def write(name: str, result: Mapping[str, Any], output: str | None = None) -> None:
+    """Write the figures to ``benchmarks/results/NAME.json``, or elsewhere, or (``-``) nowhere."""
+    if output == "-":
+        return
+    path = Path(output) if output else RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written to {path}")
