@@ -5,11 +5,18 @@ custom_imports = dict(imports=["sparsevit.models"], allow_failed_imports=False)
 default_scope = "mmdet"
 
 # Made where it is missing, as `sparsevit data make` does; see sparsevit.data.DatasetSpec.
-image_size = 320
+image_size = 224
+classes = ("circle", "triangle", "square", "star", "ring")
 embedded_dataset = dict(
-    train=800, val=120, width=image_size, height=image_size, objects=(2, 6), seed=0
+    train=800,
+    val=120,
+    width=image_size,
+    height=image_size,
+    objects=(2, 6),
+    object_size=(14, 48),
+    classes=classes,
+    seed=0,
 )
-classes = ("circle", "triangle", "square", "star", "ring", "cross", "crescent")
 data_root = "work_dirs/data/"
 
 channels = 64
@@ -38,7 +45,7 @@ model = dict(
         in_channels=channels,
         feat_channels=channels,
         anchor_generator=dict(
-            type="AnchorGenerator", scales=[5], ratios=[0.7, 1.4], strides=[4, 8, 16, 32]
+            type="AnchorGenerator", scales=[4], ratios=[0.7, 1.4], strides=[4, 8, 16, 32]
         ),
         bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),

@@ -21,9 +21,9 @@ def latency_table(result: LatencyResult) -> Group:
         f"{result.precision}",
         title_justify="left",
     )
-    for name in ("", "mean ms", "median", "p95", "std", "runs", "GMACs", "speedup"):
-        table.add_column(name, justify="left" if not name else "right")
     table.add_column("ratios")
+    for name in ("mean ms", "median", "p95", "std", "runs", "GMACs", "speedup"):
+        table.add_column(name, justify="right")
     for row in result.rows:
         table.add_row(*_cells(row))
     threads = f", {result.torch_threads} threads" if result.device == "cpu" else ""
@@ -37,7 +37,7 @@ def latency_table(result: LatencyResult) -> Group:
 def _cells(row: Row) -> list[str]:
     taken = row.latency
     return [
-        row.name,
+        short_ratios(row.sparsity) if any(row.sparsity.values()) else row.name,
         f"{taken.mean_ms:.2f}",
         f"{taken.median_ms:.2f}",
         f"{taken.p95_ms:.2f}",
@@ -45,5 +45,4 @@ def _cells(row: Row) -> list[str]:
         str(taken.repeats),
         f"{row.gmacs:.2f}",
         f"{row.speedup:.2f}x" if row.speedup else "",
-        short_ratios(row.sparsity),
     ]
