@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -18,10 +22,13 @@ from torch import nn
 
 from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
+from sparsevit.engine.config import dump_config
 from sparsevit.engine.hooks import FirstWeightsHook, ProgressHook, RandomSparsityHook
 from sparsevit.engine.quiet import mute_console, quiet_libraries
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
+
+TRAINING_CONFIG = "training.py"
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,13 @@ class Training:
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner with its log in files only."""
+    """mmengine's Runner with its log in files only, and its config in a file of its own."""
+
+    @master_only
+    def dump_config(self) -> None:
+        # mmengine takes the name of the config's file, and a run keeps another one under it:
+        # the config that the next phase starts from
+        Path(self.work_dir, TRAINING_CONFIG).write_text(dump_config(self.cfg), encoding="utf-8")
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -100,8 +113,7 @@ def train(
         reporter.note(f"resuming from {resume_from}")
     elif start_from is not None:
         hooks.append(FirstWeightsHook(start_from, reporter.note))
-    total = runner.max_iters if runner.max_iters else _epoch_iterations(runner)
-    with reporter.task(description, total) as task:
+    with reporter.task(description, _iterations(runner)) as task:
         progress = ProgressHook(task)
         for hook in (*hooks, progress):
             runner.register_hook(hook)
@@ -137,15 +149,15 @@ def training_config(
         "seed": seed,
         **{k: v for k, v in cfg.get("randomness", {}).items() if k != "seed"},
     }
-    cfg.experiment_name = directory.name
+    # mmengine keeps loggers and visualizers by this name as long as the process lives
+    cfg.experiment_name = f"{directory.parent.name}-{directory.name}"
     env = dict(cfg.get("env_cfg", {}))
     env["dist_cfg"] = {"backend": distributed.backend()}
     cfg.env_cfg = env
-    cfg.visualizer = {
-        "type": "DetLocalVisualizer",
-        "name": "visualizer",
-        "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
-    }
+    backends = [{"type": "LocalVisBackend"}]
+    if importlib.util.find_spec("tensorboard") is not None:
+        backends.append({"type": "TensorboardVisBackend"})
+    cfg.visualizer = {"type": "DetLocalVisualizer", "vis_backends": backends}
     checkpoint = cfg.setdefault("default_hooks", {}).setdefault("checkpoint", {})
     checkpoint.setdefault("type", "CheckpointHook")
     checkpoint.setdefault("max_keep_ckpts", 2)
@@ -220,17 +232,25 @@ def build_detector(
 
 
 def _run(runner: Runner) -> None:
-    try:
+    with _missing_files_named():
         runner.train()
+
+
+def _iterations(runner: Runner) -> int:
+    # building the loop reads the dataset, which pycocotools announces on stdout
+    with _missing_files_named(), quiet_libraries():
+        return int(runner.max_iters)
+
+
+@contextmanager
+def _missing_files_named() -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(
             f"A file that the config names is missing: {error.filename or error}.",
             "Correct the path in the config, or override it with --set.",
         ) from error
-
-
-def _epoch_iterations(runner: Runner) -> int:
-    return runner.max_epochs * len(runner.train_dataloader)
 
 
 def _drop_only_validation_at_the_end(cfg: Config) -> None:
