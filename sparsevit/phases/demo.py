@@ -120,15 +120,15 @@ def demo(
     overrides = SHORT if short else ()
     with ws.run("demo", {"short": short, "seed": seed, "trials": trials}, force=force) as run:
         tour = _Tour(ws, run, overrides, seed, force and not run.resumed, device, reporter)
-        reporter.note("[bold]1/5 pretrain[/bold]: the dense detector")
+        reporter.heading("1/5 pretrain: the dense detector")
         tour.once("pretrain", pretrain, extra=SHORT_PRETRAIN if short else ())
-        reporter.note("[bold]2/5 adapt[/bold]: random ratios at every iteration")
+        reporter.heading("2/5 adapt: random ratios at every iteration")
         tour.once("adapt", adapt)
         cfg = tour.config()
         size = validation_size(cfg) or (224, 224)
         interval = tour.interval(cfg, size)
-        reporter.note(
-            f"[bold]3/5 search[/bold]: the best ratios between {interval[0]:.1f} and "
+        reporter.heading(
+            f"3/5 search: the best ratios between {interval[0]:.1f} and "
             f"{interval[1]:.1f} ms a batch"
         )
         tour.once(
@@ -146,9 +146,9 @@ def demo(
             device=device,
             on_event=on_event,
         )
-        reporter.note("[bold]4/5 finetune[/bold]: at the best ratios")
+        reporter.heading("4/5 finetune: at the best ratios")
         tour.once("finetune", finetune)
-        reporter.note("[bold]5/5 compare[/bold]")
+        reporter.heading("5/5 compare")
         rows, picture = tour.compare(cfg, size)
         run.update(
             metrics={"rows": [vars(row) for row in rows]},

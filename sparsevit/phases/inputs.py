@@ -30,6 +30,10 @@ PathLike = str | os.PathLike[str]
 
 DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 
+# Phases that start from trained weights, and those that look at no image.
+NEED_WEIGHTS = ("adapt", "search", "finetune", "evaluate")
+NEED_NO_DATA = ("latency",)
+
 # Which phases' outputs a phase starts from, the nearest first.
 BEFORE = {
     "pretrain": (),
@@ -98,14 +102,17 @@ def gather_inputs(
     if sparse:
         base = sparsify_config(base)
     apply_overrides(base, overrides)
-    provide_embedded(base, workspace.path / "data")
+    weights = workspace.resolve_checkpoint(checkpoint, before)
+    if weights is None and phase in NEED_WEIGHTS:
+        raise _no_weights(phase)
+    if phase not in NEED_NO_DATA:
+        provide_embedded(base, workspace.path / "data")
     cfg = phase_config(base, phase)
     schedule = paper_schedule(cfg, phase) if found is not None and config is None else None
     apply_overrides(cfg, overrides)
     check_config(cfg)
     reporter.note(f"config: {name} ({source})" + (f", {schedule}" if schedule else ""))
 
-    weights = workspace.resolve_checkpoint(checkpoint, before)
     if weights is None:
         return Inputs(cfg, base, source, None, "none")
     reporter.note(f"checkpoint: {weights.path} ({weights.source_text})")
@@ -119,21 +126,26 @@ def require_checkpoint(inputs: Inputs, phase: str) -> Path:
         UserError: there is none.
     """
     if inputs.checkpoint is None:
-        raise UserError(
-            f"`sparsevit {phase}` needs trained weights, and the workspace has none.",
-            f"Run `sparsevit pretrain` first, or give them: `sparsevit {phase} CONFIG CHECKPOINT`.",
-        )
+        raise _no_weights(phase)
     return inputs.checkpoint
+
+
+def _no_weights(phase: str) -> UserError:
+    return UserError(
+        f"`sparsevit {phase}` needs trained weights, and the workspace has none.",
+        f"Run `sparsevit pretrain` first, or give them: `sparsevit {phase} CONFIG CHECKPOINT`.",
+    )
 
 
 def record_of(
     workspace: Workspace, inputs: Inputs, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The inputs of a run as the workspace records and compares them."""
-    text = dump_config(inputs.cfg).encode()
+    # a workspace that is moved keeps its inputs
+    text = dump_config(inputs.cfg).replace(f"{workspace.path}{os.sep}", "")
     return {
         "config": Path(inputs.cfg.filename).name if inputs.cfg.filename else None,
-        "config_sha256": hashlib.sha256(text).hexdigest(),
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "checkpoint": workspace.reference(inputs.checkpoint) if inputs.checkpoint else None,
         **(more or {}),
     }

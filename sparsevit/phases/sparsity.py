@@ -8,6 +8,7 @@ from pathlib import Path
 from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
 from sparsevit.phases.inputs import Inputs, PathLike
+from sparsevit.report.ratios import short_ratios
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration, read_configuration
 from sparsevit.sparsity.handle import SparsityHandle
@@ -60,5 +61,5 @@ def choose_sparsity(
         chosen, source = read_configuration(best, space), f"the best found, {best}"
     else:
         chosen, source = configured, f"the config, {inputs.config_source}"
-    reporter.note(f"sparsity: {chosen} ({source})")
+    reporter.note(f"sparsity: {short_ratios(chosen)} ({source})")
     return Chosen(chosen, space.to_nested(chosen), source)

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 class Task(Protocol):
@@ -31,6 +32,9 @@ class Task(Protocol):
 class Reporter(Protocol):
     """Where notes and progress go."""
 
+    def heading(self, text: str) -> None:
+        """One line that begins something new."""
+
     def note(self, text: str) -> None:
         """One line that the user should read."""
 
@@ -41,6 +45,9 @@ class Reporter(Protocol):
 
 class SilentReporter:
     """Says nothing: for Python callers, and for every process but the first."""
+
+    def heading(self, text: str) -> None:
+        return None
 
     def note(self, text: str) -> None:
         return None
@@ -68,8 +75,15 @@ class ConsoleReporter:
     def __init__(self, console: Console) -> None:
         self.console = console
 
+    def heading(self, text: str) -> None:
+        self._line(Text(text, "bold"))
+
     def note(self, text: str) -> None:
-        self.console.print(f"[dim]-[/dim] {text}", highlight=False)
+        self._line(Text.assemble(("- ", "dim"), text))
+
+    def _line(self, text: Text) -> None:
+        # a path is copied from here: it must not be broken, nor read as markup
+        self.console.print(text, soft_wrap=True, highlight=False)
 
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Task]:
@@ -107,7 +121,7 @@ class _LineTask:
     """Ten lines a task at most: a log file or a CI page wants no thousand of them."""
 
     def __init__(self, console: Console, description: str, total: int) -> None:
-        self._console, self._description, self._total = console, description, total
+        self._console, self._description, self._total = console, description, max(1, total)
         self._done = 0
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
