@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsevit.cli import console
+from sparsevit.cli.commands import Command, Group
 from sparsevit.cli.options import JsonOption, SeedOption, WorkspaceOption
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="data",
     help="Make the embedded dataset (COCO format), and look at it.",
+    cls=Group,
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
 )
 
@@ -28,11 +31,11 @@ RootArgument = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def make(
     root: RootArgument = None,
-    train: Annotated[int, typer.Option(help="Number of training images.")] = 1000,
-    val: Annotated[int, typer.Option(help="Number of validation images.")] = 200,
+    train: Annotated[int, typer.Option(metavar="N", help="Number of training images.")] = 1000,
+    val: Annotated[int, typer.Option(metavar="N", help="Number of validation images.")] = 200,
     img_size: Annotated[
         str, typer.Option(metavar="S|WxH", help="Image size in pixels, e.g. 224 or 320x200.")
     ] = "224",
@@ -102,14 +105,14 @@ def make(
     console.emit(result, as_json, _render_made)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     root: RootArgument = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE.png", help="Picture to write.")
     ] = Path("dataset.png"),
-    split: Annotated[str, typer.Option(metavar="train|val", help="Which split.")] = "val",
-    images: Annotated[int, typer.Option(help="How many images to draw.")] = 8,
+    split: Annotated[str, typer.Option(metavar="train|val", help="Which split to draw.")] = "val",
+    images: Annotated[int, typer.Option(metavar="N", help="How many images to draw.")] = 8,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,11 +18,16 @@ from sparsevit.cli.options import (
 
 def demo(
     short: Annotated[
-        bool, typer.Option("--short", help="A few iterations a phase: that it works, no numbers.")
+        bool,
+        typer.Option(
+            "--short", help="A few iterations a phase: shows that it works, not how well."
+        ),
     ] = False,
     trials: Annotated[
         int | None,
-        typer.Option(min=1, show_default="24; 3 if short", help="Configurations to score."),
+        typer.Option(
+            min=1, metavar="N", show_default="24; 3 if --short", help="Configurations to score."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     device: DeviceOption = None,

@@ -8,11 +8,11 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
-    CheckpointArgument,
     ConfigArgument,
     DeviceOption,
     DevicesOption,
     EvalImagesOption,
+    EvaluateCheckpointArgument,
     JsonOption,
     Launcher,
     LauncherOption,
@@ -24,11 +24,11 @@ from sparsevit.cli.options import (
 
 def evaluate(
     config: ConfigArgument = None,
-    checkpoint: CheckpointArgument = None,
+    checkpoint: EvaluateCheckpointArgument = None,
     workspace: WorkspaceOption = None,
     sparsity: SparsityOption = None,
     dense: Annotated[
-        bool, typer.Option("--dense", help="At ratio 0, whatever the config says.")
+        bool, typer.Option("--dense", help="Evaluate at ratio 0, whatever the config says.")
     ] = False,
     overrides: SetOption = None,
     eval_images: EvalImagesOption = None,

@@ -36,7 +36,8 @@ def finetune(
 ) -> None:
     """Finetune an adapted detector at a fixed sparsity.
 
-    That of --sparsity, else of the config if it has one, else the best that search found.
+    The sparsity is that of --sparsity, else the config's own if it has one, else the best that
+    search found.
     """
     if run.start_processes(devices, launcher):
         return

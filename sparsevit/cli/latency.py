@@ -10,10 +10,9 @@ from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     MEASUREMENT_PANEL,
     BatchSizeOption,
-    ConfigArgument,
     DeviceOption,
-    ImgSizeOption,
     JsonOption,
+    LatencyConfigArgument,
     Precision,
     PrecisionOption,
     Scope,
@@ -25,12 +24,17 @@ from sparsevit.cli.options import (
 
 
 def latency(
-    config: ConfigArgument = None,
+    config: LatencyConfigArgument = None,
     sparsity: SparsityOption = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Time the dense model beside it, turn by turn.")
     ] = False,
-    img_size: ImgSizeOption = None,
+    img_size: Annotated[
+        str,
+        typer.Option(
+            metavar="S|WxH", help="Image size to time at.", rich_help_panel=MEASUREMENT_PANEL
+        ),
+    ] = "672",
     batch_size: BatchSizeOption = 4,
     scope: ScopeOption = Scope.backbone,
     precision: PrecisionOption = Precision.fp32,
@@ -38,7 +42,8 @@ def latency(
         int | None,
         typer.Option(
             min=0,
-            show_default="500, or a third of --seconds",
+            metavar="N",
+            show_default="500, or as many as a third of --seconds allows",
             help="Calls before the timed ones.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
@@ -47,7 +52,8 @@ def latency(
         int | None,
         typer.Option(
             min=1,
-            show_default="500, or --seconds",
+            metavar="N",
+            show_default="500, or as many as --seconds allows",
             help="Timed calls.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),

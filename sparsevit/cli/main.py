@@ -19,10 +19,10 @@ from typing import Annotated, Any, cast
 import typer
 from rich.markup import escape
 from rich.panel import Panel
-from typer.core import TyperCommand, TyperGroup
 
 import sparsevit
 from sparsevit.cli import console
+from sparsevit.cli.commands import Command, Group
 from sparsevit.errors import UserError
 
 PHASES = "Phases"
@@ -129,15 +129,13 @@ class Interrupted(Exception):
     """Ctrl-C. Its own class, as typer turns KeyboardInterrupt into different things by version."""
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """A group whose commands are imported when one is run."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name, entry in sorted(COMMANDS.items(), key=lambda row: PANELS.index(row[1].panel)):
-            self.commands[name] = TyperCommand(
-                name=name, help=entry.help, rich_help_panel=entry.panel
-            )
+            self.commands[name] = Command(name=name, help=entry.help, rich_help_panel=entry.panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
@@ -161,7 +159,7 @@ def load_command(name: str) -> Any:
         command.name = name
         return command
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    single.command(name)(found)
+    single.command(name, cls=Command)(found)
     return typer.main.get_command(single)
 
 

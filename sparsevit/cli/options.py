@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,22 +32,45 @@ class Launcher(str, Enum):
     mpi = "mpi"
 
 
+CONFIG = "Config file, or a name such as sparsevit::sparsevit/mask_rcnn_sparsevit.py. "
+CHECKPOINT = "Weights to start from. "
+
+
+def _config_argument(left_out: str) -> Any:
+    return typer.Argument(metavar="CONFIG", show_default=False, help=CONFIG + left_out)
+
+
+def _checkpoint_argument(left_out: str) -> Any:
+    return typer.Argument(metavar="CHECKPOINT", show_default=False, help=CHECKPOINT + left_out)
+
+
 ConfigArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="CONFIG",
-        show_default=False,
-        help="Config file, or a name such as sparsevit::sparsevit/mask_rcnn_sparsevit.py. "
-        "Left out: the workspace's, else the embedded demo's.",
-    ),
+    _config_argument("Left out: the workspace's, else the embedded demo's."),
+]
+
+PretrainConfigArgument = Annotated[str | None, _config_argument("Left out: the embedded demo's.")]
+
+LatencyConfigArgument = Annotated[
+    str | None,
+    _config_argument("Left out: the workspace's, else the paper's Swin-T backbone alone."),
 ]
 
 CheckpointArgument = Annotated[
     Path | None,
+    _checkpoint_argument("Left out: those of the workspace's previous phase."),
+]
+
+PretrainCheckpointArgument = Annotated[
+    Path | None, _checkpoint_argument("Left out: what the config says.")
+]
+
+EvaluateCheckpointArgument = Annotated[
+    Path | None,
     typer.Argument(
         metavar="CHECKPOINT",
         show_default=False,
-        help="Weights to start from. Left out: those of the workspace's previous phase.",
+        help="Weights to evaluate. Left out: those of the workspace's last phase.",
     ),
 ]
 
@@ -85,7 +108,13 @@ JsonOption = Annotated[
 
 SeedOption = Annotated[
     int,
-    typer.Option("--seed", min=0, help="Seed of every random draw.", rich_help_panel=RUN_PANEL),
+    typer.Option(
+        "--seed",
+        min=0,
+        metavar="N",
+        help="Seed of every random draw.",
+        rich_help_panel=RUN_PANEL,
+    ),
 ]
 
 ForceOption = Annotated[
@@ -112,7 +141,7 @@ SparsityOption = Annotated[
         "--sparsity",
         metavar="FILE",
         show_default=False,
-        help="YAML or JSON file with a ratio for every knob.",
+        help="YAML or JSON file with the ratios to work at.",
     ),
 ]
 
@@ -121,7 +150,8 @@ DevicesOption = Annotated[
     typer.Option(
         "--devices",
         min=1,
-        help="Processes to start, one a device (torchrun underneath).",
+        metavar="N",
+        help="Start N processes, one on each device (torchrun underneath).",
         rich_help_panel=HARDWARE_PANEL,
     ),
 ]
@@ -130,7 +160,7 @@ LauncherOption = Annotated[
     Launcher,
     typer.Option(
         "--launcher",
-        help="Who started the processes, where it was not this command.",
+        help="What started the processes, where it was not --devices.",
         rich_help_panel=HARDWARE_PANEL,
     ),
 ]
@@ -189,7 +219,7 @@ ImgSizeOption = Annotated[
     typer.Option(
         "--img-size",
         metavar="S|WxH",
-        show_default="672, or the config's one size",
+        show_default="that of the config's validation images, else 672",
         help="Image size to time at.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
@@ -200,6 +230,7 @@ BatchSizeOption = Annotated[
     typer.Option(
         "--batch-size",
         min=1,
+        metavar="N",
         help="Images in a timed call (the paper times 4).",
         rich_help_panel=MEASUREMENT_PANEL,
     ),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
-    CheckpointArgument,
-    ConfigArgument,
     DevicesOption,
     EvalImagesOption,
     ForceOption,
     JsonOption,
     Launcher,
     LauncherOption,
+    PretrainCheckpointArgument,
+    PretrainConfigArgument,
     ResumeOption,
     SeedOption,
     SetOption,
@@ -20,8 +20,8 @@ from sparsevit.cli.options import (
 
 
 def pretrain(
-    config: ConfigArgument = None,
-    checkpoint: CheckpointArgument = None,
+    config: PretrainConfigArgument = None,
+    checkpoint: PretrainCheckpointArgument = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     eval_images: EvalImagesOption = None,

@@ -57,14 +57,18 @@ def search(
         int,
         typer.Option(
             min=1,
-            help="Stop when so many configurations were scored.",
+            metavar="N",
+            help="Stop when this many configurations were scored.",
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = 10_000,
     max_candidates: Annotated[
         int,
         typer.Option(
-            min=1, help="Stop when so many candidates were drawn.", rich_help_panel=SEARCH_PANEL
+            min=1,
+            metavar="N",
+            help="Stop when this many candidates were drawn.",
+            rich_help_panel=SEARCH_PANEL,
         ),
     ] = 10_000,
     sampler: Annotated[
@@ -72,23 +76,39 @@ def search(
     ] = Sampler.evolution,
     population: Annotated[
         int,
-        typer.Option(min=2, help="Candidates in a generation.", rich_help_panel=SEARCH_PANEL),
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Candidates in a generation of the evolution.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
     ] = 100,
     parents: Annotated[
         int,
-        typer.Option(min=2, help="The best of a generation, kept.", rich_help_panel=SEARCH_PANEL),
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="The best of a generation, which breed the next.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
     ] = 25,
     mutation_prob: Annotated[
         float,
         typer.Option(
             min=0.0,
             max=1.0,
+            metavar="P",
             help="Chance that a mutation draws a knob anew.",
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = 0.1,
     metric: Annotated[
-        str, typer.Option(help="What to maximise.", rich_help_panel=SEARCH_PANEL)
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What to maximise: bbox_mAP, segm_mAP, bbox_mAP_50, ...",
+            rich_help_panel=SEARCH_PANEL,
+        ),
     ] = "bbox_mAP",
     eval_images: EvalImagesOption = None,
     scope: ScopeOption = Scope.backbone,
@@ -100,7 +120,7 @@ def search(
         typer.Option(
             min=0.01,
             metavar="S",
-            help="Seconds to spend on timing a configuration.",
+            help="Seconds to spend on timing each configuration.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
     ] = 5.0,
