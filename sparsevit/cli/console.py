@@ -51,7 +51,8 @@ def emit(result: Result, as_json: bool, render: Callable[[Result], Any]) -> None
         return
     rendered = render(result)
     if rendered is not None:
-        Console().print(rendered)
+        # soft wrap: lines of text stay whole, so that a path in them can be copied
+        Console().print(rendered, soft_wrap=True)
 
 
 def to_plain(value: Any) -> Any:

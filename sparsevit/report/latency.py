@@ -26,12 +26,13 @@ def latency_table(result: LatencyResult) -> Group:
         table.add_column(name, justify="right")
     for row in result.rows:
         table.add_row(*_cells(row))
-    threads = f", {result.torch_threads} threads" if result.device == "cpu" else ""
+    count = result.torch_threads
+    threads = f", {count} thread{'s' * (count != 1)}" if result.device == "cpu" else ""
     note = (
         f"{result.device_name} ({result.device}{threads}), torch {result.torch_version}; "
-        f"{result.parameters / 1e6:.1f} M parameters. mean: of the middle half of the runs."
+        f"{result.parameters / 1e6:.1f} M parameters."
     )
-    return Group(table, note)
+    return Group(table, "mean: of the middle half of the runs, as in the paper.", note)
 
 
 def _cells(row: Row) -> list[str]:

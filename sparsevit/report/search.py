@@ -125,7 +125,7 @@ def results_table(result: SearchResult, top: int = 10) -> Table:
     table.add_column("")
     table.add_column("score", justify="right")
     table.add_column("ms", justify="right")
-    table.add_column("again", justify="right")
+    table.add_column("ms again", justify="right")
     table.add_column("speedup", justify="right")
     table.add_column("ratios", no_wrap=True)
     table.add_column("trial", justify="right")

@@ -22,6 +22,7 @@ MAX_INPUTS = 4
 
 # What a reader looks for first, where a phase has more metrics than there is room for.
 _KEY_METRICS = ("map", "ap", "score", "latency", "speedup", "loss")
+_BEFORE, _AFTER = "before.", "after."
 
 
 class StatusTable:
@@ -130,15 +131,29 @@ def describe_age(moment: str, now: datetime) -> str:
 
 
 def describe_metrics(metrics: Mapping[str, Any]) -> str:
-    """The key metrics, a line each: ``bbox_mAP 0.332``."""
-    flat = dict(_flatten(metrics))
+    """The key metrics, a line each: ``bbox_mAP 0.332``.
+
+    Of many COCO metrics the headlines are shown, and of values before and after a training those
+    after.
+    """
+    flat = {name: value for name, value in _flatten(metrics) if not _is_detail(name)}
+    if any(name.startswith(_AFTER) for name in flat):
+        flat = {
+            name.removeprefix(_AFTER): value
+            for name, value in flat.items()
+            if not name.startswith(_BEFORE)
+        }
     chosen = sorted(flat, key=_metric_rank)[:MAX_METRICS]
     return "\n".join(f"{name} {_short(flat[name])}" for name in flat if name in chosen)
 
 
 def describe_inputs(inputs: Mapping[str, Any]) -> str:
     """The first inputs, a line each: ``checkpoint=latest.pth``; how many more there are."""
-    told = {key: value for key, value in inputs.items() if value not in (None, "", [], {})}
+    told = {
+        key: value
+        for key, value in inputs.items()
+        if value not in (None, "", [], {}) and not key.endswith("_sha256")
+    }
     lines = [f"{key}={_short(value)}" for key, value in list(told.items())[:MAX_INPUTS]]
     more = len(told) - MAX_INPUTS
     return "\n".join([*lines, f"and {more} more"] if more > 0 else lines)
@@ -150,6 +165,10 @@ def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _flatten(value, f"{prefix}{name}.")
         elif isinstance(value, (int, float, str)):
             yield f"{prefix}{name}", value
+
+
+def _is_detail(name: str) -> bool:
+    return name.startswith("sparsity.") or re.search(r"mAP_\w+$", name) is not None
 
 
 def _metric_rank(name: str) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparsevit.phases.evaluate import EvaluateResult
     from sparsevit.phases.training import TrainResult
 
-HEADLINES = {"bbox_mAP": "bbox AP", "bbox_mAP_50": "bbox AP50", "segm_mAP": "mask AP"}
+HEADLINES = {"bbox_mAP": "bbox AP", "segm_mAP": "mask AP"}
 
 
 def training_table(result: TrainResult) -> Group:
@@ -27,7 +27,7 @@ def training_table(result: TrainResult) -> Group:
     for key in shown:
         if result.before:
             table.add_column(f"{HEADLINES[key]} before", justify="right")
-        table.add_column(HEADLINES[key] + (" after" if result.before else ""), justify="right")
+        table.add_column("after" if result.before else HEADLINES[key], justify="right")
     for name, after in result.after.items():
         cells = [name if name != "sparse" else short_ratios(result.sparsity or {})]
         for key in shown:

@@ -129,6 +129,18 @@ def test_key_metrics_come_before_others_and_keep_their_order():
     ]
 
 
+def test_of_coco_metrics_the_headlines_after_training_are_shown():
+    coco = {"bbox_mAP": 0.3, "bbox_mAP_50": 0.5, "bbox_mAP_s": 0.2, "segm_mAP": 0.25}
+    before = {"dense": coco, "uniform 0.3": coco}
+    after = {"dense": coco, "uniform 0.3": {**coco, "bbox_mAP": 0.28}}
+    assert describe_metrics({"before": before, "after": after, "loss": 0.7}).splitlines() == [
+        "dense.bbox_mAP 0.3",
+        "dense.segm_mAP 0.25",
+        "uniform 0.3.bbox_mAP 0.28",
+        "uniform 0.3.segm_mAP 0.25",
+    ]
+
+
 def test_inputs_are_short():
     inputs = {"a": None, "b": [0.25, 2, 3, 4], "c": "x" * 60, "d": {"k": 1}, "e": 0, "f": "nan"}
     assert describe_inputs(inputs).splitlines() == [
