@@ -15,30 +15,48 @@ from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_norma
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from sparsevit.errors import UserError
+
+# follows from the window's size, which may be another than the checkpoint's
+_TABLE = "relative_position_index"
+
 
 def initialise(backbone: SwinTransformer) -> None:
     """Initialise a Swin backbone in place, as its ``init_cfg`` says.
 
     Raises:
-        ValueError: ``init_cfg`` names no checkpoint, or the checkpoint has no weight of a Swin.
+        UserError: ``init_cfg`` names no checkpoint, or one of another model.
     """
     logger = MMLogger.get_current_instance()
     if backbone.init_cfg is None:
         _randomise(backbone)
         return
     if "checkpoint" not in backbone.init_cfg:
-        raise ValueError(f"init_cfg={backbone.init_cfg!r} names no checkpoint")
+        raise UserError(
+            f"init_cfg={backbone.init_cfg!r} of the backbone names no checkpoint.",
+            "Write init_cfg=dict(type='Pretrained', checkpoint=...), or None.",
+        )
     path = backbone.init_cfg["checkpoint"]
     weights = backbone_weights(
         CheckpointLoader.load_checkpoint(path, map_location="cpu"), backbone.convert_weights
     )
     own = backbone.state_dict()
-    fitted = {k: fit_weight(v, own[k]) for k, v in weights.items() if k in own}
-    if not fitted:
-        raise ValueError(f"{path} holds no weight of a {type(backbone).__name__}")
+    fitted = {
+        k: fit_weight(v, own[k]) for k, v in weights.items() if k in own and not k.endswith(_TABLE)
+    }
+    wrong = next((k for k, v in fitted.items() if v.shape != own[k].shape), None)
+    if wrong is not None or not fitted:
+        why = "no weight has a name of it"
+        if wrong is not None:
+            why = f"{wrong} is {tuple(fitted[wrong].shape)}, not {tuple(own[wrong].shape)}"
+        raise UserError(
+            f"{path}, which the backbone's init_cfg names, is not of this {type(backbone).__name__}"
+            f" ({why}).",
+            "Give weights of a Swin of the same size (embed_dims, depths), or init_cfg=None.",
+        )
     result = backbone.load_state_dict(fitted, strict=False)
     # output norms belong to the detector and are in no classification checkpoint
-    missing = [k for k in result.missing_keys if not k.startswith("norm")]
+    missing = [k for k in result.missing_keys if not (k.startswith("norm") or k.endswith(_TABLE))]
     if missing:
         logger.warning(f"{path} lacks {len(missing)} weights of the backbone: {missing[:5]}")
 
