@@ -1,0 +1,134 @@
+"""A detector and a dataset so small that a whole phase takes a second, and the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsevit.cli.main import main
+
+CONFIG = """\
+_base_ = "sparsevit::demo/mask_rcnn_swin_shapes.py"
+classes = ("circle", "triangle", "square")
+embedded_dataset = dict(
+    train=8, val=6, width=64, height=64, objects=(2, 4), object_size=(12, 30), seed=0,
+    classes=classes, _delete_=True,
+)
+model = dict(
+    backbone=dict(embed_dims=8, depths=[2, 2, 4, 2], num_heads=[1, 1, 2, 4]),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=8),
+    rpn_head=dict(in_channels=8, feat_channels=8),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=8),
+        bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=3),
+        mask_roi_extractor=dict(out_channels=8),
+        mask_head=dict(in_channels=8, conv_out_channels=8, num_classes=3),
+    ),
+    test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=20)),
+)
+resize = dict(type="Resize", scale=(64, 64), keep_ratio=True)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    resize,
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    resize,
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(
+        type="PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+    ),
+]
+metainfo = dict(classes=classes, _delete_=True)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline, metainfo=metainfo))
+val_dataloader = dict(batch_size=2, dataset=dict(pipeline=test_pipeline, metainfo=metainfo))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=4)
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+phases = dict(adapt=dict(train_cfg=dict(max_iters=4)), finetune=dict(train_cfg=dict(max_iters=2)))
+"""
+
+# a search that ends in a second
+SEARCH = [
+    "--min",
+    "0",
+    "--max",
+    "10000",
+    "--trials",
+    "3",
+    "--population",
+    "2",
+    "--parents",
+    "2",
+    "--latency-seconds",
+    "0.01",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: exit code, what it printed on either stream."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout; anything else on it is an error."""
+        return json.loads(self.out)
+
+
+def run(*words: object) -> Outcome:
+    """A command through the entry point, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(word) for word in words])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def start(*words: object, **how: Any) -> subprocess.Popen[str]:
+    """A command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sparsevit.cli.main", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **how,
+    )
+
+
+def run_alone(*words: object, timeout: float = 120, **how: Any) -> Outcome:
+    """A command in a process of its own, to its end."""
+    process = start(*words, **how)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, out, err)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder and what is in it; lock files aside."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def user_environment(**more: str) -> dict[str, str]:
+    """The environment of a user who set nothing."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SPARSEVIT_")}
+    return {**kept, "OMP_NUM_THREADS": "1", **more}
