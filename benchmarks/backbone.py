@@ -20,7 +20,7 @@ from shared.record import account, gemm_gflops, interleave, summary, write
 import sparsevit.models
 from sparsevit.latency.cost import gmacs
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
 from plain_forward import plain_forward
 
 SWIN_T = {"embed_dims": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
