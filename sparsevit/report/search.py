@@ -11,11 +11,11 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
+from sparsevit.report.ratios import short_ratios
 from sparsevit.search.results import Progress as SearchProgress
 from sparsevit.search.results import SearchResult
 from sparsevit.search.trial import Trial
 from sparsevit.sparsity import Configuration
-from sparsevit.sparsity.configuration import format_ratio
 
 if TYPE_CHECKING:
     from sparsevit.phases.search import SearchPhaseResult
@@ -88,7 +88,7 @@ def _print_new_bests(console: Console) -> Callable[[SearchProgress], None]:
         left = time_left(event.eta_seconds)
         console.print(
             f"{counts_line(event)}; best so far {_brief(event.best)}: "
-            f"{event.best.configuration}" + (f"; {left}" if left else ""),
+            f"ratios {_ratios(event.best.configuration)}" + (f"; {left}" if left else ""),
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -189,8 +189,8 @@ def _style(trial: Trial, result: SearchResult) -> str | None:
     return {"best": "bold green", "missed": "dim"}.get(_mark(trial, result))
 
 
-def _ratios(configuration: Configuration) -> str:
-    return " ".join(format_ratio(ratio) for ratio in configuration.values())
+def _ratios(configuration: Configuration | None) -> str:
+    return "" if configuration is None else short_ratios(configuration)
 
 
 def _brief(trial: Trial) -> str:
