@@ -26,7 +26,18 @@ app = typer.Typer(
 RootArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="ROOT", show_default=False, help="The dataset's folder. Left out: WORKSPACE/data."
+        metavar="ROOT",
+        show_default=False,
+        help="The dataset's folder. Left out: data/shapes in the workspace.",
+    ),
+]
+
+ShownRootArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="ROOT",
+        show_default=False,
+        help="The dataset's folder. Left out: of those in the workspace the one made last.",
     ),
 ]
 
@@ -107,7 +118,7 @@ def make(
 
 @app.command(cls=Command)
 def show(
-    root: RootArgument = None,
+    root: ShownRootArgument = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE.png", help="Picture to write.")
     ] = Path("dataset.png"),
@@ -119,7 +130,7 @@ def show(
     """Draw some images with their boxes and masks, coloured by class."""
     from sparsevit.phases import data
 
-    result = data.show_data(root or data.default_root(workspace), out, split, images)
+    result = data.show_data(root or data.latest_root(workspace), out, split, images)
     console.emit(result, as_json, _render_shown)
 
 

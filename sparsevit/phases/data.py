@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit.data.coco import AnnotationSummary, check_annotations
-from sparsevit.data.make import annotation_file, make_dataset
+from sparsevit.data.make import RECORD, annotation_file, make_dataset
 from sparsevit.data.spec import SPLITS, DatasetSpec
 from sparsevit.errors import UserError
 
@@ -49,8 +49,17 @@ class ShowResult:
 
 
 def default_root(workspace: Path | str | None = None) -> Path:
-    """Where the dataset is made if no folder is named: ``data`` in the workspace."""
-    return Path(workspace or os.environ.get("SPARSEVIT_WORKSPACE") or "work_dirs") / "data"
+    """Where the dataset is made if no folder is named: in the workspace, beside those that configs
+    with an ``embedded_dataset`` make there."""
+    folder = Path(workspace or os.environ.get("SPARSEVIT_WORKSPACE") or "work_dirs")
+    return folder / "data" / "shapes"
+
+
+def latest_root(workspace: Path | str | None = None) -> Path:
+    """The dataset to look at if none is named: of those in the workspace the one made last."""
+    root = default_root(workspace)
+    made = sorted(root.parent.glob(f"*/{RECORD}"), key=lambda record: record.stat().st_mtime_ns)
+    return made[-1].parent if made else root
 
 
 def make_data(

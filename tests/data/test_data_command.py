@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from sparsevit.cli.data import app
 from sparsevit.errors import UserError
-from sparsevit.phases.data import default_root, make_data, show_data
+from sparsevit.phases.data import default_root, latest_root, make_data, show_data
 
 SMALL = ["--train", "2", "--val", "2", "--img-size", "64x48", "--objects", "1:3"]
 
@@ -48,9 +48,19 @@ def test_the_folder_is_that_of_the_workspace_if_none_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SPARSEVIT_WORKSPACE", raising=False)
-    assert default_root() == Path("work_dirs/data")
+    assert default_root() == Path("work_dirs/data/shapes")
     assert run("make", *SMALL, "--workspace", str(tmp_path / "w")).exit_code == 0
-    assert (tmp_path / "w" / "data" / "dataset.json").is_file()
+    assert (tmp_path / "w" / "data" / "shapes" / "dataset.json").is_file()
+
+
+def test_show_takes_the_dataset_of_the_workspace_that_was_made_last(tmp_path: Path) -> None:
+    assert latest_root(tmp_path) == tmp_path / "data" / "shapes"
+    for name in ("shapes", "shapes-of-the-demo"):
+        root = tmp_path / "data" / name
+        assert run("make", str(root), *SMALL).exit_code == 0
+        assert latest_root(tmp_path) == root
+    shown = run("show", "--workspace", str(tmp_path), "--out", str(tmp_path / "a.png"))
+    assert shown.exit_code == 0
 
 
 @pytest.mark.parametrize(
