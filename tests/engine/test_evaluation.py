@@ -1,0 +1,179 @@
+"""COCO metrics of a detector: of all images, of some, from memory and again."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from sparsevit.engine import evaluation
+from sparsevit.engine.config import load_config
+from sparsevit.engine.datasets import provide_embedded
+from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.errors import UserError
+
+
+class Clairvoyant(torch.nn.Module):
+    """Predicts what is on an image, displaced a little, and misses every fourth object."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = 0
+        self.was_training = []
+
+    def val_step(self, batch):
+        self.batches += 1
+        self.was_training.append(self.training)
+        for sample in batch["data_samples"]:
+            assert "pred_instances" not in sample, "what an earlier call predicted is still there"
+            truth = sample.gt_instances
+            boxes = truth.bboxes.tensor
+            seen = [i for i in range(len(boxes)) if (sample.img_id + i) % 4]
+            generator = torch.Generator().manual_seed(sample.img_id)
+            sample.pred_instances = InstanceData(
+                bboxes=boxes[seen] + 2 * torch.rand(len(seen), 4, generator=generator),
+                labels=truth.labels[seen],
+                scores=torch.rand(len(seen), generator=generator),
+                masks=torch.from_numpy(truth.masks.to_ndarray()[seen]).bool().roll(1, -1),
+            )
+        return batch["data_samples"]
+
+
+@pytest.fixture(scope="module")
+def cfg(tiny_config, tmp_path_factory):
+    cfg = load_config(tiny_config)
+    provide_embedded(cfg, tmp_path_factory.mktemp("data"))
+    return cfg
+
+
+def by_pycocotools(cfg, image_ids):
+    """bbox and mask AP of the clairvoyant on some images, without mmdet's metric."""
+    whole = DetectorEvaluation(cfg)
+    truth = COCO(cfg.val_evaluator.ann_file)
+    categories = truth.getCatIds()
+    found = {"bbox": [], "segm": []}
+    for batch in whole.loader:
+        for sample in Clairvoyant().val_step(batch):
+            instances = sample.pred_instances
+            for box, label, score, mask in zip(
+                instances.bboxes, instances.labels, instances.scores, instances.masks, strict=True
+            ):
+                shared = {
+                    "image_id": sample.img_id,
+                    "category_id": categories[label],
+                    "score": score.item(),
+                }
+                x, y, right, bottom = box.tolist()
+                found["bbox"].append({**shared, "bbox": [x, y, right - x, bottom - y]})
+                from pycocotools import mask as masks
+
+                rle = masks.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+                found["segm"].append({**shared, "segmentation": rle})
+    ap = {}
+    for kind, results in found.items():
+        judge = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), kind)
+        judge.params.imgIds = image_ids
+        judge.evaluate(), judge.accumulate(), judge.summarize()
+        ap[kind] = judge.stats[:3]
+    return ap
+
+
+@pytest.mark.parametrize("images", [1, 3, 6, None])
+def test_metrics_of_the_first_images_are_those_of_evaluating_them_alone(cfg, images):
+    some = DetectorEvaluation(cfg, images)
+    metrics = some(Clairvoyant())
+    with contextlib.redirect_stdout(io.StringIO()):
+        ids = COCO(cfg.val_evaluator.ann_file).getImgIds()[:images]
+        expected = by_pycocotools(cfg, ids)
+    assert some.num_images == (images or 6)
+    for kind, stats in expected.items():
+        got = [metrics[f"{kind}_mAP{suffix}"] for suffix in ("", "_50", "_75")]
+        # mmdet rounds to three digits
+        assert got == pytest.approx(stats, abs=6e-4)
+        assert stats[0] > 0.1
+
+
+def test_images_that_are_not_shown_do_not_count_as_missed(cfg):
+    one = DetectorEvaluation(cfg, 1)(Clairvoyant())["bbox_mAP_50"]
+    assert one > 2 * DetectorEvaluation(cfg)(Clairvoyant())["bbox_mAP_50"] / 6
+
+
+def test_more_images_than_there_are_are_all(cfg):
+    assert DetectorEvaluation(cfg, 1000).num_images == 6
+
+
+def test_batches_from_memory_and_from_disk_score_the_same(cfg, monkeypatch):
+    remembered = DetectorEvaluation(cfg)
+    first, again = remembered(Clairvoyant()), remembered(Clairvoyant())
+    monkeypatch.setattr(evaluation, "CACHE_LIMIT_BYTES", 0)
+    read_again = DetectorEvaluation(cfg)
+    assert read_again._cache is None
+    assert first == again == read_again(Clairvoyant())
+    assert first["segm_mAP"] > 0
+
+
+def test_images_are_decoded_once(cfg, monkeypatch):
+    scored = DetectorEvaluation(cfg)
+    read = []
+    one = type(scored.loader.dataset).__getitem__
+    monkeypatch.setattr(
+        type(scored.loader.dataset), "__getitem__", lambda s, i: read.append(i) or one(s, i)
+    )
+    for _ in range(3):
+        scored(Clairvoyant())
+    assert sorted(read) == list(range(6))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_batch_size_changes_the_batches_alone(cfg, batch_size):
+    model = Clairvoyant()
+    metrics = DetectorEvaluation(cfg, batch_size=batch_size)(model)
+    assert model.batches == -(-6 // batch_size)
+    assert metrics == DetectorEvaluation(cfg)(Clairvoyant())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_scored_in_evaluation_mode_and_given_back_as_it_was(cfg, training):
+    model = Clairvoyant().train(training)
+    DetectorEvaluation(cfg, 1)(model)
+    assert model.was_training == [False]
+    assert model.training is training
+
+
+def test_nothing_is_said_on_stdout(cfg, capfd):
+    DetectorEvaluation(cfg, 2)(Clairvoyant())
+    assert capfd.readouterr().out == ""
+
+
+def test_a_model_that_finds_nothing_scores_zero(cfg):
+    class Blind(Clairvoyant):
+        def val_step(self, batch):
+            for sample in super().val_step(batch):
+                sample.pred_instances = sample.pred_instances[:0]
+            return batch["data_samples"]
+
+    metrics = DetectorEvaluation(cfg)(Blind())
+    assert metrics.get("bbox_mAP", 0) <= 0
+
+
+def test_the_test_set_stands_in_where_there_is_no_validation_set(cfg):
+    cfg = copy.deepcopy(cfg)
+    cfg.val_dataloader = cfg.val_evaluator = None
+    assert DetectorEvaluation(cfg).num_images == 6
+    cfg.test_dataloader = None
+    with pytest.raises(UserError, match="no validation set"):
+        DetectorEvaluation(cfg)
+
+
+def test_the_given_config_is_not_changed(cfg):
+    before = copy.deepcopy(cfg.to_dict())
+    DetectorEvaluation(cfg, 2, batch_size=1)
+    assert all(a == b for a, b in itertools.zip_longest(before.items(), cfg.to_dict().items()))
