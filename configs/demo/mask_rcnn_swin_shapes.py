@@ -4,7 +4,7 @@ CPU. What a phase changes in it stands under ``phases``."""
 custom_imports = dict(imports=["sparsevit.models"], allow_failed_imports=False)
 default_scope = "mmdet"
 
-# Made where it is missing, as `sparsevit data make` does; see sparsevit.data.DatasetSpec.
+# Made where it is missing, as `sparsevit data make` does; see sparsevit.data.spec.DatasetSpec.
 image_size = 224
 classes = ("circle", "triangle", "square", "star", "ring")
 embedded_dataset = dict(
@@ -202,7 +202,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-iterations = 600
+iterations = 800
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=1_000_000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -230,8 +230,8 @@ default_hooks = dict(
 log_processor = dict(type="LogProcessor", window_size=20, by_epoch=False)
 env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=1))
 
-adapt_iterations = 240
-finetune_iterations = 150
+adapt_iterations = 300
+finetune_iterations = 200
 phases = dict(
     adapt=dict(
         train_cfg=dict(max_iters=adapt_iterations),

@@ -88,7 +88,7 @@ def _spec(described: Any) -> DatasetSpec:
     except TypeError as error:
         raise UserError(
             f"embedded_dataset of the config is wrong: {error}.",
-            "It takes the arguments of sparsevit.data.DatasetSpec.",
+            "It takes the arguments of sparsevit.data.spec.DatasetSpec.",
         ) from error
 
 

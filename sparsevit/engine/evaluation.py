@@ -28,11 +28,11 @@ class DetectorEvaluation:
     Args:
         cfg: mmdet config; its ``val_dataloader`` and ``val_evaluator`` are used, or else those of
             ``test``.
-        images: score the first N images only; all where None.
+        images: score the first N images only; all where None, or where there are fewer.
         batch_size: images a batch; the config's where None.
 
     Raises:
-        UserError: the config has no validation set, or fewer images than asked for.
+        UserError: the config has no validation set.
     """
 
     def __init__(
