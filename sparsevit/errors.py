@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The command line prints it without a traceback, exit code 2.
+    """A mistake that the user can mend: the command line prints it, and exits with code 2.
 
     Args:
         problem: what the user did and what is wrong with it, in one or two sentences.

@@ -12,6 +12,9 @@ from sparsevit.cli.options import Launcher
 if TYPE_CHECKING:
     from sparsevit.report.reporter import Reporter
 
+# Where torchrun, Slurm and Open MPI say which process this is.
+RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+
 # Set for the processes that `--devices` starts, so that they do not start more.
 STARTED = "SPARSEVIT_STARTED_BY_DEVICES"
 
@@ -20,13 +23,13 @@ def reporter() -> Reporter:
     """One that speaks in the first process, and none in the others."""
     from sparsevit.report.reporter import SILENT, ConsoleReporter
 
-    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-    return ConsoleReporter(console.err) if first else SILENT
+    return ConsoleReporter(console.err) if is_first() else SILENT
 
 
 def is_first() -> bool:
     """Whether this process is the one that prints the result."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    ranks = (os.environ.get(name) for name in RANK_VARIABLES)
+    return next((int(rank) for rank in ranks if rank), 0) == 0
 
 
 def start_processes(devices: int, launcher: Launcher) -> bool:

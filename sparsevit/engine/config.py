@@ -193,6 +193,11 @@ def sparsify_config(cfg: Config) -> Config:
     return changed
 
 
+def has_sparse_backbone(cfg: Config) -> bool:
+    """Whether the config's model has a backbone that can be made sparse as it is."""
+    return bool(_backbones(cfg.get("model"), _SPARSE))
+
+
 def _sparse_backbone(model: ConfigDict) -> ConfigDict:
     found = _backbones(model, _SPARSE)
     if len(found) == 1:

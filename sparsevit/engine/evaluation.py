@@ -74,7 +74,15 @@ class DetectorEvaluation:
         with quiet_libraries():
             metrics = self.evaluator.evaluate(self.num_images)
         model.train(was_training)
-        return {k.rpartition("/")[2]: float(v) for k, v in metrics.items() if _is_number(v)}
+        found = {k.rpartition("/")[2]: float(v) for k, v in metrics.items() if _is_number(v)}
+        return {**self._nothing_detected(), **found}
+
+    def _nothing_detected(self) -> dict[str, float]:
+        """What a COCO metric leaves out where a model detects nothing at all."""
+        kinds = [
+            kind for metric in self.evaluator.metrics for kind in getattr(metric, "metrics", ())
+        ]
+        return {f"{kind}_mAP": 0.0 for kind in kinds if kind in ("bbox", "segm")}
 
     def _batches(self) -> Iterator[Any]:
         if self._cache is None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from sparsevit.engine.config import has_sparse_backbone
+
 # SparseViT, section 4.1, and its configs: adaptation and finetuning at a learning rate a tenth of
 # Swin's 1e-4, for 12 and for 36 epochs.
-_PAPER = {
+_PAPER: dict[str, dict[str, Any]] = {
     "adapt": {"epochs": 12, "milestones": [8, 11]},
     "finetune": {"epochs": 36, "milestones": [27, 33]},
 }
@@ -30,38 +32,45 @@ def phase_config(cfg: Config, phase: str) -> Config:
     return merged
 
 
-def paper_schedule(cfg: Config, phase: str) -> str | None:
-    """Give a config of pretraining the paper's schedule for ``adapt`` or ``finetune``, in place.
+def with_paper_phases(cfg: Config) -> Config:
+    """A dense detector's config with ``phases``: what the paper changes to adapt and to finetune.
 
-    Returns:
-        A sentence on what was set; None where the config says itself what a phase changes, or
-        counts iterations, for which the paper has no figure.
+    A config that says itself what phases change, that has a sparse backbone (and so was written for
+    one of these phases), or that counts iterations, for which the paper has no figure, comes back
+    as it is.
     """
     loop = cfg.get("train_cfg") or {}
-    if phase not in _PAPER or cfg.get("phases") or loop.get("type") == "IterBasedTrainLoop":
-        return None
-    epochs, milestones = _PAPER[phase]["epochs"], _PAPER[phase]["milestones"]
-    cfg.train_cfg.max_epochs = epochs
-    cfg.param_scheduler = [
-        {
-            "type": "LinearLR",
-            "start_factor": 0.001,
-            "by_epoch": False,
-            "begin": 0,
-            "end": _WARMUP_ITERATIONS,
-        },
-        {
-            "type": "MultiStepLR",
-            "begin": 0,
-            "end": epochs,
-            "by_epoch": True,
-            "milestones": milestones,
-            "gamma": 0.1,
-        },
-    ]
-    optimizer = cfg.optim_wrapper.optimizer
-    optimizer.lr = optimizer.lr * _LEARNING_RATE_FACTOR
-    return f"the paper's schedule: {epochs} epochs at learning rate {optimizer.lr:g}"
+    if "phases" in cfg or has_sparse_backbone(cfg) or "max_epochs" not in loop:
+        return cfg
+    changed = copy.deepcopy(cfg)
+    rate = cfg.optim_wrapper.optimizer.lr * _LEARNING_RATE_FACTOR
+    changed.phases = {phase: _paper_changes(phase, rate) for phase in _PAPER}
+    return changed
+
+
+def _paper_changes(phase: str, learning_rate: float) -> dict[str, Any]:
+    epochs = _PAPER[phase]["epochs"]
+    return {
+        "train_cfg": {"max_epochs": epochs},
+        "optim_wrapper": {"optimizer": {"lr": learning_rate}},
+        "param_scheduler": [
+            {
+                "type": "LinearLR",
+                "start_factor": 0.001,
+                "by_epoch": False,
+                "begin": 0,
+                "end": _WARMUP_ITERATIONS,
+            },
+            {
+                "type": "MultiStepLR",
+                "begin": 0,
+                "end": epochs,
+                "by_epoch": True,
+                "milestones": _PAPER[phase]["milestones"],
+                "gamma": 0.1,
+            },
+        ],
+    }
 
 
 def _as_plain(value: Any) -> Any:

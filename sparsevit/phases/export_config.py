@@ -18,7 +18,7 @@ from sparsevit.engine.config import (
     set_pruning_ratios,
     sparsify_config,
 )
-from sparsevit.engine.schedule import paper_schedule, phase_config
+from sparsevit.engine.schedule import phase_config, with_paper_phases
 from sparsevit.errors import UserError
 from sparsevit.phases.inputs import DEMO_CONFIG, Inputs, PathLike
 from sparsevit.phases.sparsity import choose_sparsity
@@ -90,7 +90,9 @@ def export_config(
         raise UserError(f"{target} is there already.", "Give another --out, or --force.")
     ws = Workspace.open(workspace, readonly=True)
     found = ws.resolve_config(config, _BEFORE) or Resolved(Path(DEMO_CONFIG), "the embedded demo")
-    base = sparsify_config(load_config(os.fspath(found.path), overrides))
+    loaded = load_config(os.fspath(found.path), overrides)
+    # a config that was given is exported as it is but for its sparsity
+    base = sparsify_config(loaded if config is not None else with_paper_phases(loaded))
     base.setdefault("default_scope", "mmdet")
     check_config(base)
     source = str(config) if config is not None else f"{found.path.name} of {found.source_text}"
@@ -102,7 +104,7 @@ def export_config(
         reporter=reporter,
     )
     if form == "py":
-        cfg = _with_schedule(base, sparse=any(chosen.configuration.values()), own=config is None)
+        cfg = _with_schedule(base, sparse=any(chosen.configuration.values()))
         apply_overrides(cfg, overrides)
         if any(chosen.configuration.values()):
             cfg = set_pruning_ratios(cfg, chosen.nested)
@@ -138,12 +140,9 @@ def _format(asked: str | None, target: Path | None) -> str:
     return named
 
 
-def _with_schedule(base: Config, sparse: bool, own: bool) -> Config:
+def _with_schedule(base: Config, sparse: bool) -> Config:
     """The config with the schedule of the phase that would train it, and no other's."""
-    phase = "finetune" if sparse else "pretrain"
-    cfg = phase_config(base, phase)
-    if own:
-        paper_schedule(cfg, phase)
+    cfg = phase_config(base, "finetune" if sparse else "pretrain")
     for key in ("phases", "embedded_dataset"):
         cfg.pop(key, None)
     return cfg
@@ -155,6 +154,5 @@ def _heading(config: str, sparsity: str) -> str:
     return (
         f"# Exported by sparsevit {sparsevit.__version__} from {config}.\n"
         f"# Sparsity: {sparsity}.\n"
-        "# For mmdet's tools, where sparsevit is installed. Without compiled mmcv ops, import\n"
-        "# sparsevit.models before tools/test.py runs.\n\n"
+        "# For mmdet's tools, where sparsevit is installed.\n\n"
     )

@@ -21,7 +21,7 @@ from sparsevit.engine.config import (
     sparsify_config,
 )
 from sparsevit.engine.datasets import check_datasets, provide_embedded
-from sparsevit.engine.schedule import paper_schedule, phase_config
+from sparsevit.engine.schedule import phase_config, with_paper_phases
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.workspace import Run, Workspace
@@ -85,8 +85,7 @@ def gather_inputs(
         workspace: where the previous phases left theirs.
         phase: which one.
         config: path or name; None for the workspace's, else the embedded demo's.
-        checkpoint: path; None for the workspace's. A config that was given and is not the
-            workspace's own gets no checkpoint from there.
+        checkpoint: path; None for the workspace's.
         overrides: ``key=value`` each, applied last.
         sparse: make a Swin backbone one that can be sparse.
         reporter: is told what was taken.
@@ -98,7 +97,7 @@ def gather_inputs(
     found = workspace.resolve_config(config, before)
     name: PathLike = DEMO_CONFIG if found is None else found.path
     source = "the embedded demo" if found is None else found.source_text
-    base = load_config(os.fspath(name))
+    base = with_paper_phases(load_config(os.fspath(name)))
     if sparse:
         base = sparsify_config(base)
     apply_overrides(base, overrides)
@@ -108,10 +107,9 @@ def gather_inputs(
     if phase not in NEED_NO_DATA:
         provide_embedded(base, workspace.path / "data")
     cfg = phase_config(base, phase)
-    schedule = paper_schedule(cfg, phase) if found is not None and config is None else None
     apply_overrides(cfg, overrides)
     check_config(cfg)
-    reporter.note(f"config: {name} ({source})" + (f", {schedule}" if schedule else ""))
+    reporter.note(f"config: {name} ({source})")
 
     if weights is None:
         return Inputs(cfg, base, source, None, "none")

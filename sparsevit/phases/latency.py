@@ -214,4 +214,4 @@ def _model(
     inputs = gather_inputs(workspace, "latency", config, None, overrides, reporter=reporter)
     picked = choose_sparsity(inputs, sparsity, workspace.best_configuration(), reporter=reporter)
     model, _ = build_detector(inputs.cfg)
-    return model, picked.configuration, str(inputs.cfg.filename or config)
+    return model, picked.configuration, str(config or f"the config of {inputs.config_source}")

@@ -1,62 +1,50 @@
-"""How long and how fast a phase trains."""
+"""What a phase changes in a config."""
 
 from __future__ import annotations
 
 import pytest
-from mmengine.config import Config
 
-from sparsevit.engine.schedule import paper_schedule, phase_config
+from sparsevit.engine.config import load_config, sparsify_config
+from sparsevit.engine.schedule import phase_config, with_paper_phases
+
+SWIN = "sparsevit::swin/mask_rcnn_swin-t_3x.py"
 
 
-def coco_config(**more):
-    return Config(
-        {
-            "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": 36, "val_interval": 1},
-            "optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 1e-4}},
-            "param_scheduler": [{"type": "LinearLR"}],
-            **more,
-        }
-    )
+def milestones(cfg):
+    return next(s for s in cfg.param_scheduler if s["type"] == "MultiStepLR")["milestones"]
 
 
 @pytest.mark.parametrize(
-    ("phase", "epochs", "milestones"), [("adapt", 12, [8, 11]), ("finetune", 36, [27, 33])]
+    ("phase", "epochs", "steps"), [("adapt", 12, [8, 11]), ("finetune", 36, [27, 33])]
 )
-def test_a_config_of_pretraining_gets_the_papers_schedule(phase, epochs, milestones):
-    cfg = coco_config()
-    said = paper_schedule(cfg, phase)
-    assert str(epochs) in said
-    assert "1e-05" in said
+def test_a_dense_config_gets_the_papers_schedule(phase, epochs, steps):
+    dense = load_config(SWIN)
+    cfg = phase_config(with_paper_phases(dense), phase)
     assert cfg.train_cfg.max_epochs == epochs
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-5)
-    warmup, steps = cfg.param_scheduler
-    assert (warmup.type, warmup.end) == ("LinearLR", 1000)
-    assert (steps.milestones, steps.end) == (milestones, epochs)
+    assert milestones(cfg) == steps
+    assert dense.optim_wrapper.optimizer.lr == pytest.approx(1e-4)
+
+
+def test_the_rate_falls_once_however_many_phases_follow():
+    first = sparsify_config(with_paper_phases(load_config(SWIN)))
+    again = with_paper_phases(first)
+    assert phase_config(again, "finetune").optim_wrapper.optimizer.lr == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize(
-    ("cfg", "phase"),
-    [
-        (coco_config(), "pretrain"),
-        (coco_config(), "search"),
-        (coco_config(phases={"adapt": {}, "finetune": {"x": 1}}), "adapt"),
-        (coco_config(train_cfg={"type": "IterBasedTrainLoop", "max_iters": 5}), "adapt"),
-    ],
-    ids=["pretrain", "search", "own-phases", "by-iteration"],
+    "name", ["sparsevit/mask_rcnn_sparsevit_saa.py", "sparsevit/sparsevit_cfg1_42ms.py"]
 )
-def test_any_other_is_left_as_it_is(cfg, phase):
-    before = cfg.to_dict()
-    assert paper_schedule(cfg, phase) is None
-    assert cfg.to_dict() == before
+def test_a_config_that_was_written_for_a_sparse_phase_is_taken_as_it_is(name):
+    cfg = load_config(f"sparsevit::{name}")
+    assert with_paper_phases(cfg) is cfg
+    assert phase_config(cfg, "finetune").optim_wrapper.optimizer.lr == pytest.approx(1e-5)
 
 
-def test_a_phase_changes_what_its_section_says_and_only_in_a_copy():
-    cfg = coco_config(
-        phases={"adapt": {"train_cfg": {"max_epochs": 2}, "param_scheduler": [{"type": "PolyLR"}]}}
-    )
-    changed = phase_config(cfg, "adapt")
-    assert changed.train_cfg.max_epochs == 2
-    assert changed.train_cfg.type == "EpochBasedTrainLoop"
-    assert [s.type for s in changed.param_scheduler] == ["PolyLR"]
-    assert cfg.train_cfg.max_epochs == 36
-    assert phase_config(cfg, "finetune").to_dict() == cfg.to_dict()
+def test_a_phase_changes_what_the_config_says_and_nothing_else():
+    cfg = load_config("sparsevit::demo/mask_rcnn_swin_shapes.py")
+    adapt = phase_config(cfg, "adapt")
+    assert adapt.train_cfg.max_iters == cfg.phases.adapt.train_cfg.max_iters
+    assert len(adapt.param_scheduler) == 1
+    assert adapt.optim_wrapper.optimizer.betas == cfg.optim_wrapper.optimizer.betas
+    assert phase_config(cfg, "pretrain").train_cfg.max_iters == cfg.train_cfg.max_iters
