@@ -113,13 +113,7 @@ def check_config(cfg: Config) -> None:
     Raises:
         UserError: there is no model, or a part of it has a ``type`` that is not registered.
     """
-    model = cfg.get("model")
-    if not isinstance(model, dict) or "type" not in model:
-        name = Path(cfg.filename).name if cfg.filename else "The config"
-        raise UserError(
-            f"{name} has no model: it needs model=dict(type=..., ...).",
-            "Take a config of a whole detector, or inherit from one with _base_.",
-        )
+    model = _require_model(cfg)
     from mmdet.registry import MODELS
 
     scope = cfg.get("default_scope") or "mmdet"
@@ -127,6 +121,17 @@ def check_config(cfg: Config) -> None:
         kind = part["type"]
         if isinstance(kind, str) and not _is_registered(MODELS, kind, scope):
             raise UserError(f"{where}.type={kind!r} is not registered.", _nearest_type(kind))
+
+
+def _require_model(cfg: Config) -> ConfigDict:
+    model = cfg.get("model")
+    if isinstance(model, dict) and "type" in model:
+        return model
+    name = Path(cfg.filename).name if cfg.filename else "The config"
+    raise UserError(
+        f"{name} has no model: it needs model=dict(type=..., ...).",
+        "Take a config of a whole detector, or inherit from one with _base_.",
+    )
 
 
 # --- sparsity ------------------------------------------------------------------------------------
@@ -173,6 +178,7 @@ def sparsify_config(cfg: Config) -> Config:
     Raises:
         UserError: the config has no backbone that can be made sparse.
     """
+    _require_model(cfg)
     importlib.import_module(_MODULE)
     changed = copy.deepcopy(cfg)
     _import_in_config(changed, _MODULE)

@@ -107,11 +107,10 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 
 def _near(text: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
-    if not close:
-        # a name without its folder is further from the whole name than from its end
-        ends = {Path(n).stem: n for n in names}
-        close = [ends[e] for e in difflib.get_close_matches(Path(text).stem, ends, n=3, cutoff=0.5)]
+    # a name without its folder is further from the whole name than from its end
+    spelled = {spelling: n for n in reversed(names) for spelling in (Path(n).stem, n)}
+    near = difflib.get_close_matches(text, spelled, n=6, cutoff=0.5)
+    close = list(dict.fromkeys(spelled[spelling] for spelling in near))[:3]
     if close:
         return f"Did you mean {' or '.join(close)}?"
     return f"{_LIST}{', '.join(shipped_configs())}." if names else "Check the path."

@@ -13,11 +13,14 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
 
 CACHE_LIMIT_BYTES = 1 << 30
+
+_SUFFIXES = ("", "_50", "_75", "_s", "_m", "_l")
 
 
 class DetectorEvaluation:
@@ -51,7 +54,8 @@ class DetectorEvaluation:
             loader_cfg["batch_size"] = batch_size
         if images is not None:
             loader_cfg["dataset"]["indices"] = images
-        with quiet_libraries():
+        self.known_metrics = known_metrics(metric_cfg)
+        with quiet_libraries(), config_mistakes(f"The {split} set"):
             self.loader = Runner.build_dataloader(loader_cfg)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
@@ -107,6 +111,25 @@ class DetectorEvaluation:
         for metric in self.evaluator.metrics:
             if hasattr(metric, "img_ids"):
                 metric.img_ids = ids
+
+
+def known_metrics(evaluator_cfg: Any) -> tuple[str, ...]:
+    """Names of the metrics that an evaluator will give, as far as it is known before it runs.
+
+    Args:
+        evaluator_cfg: ``val_evaluator`` of a config.
+
+    Returns:
+        ``bbox_mAP``, ``bbox_mAP_50``, ... of one COCO metric of boxes and masks; nothing of others.
+    """
+    metrics = evaluator_cfg if isinstance(evaluator_cfg, (list, tuple)) else [evaluator_cfg]
+    if len(metrics) != 1 or metrics[0].get("type") not in ("CocoMetric", "mmdet.CocoMetric"):
+        return ()
+    kinds = metrics[0].get("metric", "bbox")
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if not set(kinds) <= {"bbox", "segm"} or metrics[0].get("metric_items"):
+        return ()
+    return tuple(f"{kind}_mAP{suffix}" for kind in kinds for suffix in _SUFFIXES)
 
 
 def _is_number(value: Any) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
 from sparsevit.engine.config import dump_config
 from sparsevit.engine.hooks import FirstWeightsHook, ProgressHook, RandomSparsityHook
+from sparsevit.engine.mistakes import config_mistakes, missing_files
 from sparsevit.engine.quiet import mute_console, quiet_libraries
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
@@ -104,8 +103,10 @@ def train(
         cfg, directory, seed, launcher, resume_from, has_weights=start_from is not None
     )
     _drop_hook(cfg, "RandomSparsityHook")
-    with quiet_libraries():
+    with quiet_libraries(), config_mistakes("The training"):
         runner = QuietRunner.from_cfg(cfg)
+        # builds the loop, and so reads the dataset, which pycocotools announces on stdout
+        iterations = int(runner.max_iters)
     hooks: list[Hook] = []
     if random_sparsity:
         hooks.append(RandomSparsityHook(seed=seed, shared=shared_sparsity))
@@ -113,12 +114,12 @@ def train(
         reporter.note(f"resuming from {resume_from}")
     elif start_from is not None:
         hooks.append(FirstWeightsHook(start_from, reporter.note))
-    with reporter.task(description, _iterations(runner)) as task:
+    with reporter.task(description, iterations) as task:
         progress = ProgressHook(task)
         for hook in (*hooks, progress):
             runner.register_hook(hook)
-        with quiet_libraries():
-            _run(runner)
+        with quiet_libraries(), missing_files():
+            runner.train()
     checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
         raise UserError(
@@ -220,7 +221,8 @@ def build_detector(
     model_cfg = copy.deepcopy(cfg.model)
     forget_first_weights(model_cfg)
     with quiet_libraries():
-        model = MODELS.build(model_cfg)
+        with config_mistakes("The model"):
+            model = MODELS.build(model_cfg)
         said = None
         if checkpoint is None:
             model.init_weights()
@@ -229,28 +231,6 @@ def build_detector(
     model.to(device)
     model.eval()
     return model, said
-
-
-def _run(runner: Runner) -> None:
-    with _missing_files_named():
-        runner.train()
-
-
-def _iterations(runner: Runner) -> int:
-    # building the loop reads the dataset, which pycocotools announces on stdout
-    with _missing_files_named(), quiet_libraries():
-        return int(runner.max_iters)
-
-
-@contextmanager
-def _missing_files_named() -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(
-            f"A file that the config names is missing: {error.filename or error}.",
-            "Correct the path in the config, or override it with --set.",
-        ) from error
 
 
 def _drop_only_validation_at_the_end(cfg: Config) -> None:

@@ -90,10 +90,10 @@ def evaluate(
     where = pick_device(device)
     chosen = choose_sparsity(inputs, sparsity, dense=dense, reporter=reporter)
     given = record_of(ws, inputs, {"sparsity": chosen.configuration.to_dict(), "images": images})
+    model, _ = build_detector(inputs.cfg, weights, where)
+    SparsityHandle(model).set(chosen.configuration)
+    evaluation = DetectorEvaluation(inputs.cfg, images)
     with phase_run(ws, "evaluate", given, force=True) as run:
-        model, _ = build_detector(inputs.cfg, weights, where)
-        SparsityHandle(model).set(chosen.configuration)
-        evaluation = DetectorEvaluation(inputs.cfg, images)
         with torch.no_grad():
             metrics = evaluation(model, reporter)
         run.update(metrics=metrics)

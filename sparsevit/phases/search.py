@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,18 +178,22 @@ def search(
         },
     )
     extendable = ("trials", "max_candidates")
+    model, _ = build_detector(inputs.cfg, weights, where)
+    handle = SparsityHandle(model)
+    subject = Subject(
+        model,
+        scope=scope,
+        batch_size=batch_size,
+        img_size=size,
+        device=where,
+        precision=precision,
+    )
+    options = {k: v for k, v in drawing.items() if k not in ("sampler", "seed")}
+    draw = make_sampler(sampler, handle.space, seed, **options)
+    evaluation = DetectorEvaluation(inputs.cfg, eval_images)
+    if evaluation.known_metrics and metric not in evaluation.known_metrics:
+        raise _unknown_metric(metric, evaluation.known_metrics)
     with phase_run(ws, "search", given, force=force, resume=resume, extendable=extendable) as run:
-        model, _ = build_detector(inputs.cfg, weights, where)
-        handle = SparsityHandle(model)
-        subject = Subject(
-            model,
-            scope=scope,
-            batch_size=batch_size,
-            img_size=size,
-            device=where,
-            precision=precision,
-        )
-        evaluation = DetectorEvaluation(inputs.cfg, eval_images)
 
         def score(configuration: Configuration) -> float:
             distributed.share(configuration)
@@ -202,7 +206,6 @@ def search(
         if not distributed.is_first():
             _score_for_the_first(model, handle, evaluation, metric)
             raise SystemExit(0)
-        options = {k: v for k, v in drawing.items() if k not in ("sampler", "seed")}
         log = ws.path / log_name(min_ms, max_ms)
         storage = run.directory / STUDY_NAME
         try:
@@ -214,7 +217,7 @@ def search(
                 max_ms=max_ms,
                 trials=trials,
                 max_candidates=max_candidates,
-                sampler=make_sampler(sampler, handle.space, seed, **options),
+                sampler=draw,
                 storage=storage,
                 identity={**timing, **scoring, "checkpoint": given["checkpoint"]["sha256"]},
                 log_path=log,
@@ -285,9 +288,14 @@ def _score(
     if not distributed.is_first():
         return 0.0
     if metric not in metrics:
-        known = ", ".join(k for k in metrics if "mAP" in k)
-        raise UserError(f"The evaluation gives no metric {metric!r}.", f"Take one of: {known}.")
+        raise _unknown_metric(metric, metrics)
     return 100 * metrics[metric]
+
+
+def _unknown_metric(metric: str, known: Iterable[str]) -> UserError:
+    return UserError(
+        f"The evaluation gives no metric {metric!r}.", f"Take one of: {', '.join(known)}."
+    )
 
 
 def _score_for_the_first(

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from sparsevit.engine import evaluation
 from sparsevit.engine.config import load_config
 from sparsevit.engine.datasets import provide_embedded
-from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.evaluation import DetectorEvaluation, known_metrics
 from sparsevit.errors import UserError
 
 
@@ -161,7 +161,22 @@ def test_a_model_that_finds_nothing_scores_zero(cfg):
             return batch["data_samples"]
 
     metrics = DetectorEvaluation(cfg)(Blind())
-    assert metrics.get("bbox_mAP", 0) <= 0
+    assert metrics["bbox_mAP"] == metrics["segm_mAP_50"] == 0
+    assert metrics.keys() == DetectorEvaluation(cfg)(Clairvoyant()).keys()
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "known"),
+    [
+        ({"type": "CocoMetric", "metric": "bbox"}, "bbox_mAP"),
+        ({"type": "CocoMetric", "metric": ["segm"]}, "segm_mAP_50"),
+        ({"type": "CocoMetric", "metric": "proposal"}, None),
+        ([{"type": "CocoMetric"}, {"type": "LVISMetric"}], None),
+    ],
+)
+def test_metrics_that_are_known_before_they_are_measured(evaluator, known):
+    names = known_metrics(evaluator)
+    assert (known in names) if known else names == ()
 
 
 def test_the_test_set_stands_in_where_there_is_no_validation_set(cfg):
