@@ -60,20 +60,10 @@ phases = dict(adapt=dict(train_cfg=dict(max_iters=4)), finetune=dict(train_cfg=d
 """
 
 # a search that ends in a second
-SEARCH = [
-    "--min",
-    "0",
-    "--max",
-    "10000",
-    "--trials",
-    "3",
-    "--population",
-    "2",
-    "--parents",
-    "2",
-    "--latency-seconds",
-    "0.01",
-]
+SEARCH = (
+    *("--min", "0", "--max", "10000", "--trials", "3"),
+    *("--population", "2", "--parents", "2", "--latency-seconds", "0.01"),
+)
 
 
 @dataclass(frozen=True)
