@@ -30,6 +30,7 @@ class _Quiet:
     """What :func:`quiet_stdout` set aside."""
 
     write: Callable[[str], None]
+    saved_fd: int
     documents: int = 0
 
 
@@ -105,7 +106,7 @@ def quiet_stdout() -> Iterator[None]:
     visible = sys.stdout
     _flush()
     saved_fd = os.dup(STDOUT_FD)
-    _quiet = _Quiet(write=_writer(visible, saved_fd))
+    _quiet = _Quiet(write=_writer(visible, saved_fd), saved_fd=saved_fd)
     try:
         os.dup2(STDERR_FD, STDOUT_FD)
         sys.stdout = sys.stderr
@@ -117,6 +118,22 @@ def quiet_stdout() -> Iterator[None]:
         os.dup2(saved_fd, STDOUT_FD)
         os.close(saved_fd)
         _quiet = None
+
+
+@contextlib.contextmanager
+def real_stdout() -> Iterator[None]:
+    """Inside :func:`quiet_stdout`: give child processes the stdout that the user sees."""
+    if _quiet is None:
+        yield
+        return
+    _flush()
+    muted_fd = os.dup(STDOUT_FD)
+    os.dup2(_quiet.saved_fd, STDOUT_FD)
+    try:
+        yield
+    finally:
+        os.dup2(muted_fd, STDOUT_FD)
+        os.close(muted_fd)
 
 
 def _writer(visible: TextIO, saved_fd: int) -> Callable[[str], None]:

@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 import sparsevit
-from sparsevit.cli import console
+from sparsevit.cli import console, run
 from sparsevit.cli.commands import Command, Group
 from sparsevit.errors import UserError
 
@@ -232,6 +232,10 @@ def _run(args: list[str], as_json: bool) -> int:
             EXIT_INTERRUPTED,
             as_json,
         )
+    except SystemExit as error:
+        if error.code:
+            run.let_the_first_speak()
+        raise
     except BrokenPipeError:
         # the reader (head, less) has left: nothing more can be said, and nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), console.STDOUT_FD)
@@ -267,6 +271,7 @@ def _describe_usage(error: Any) -> tuple[str, str]:
 
 def _fail(kind: str, problem: str, remedy: str, code: int, as_json: bool) -> int:
     """Tell the user on stderr and, with ``--json``, also as a document on stdout."""
+    run.let_the_first_speak()
     if kind == "interrupted":
         console.err.print(f"\n[yellow]{problem}[/yellow] {remedy}", highlight=False)
     else:

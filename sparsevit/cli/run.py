@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from sparsevit.cli import console
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 # Where torchrun, Slurm and Open MPI say which process this is.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+
+PATIENCE_SECONDS = 10.0
 
 # Set for the processes that `--devices` starts, so that they do not start more.
 STARTED = "SPARSEVIT_STARTED_BY_DEVICES"
@@ -30,6 +33,15 @@ def is_first() -> bool:
     """Whether this process is the one that prints the result."""
     ranks = (os.environ.get(name) for name in RANK_VARIABLES)
     return next((int(rank) for rank in ranks if rank), 0) == 0
+
+
+def let_the_first_speak() -> None:
+    """Where several processes fail together, the first tells the user, once.
+
+    The others wait to be stopped with it, and return, to speak themselves, where it goes on.
+    """
+    if not is_first():
+        time.sleep(PATIENCE_SECONDS)
 
 
 def start_processes(devices: int, launcher: Launcher) -> bool:
@@ -80,10 +92,14 @@ def _torchrun(devices: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     arguments = ["--standalone", f"--nproc-per-node={devices}", "--module", "sparsevit.cli.main"]
     try:
-        torchrun.run(torchrun.parse_args([*arguments, *sys.argv[1:]]))
+        # the first process prints the result, as this one would
+        with console.real_stdout():
+            torchrun.run(torchrun.parse_args([*arguments, *sys.argv[1:]]))
     except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values() if failure.exitcode > 0]
-        # where one process gives up, torchrun stops the others: the lowest code is the reason
-        raise SystemExit(min(codes, default=1)) from None
+        # where one process gives up, torchrun stops the others with a signal
+        codes = {rank: f.exitcode for rank, f in error.failures.items() if f.exitcode > 0}
+        if 0 in codes:
+            raise SystemExit(codes[0]) from None
+        raise SystemExit(min(codes.values(), default=1)) from None
     finally:
         os.environ.pop(STARTED, None)

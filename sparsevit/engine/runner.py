@@ -168,6 +168,9 @@ def training_config(
         cfg.model_wrapper_cfg = {
             "type": "MMDistributedDataParallel",
             "find_unused_parameters": True,
+            "broadcast_buffers": False,
+            # mmengine names a CUDA device for a model on the CPU too
+            **({} if torch.cuda.is_available() else {"device_ids": None}),
             **cfg.get("model_wrapper_cfg", {}),
         }
     _drop_only_validation_at_the_end(cfg)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sparsevit.engine import distributed
+from sparsevit.errors import UserError
 
 
 def test_one_process_alone_is_the_first_and_shares_with_itself():
@@ -23,6 +24,16 @@ def test_nccl_is_for_a_device_a_process(monkeypatch, devices, processes, expecte
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert distributed.backend() == expected
+
+
+@pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])
+def test_a_launcher_that_did_not_start_this_process_is_named(monkeypatch, launcher):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    set_device = torch.cuda.set_device
+    with pytest.raises(UserError, match=f"{launcher}: this process was not started by it"):
+        distributed.join(launcher)
+    assert torch.cuda.set_device is set_device
 
 
 def test_without_cuda_the_device_is_the_cpu(monkeypatch):
