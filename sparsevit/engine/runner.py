@@ -21,7 +21,12 @@ from torch import nn
 from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
 from sparsevit.engine.config import dump_config
-from sparsevit.engine.hooks import FirstWeightsHook, ProgressHook, RandomSparsityHook
+from sparsevit.engine.hooks import (
+    FirstWeightsHook,
+    ProgressHook,
+    RandomSparsityHook,
+    TrimMemoryHook,
+)
 from sparsevit.engine.mistakes import config_mistakes, missing_files
 from sparsevit.engine.quiet import mute_console, quiet_libraries
 from sparsevit.errors import UserError
@@ -107,7 +112,7 @@ def train(
         runner = QuietRunner.from_cfg(cfg)
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
-    hooks: list[Hook] = []
+    hooks: list[Hook] = [] if torch.cuda.is_available() else [TrimMemoryHook()]
     if random_sparsity:
         hooks.append(RandomSparsityHook(seed=seed, shared=shared_sparsity))
     if resume_from is not None:
