@@ -161,8 +161,7 @@ def test_a_model_that_finds_nothing_scores_zero(cfg):
             return batch["data_samples"]
 
     metrics = DetectorEvaluation(cfg)(Blind())
-    assert metrics["bbox_mAP"] == metrics["segm_mAP_50"] == 0
-    assert metrics.keys() == DetectorEvaluation(cfg)(Clairvoyant()).keys()
+    assert metrics["bbox_mAP"] == metrics["segm_mAP"] == 0
 
 
 @pytest.mark.parametrize(
