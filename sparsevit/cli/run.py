@@ -94,7 +94,10 @@ def _torchrun(devices: int) -> None:
     try:
         # the first process prints the result, as this one would
         with console.real_stdout():
-            torchrun.run(torchrun.parse_args([*arguments, *sys.argv[1:]]))
+            options = torchrun.parse_args(arguments)
+            # not parsed with them: torchrun would take our --max for an abbreviation of its own
+            options.training_script_args = sys.argv[1:]
+            torchrun.run(options)
     except ChildFailedError as error:
         # where one process gives up, torchrun stops the others with a signal
         codes = {rank: f.exitcode for rank, f in error.failures.items() if f.exitcode > 0}

@@ -38,6 +38,15 @@ def test_adapt_trains_together_and_one_process_writes(pretrained):
     assert after.document["metrics"] == made["after"]["dense"]
 
 
+def test_a_search_scores_in_two_processes_what_it_timed_in_one(pretrained):
+    words = ("search", *tiny.SEARCH, "--workspace", pretrained, "--trials", 2)
+    found = in_two(*words).document["search"]
+    assert found["stopped"] == "trials"
+    assert found["best"]["score"] >= 0
+    runs = tiny.run("status", "--workspace", pretrained, "--json").document["runs"]
+    assert [run["status"] for run in runs] == ["finished", "finished"]
+
+
 def test_a_mistake_is_told_once(workspace):
     done = in_two("adapt", "nowhere.py", "--workspace", workspace, code=2)
     assert done.err.count("─ Error ─") == 1
