@@ -1,4 +1,4 @@
-"""Swin-T backbones side by side: mmdet's dense one, the paper's sparse forward written plainly, ours.
+"""Swin-T backbones side by side: mmdet's dense one, the paper's algorithm written plainly, ours.
 
     python benchmarks/backbone.py                        # writes benchmarks/results/backbone.json
     python benchmarks/backbone.py --img-size 1344 --rounds 5 --output -
