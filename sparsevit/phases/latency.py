@@ -185,10 +185,13 @@ def device_name(device: torch.device) -> str:
 def paper_backbone() -> nn.Module:
     """The paper's Swin-T backbone, in place of a detector that needs no config."""
     from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
 
     import sparsevit.models  # noqa: F401
 
-    return nn.ModuleDict({"backbone": MODELS.build(dict(PAPER_BACKBONE))}).eval()
+    # another scope may be in force in the caller's process
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return nn.ModuleDict({"backbone": MODELS.build(dict(PAPER_BACKBONE))}).eval()
 
 
 def _model(

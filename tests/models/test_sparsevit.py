@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmdet_backbones import make_pair, small_swin
+from mmengine.registry import DefaultScope
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsevit.latency.cost import gmacs
@@ -57,7 +58,7 @@ def test_every_swin_has_the_keys_and_shapes_of_mmdets(size, monkeypatch):
     linspace = torch.linspace
     # mmdet reads the rates of stochastic depth off a tensor, which a meta one has none to give
     monkeypatch.setattr(torch, "linspace", lambda *a: linspace(*a, device="cpu"))
-    with torch.device("meta"):
+    with torch.device("meta"), DefaultScope.overwrite_default_scope("mmdet"):
         sparse = MODELS.build({"type": "SparseViT", "use_abs_pos_embed": True, **SIZES[size]})
         swin = MODELS.build({"type": "SwinTransformer", "use_abs_pos_embed": True, **SIZES[size]})
     ours = {k: v.shape for k, v in sparse.state_dict().items()}

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 
 import sparsevit.models  # noqa: F401
 
 
 def small_swin(kind, *, depths=(2, 2, 2, 2), **kwargs):
-    model = MODELS.build(
-        {
-            "type": kind,
-            "embed_dims": 16,
-            "depths": list(depths),
-            "num_heads": [1, 2, 4, 8],
-            **kwargs,
-        }
-    )
+    described = {
+        "type": kind,
+        "embed_dims": 16,
+        "depths": list(depths),
+        "num_heads": [1, 2, 4, 8],
+        **kwargs,
+    }
+    # a training elsewhere in this process may have left another scope behind
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(described)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name and name.endswith("weight"):
