@@ -1,7 +1,7 @@
 """The demo from the beginning, its table kept with the machine it ran on.
 
-    python benchmarks/demo.py                      # writes benchmarks/results/demo.json
-    python benchmarks/demo.py --workspace runs/demo --output -
+python benchmarks/demo.py                      # writes benchmarks/results/demo.json
+python benchmarks/demo.py --workspace runs/demo --output -
 """
 
 from __future__ import annotations

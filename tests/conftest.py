@@ -13,6 +13,7 @@ import tiny
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # a busy machine must not fail a property
 settings.register_profile("no deadline", deadline=None)

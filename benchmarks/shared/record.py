@@ -14,6 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# as the command line does; see sparsevit.cli.main
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 import torch
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -9,7 +9,7 @@ image_size = 224
 classes = ("circle", "triangle", "square", "star", "ring")
 embedded_dataset = dict(
     train=800,
-    val=120,
+    val=100,
     width=image_size,
     height=image_size,
     objects=(2, 6),
@@ -101,7 +101,7 @@ model = dict(
             ),
             sampler=dict(
                 type="RandomSampler",
-                num=128,
+                num=64,
                 pos_fraction=0.5,
                 neg_pos_ub=-1,
                 add_gt_as_proposals=False,
@@ -111,7 +111,7 @@ model = dict(
             debug=False,
         ),
         rpn_proposal=dict(
-            nms_pre=500, max_per_img=200, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
+            nms_pre=200, max_per_img=100, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
         ),
         rcnn=dict(
             assigner=dict(
@@ -124,7 +124,7 @@ model = dict(
             ),
             sampler=dict(
                 type="RandomSampler",
-                num=128,
+                num=64,
                 pos_fraction=0.25,
                 neg_pos_ub=-1,
                 add_gt_as_proposals=True,
@@ -202,7 +202,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-iterations = 800
+iterations = 700
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=1_000_000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -230,8 +230,8 @@ default_hooks = dict(
 log_processor = dict(type="LogProcessor", window_size=20, by_epoch=False)
 env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=1))
 
-adapt_iterations = 300
-finetune_iterations = 200
+adapt_iterations = 240
+finetune_iterations = 150
 phases = dict(
     adapt=dict(
         train_cfg=dict(max_iters=adapt_iterations),

@@ -35,8 +35,8 @@ from sparsevit.workspace import Run, Workspace
 LOW_SHARE, HIGH_SHARE = 0.25, 0.45
 BATCH_SIZE = 4
 SHORT = (
-    "embedded_dataset.train=60",
-    "embedded_dataset.val=12",
+    "embedded_dataset.train=24",
+    "embedded_dataset.val=8",
     "phases.adapt.train_cfg.max_iters=6",
     "phases.finetune.train_cfg.max_iters=4",
 )
@@ -105,7 +105,7 @@ def demo(
     Args:
         workspace: directory of the record; ``work_dirs`` where None.
         short: a few iterations a phase: to see that it works, not how well.
-        trials: configurations to score; 24, or 3 if short, where None.
+        trials: configurations to score; 20, or 3 if short, where None.
         device: where to time, search and evaluate; CUDA if there is any where None.
         seed: of everything.
         force: do it all again.
@@ -140,7 +140,7 @@ def demo(
             batch_size=BATCH_SIZE,
             population=4 if short else 12,
             parents=2 if short else 4,
-            trials=trials or (3 if short else 24),
+            trials=trials or (3 if short else 20),
             max_candidates=30 if short else 400,
             latency_seconds=0.5,
             device=device,
