@@ -136,12 +136,12 @@ model = dict(
     ),
     test_cfg=dict(
         rpn=dict(
-            nms_pre=300, max_per_img=100, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
+            nms_pre=200, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
         ),
         rcnn=dict(
             score_thr=0.05,
             nms=dict(type="nms", iou_threshold=0.5),
-            max_per_img=50,
+            max_per_img=20,
             mask_thr_binary=0.5,
         ),
     ),

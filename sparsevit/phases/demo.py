@@ -245,12 +245,14 @@ class _Tour:
             for phase in ("pretrain", "adapt", "finetune")
         }
         evaluation = DetectorEvaluation(cfg)
+        dense_model, _ = build_detector(cfg, weights["pretrain"], self.device)
         model, _ = build_detector(cfg, weights["finetune"], self.device)
-        handle = SparsityHandle(model)
+        space = SparsityHandle(model).space
         best_file = self.workspace.best_configuration()
         assert best_file is not None
-        found, dense = read_configuration(best_file, handle.space), handle.space.dense()
-        times = self._times(model, handle, evaluation, size, {"dense": dense, "sparse": found})
+        found, dense = read_configuration(best_file, space), space.dense()
+        settings = {"dense": (dense_model, dense), "sparse": (model, found)}
+        times = self._times(settings, evaluation, size)
         rows = []
         for name, phase, configuration in (
             ("dense", "pretrain", dense),
@@ -269,26 +271,20 @@ class _Tour:
 
     def _times(
         self,
-        model: nn.Module,
-        handle: SparsityHandle,
+        settings: dict[str, tuple[nn.Module, Configuration]],
         evaluation: DetectorEvaluation,
         size: tuple[int, int],
-        settings: dict[str, Configuration],
     ) -> dict[str, Latency]:
         dataset = evaluation.loader.dataset
         images = torch.stack([dataset[i]["inputs"] for i in range(min(BATCH_SIZE, len(dataset)))])
-        backbone = Subject(model, batch_size=BATCH_SIZE, img_size=size, device=self.device)
-        detector = Subject(model, scope="detector", device=self.device, images=images)
+        calls = {}
+        for kind, (model, configuration) in settings.items():
+            backbone = Subject(model, batch_size=BATCH_SIZE, img_size=size, device=self.device)
+            detector = Subject(model, scope="detector", device=self.device, images=images)
+            for scope, subject in (("backbone", backbone), ("detector", detector)):
+                calls[f"{kind} {scope}"] = at(subject, SparsityHandle(model), configuration)
         self.reporter.note("timing dense and sparse, turn by turn")
-        return measure_paired(
-            {
-                f"{kind} {scope}": at(subject, handle, setting)
-                for kind, setting in settings.items()
-                for scope, subject in (("backbone", backbone), ("detector", detector))
-            },
-            self.device,
-            seconds=20.0,
-        )
+        return measure_paired(calls, self.device, seconds=20.0)
 
 
 def _row(

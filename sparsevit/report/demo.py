@@ -21,14 +21,12 @@ def demo_table(result: DemoResult) -> Group:
         title=f"Mask R-CNN with a small Swin, {result.batch_size} x {width}x{height}",
         title_justify="left",
     )
-    table.add_column("")
-    table.add_column("ratios")
-    for name in ("backbone ms", "speedup", "detector ms", "speedup", "bbox AP", "mask AP"):
+    table.add_column("", no_wrap=True)
+    for name in ("backbone ms", "speed", "detector ms", "speed", "bbox AP", "mask AP"):
         table.add_column(name, justify="right")
     for row in result.rows:
         table.add_row(
             row.name,
-            short_ratios(row.sparsity),
             f"{row.backbone_ms:.1f}",
             f"{row.backbone_speedup:.2f}x",
             f"{row.detector_ms:.1f}",
@@ -39,6 +37,7 @@ def demo_table(result: DemoResult) -> Group:
         )
     return Group(
         table,
+        f"searched: {short_ratios(result.rows[-1].sparsity)}",
         f"{timedelta(seconds=round(result.seconds))} in all; workspace {result.workspace} "
         "(`sparsevit status` shows it)",
         f"kept windows: {result.picture}",
