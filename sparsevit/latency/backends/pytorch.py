@@ -1,0 +1,40 @@
+"""Backends in this process's PyTorch: eager and compiled."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparsevit.latency.backends.base import Run, autocast
+from sparsevit.sparsity.handle import SparseModule
+
+
+def prepare_eager(backbone: nn.Module, images: Tensor, precision: str, device: torch.device) -> Run:
+    """The backbone as it is, at the sparsity that it has now."""
+    return _called(backbone, backbone, precision, device)
+
+
+def prepare_compile(
+    backbone: nn.Module, images: Tensor, precision: str, device: torch.device
+) -> Run:
+    """Compiled by :func:`torch.compile`: a SparseViT piece by piece, so that other ratios need no
+    other graphs (:mod:`sparsevit.models.compiled`), anything else as a whole."""
+    from sparsevit.models import SparseViT
+    from sparsevit.models.compiled import compiled
+
+    if isinstance(backbone, SparseViT):
+        twin = compiled(backbone)
+        return _called(twin, twin, precision, device)
+    return _called(torch.compile(backbone, dynamic=False), backbone, precision, device)
+
+
+def _called(call: nn.Module, module: nn.Module, precision: str, device: torch.device) -> Run:
+    sparsity = module.get_sparsity() if isinstance(module, SparseModule) else None
+
+    def run(images: Tensor) -> list[Tensor]:
+        if isinstance(module, SparseModule) and sparsity is not None:
+            module.set_sparsity(sparsity)
+        with torch.no_grad(), autocast(precision, device):
+            return list(call(images))
+
+    return run
