@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 
 import pytest
+import tiny
 import torch
 from mmdet_backbones import small_swin
 from torch._dynamo.testing import CompileCounter
 
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
+from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_pt2
 from sparsevit.models.compiled import compiled
 
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
@@ -103,6 +107,25 @@ def test_a_compiled_backbone_trains_like_the_eager_one(backbone, images):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
+def test_a_pt2_package_gives_what_eager_gives(tmp_path):
+    small = small_swin(
+        "SparseViT", depths=[2], num_heads=[1], strides=[4], out_indices=[0], pruning_ratios=0.6
+    )
+    images = torch.randn(1, 3, *SIZE)
+    path = write_pt2(small, images, tmp_path / "small.pt2")
+    run = load_pt2(path, "fp32", torch.device("cpu"))
+    other = torch.randn(1, 3, *SIZE) * torch.linspace(0.1, 2, SIZE[1])
+    assert difference(run(other), prepare("eager", small, other)(other)) < 1e-4
+
+
+def test_without_a_compiler_there_is_no_pt2_package(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no-such-compiler") as caught:
+        check_pt2()
+    assert "g++" in caught.value.remedy
+
+
 def test_a_compiled_backbone_has_ratios_of_its_own(backbone):
     twin = compiled(backbone, backend="eager")
     twin.pruning_ratios = 0.5
@@ -165,3 +188,26 @@ def test_a_dense_peer_is_taken_too(images):
     with torch.no_grad():
         expected = list(swin(images))
     assert difference(prepare("eager", swin, images)(images), expected) == 0
+
+
+def test_latency_takes_a_backend_and_says_which(tiny_config, tmp_path):
+    pytest.importorskip("openvino")
+    words = ("--img-size", 64, "--batch-size", 1, "--repeats", 1, "--warmup", 0)
+    done = tiny.run(
+        *("latency", tiny_config, "--workspace", tmp_path, "--backend", "openvino"),
+        *("--compare", "--set", "model.backbone.pruning_ratios=0.5", *words, "--json"),
+    )
+    assert done.code == 0, done.err
+    assert done.document["backend"] == "openvino"
+    assert [row["name"] for row in done.document["rows"]] == ["dense", "sparse"]
+
+
+@pytest.mark.parametrize("backend", ["compile", "onnxruntime", "openvino"])
+def test_only_eager_times_a_whole_detector(backend, tiny_config, tmp_path):
+    done = tiny.run(
+        *("latency", tiny_config, "--workspace", tmp_path, "--backend", backend),
+        *("--scope", "detector", "--img-size", 64, "--batch-size", 1),
+    )
+    assert done.code == 2
+    assert "--scope backbone" in done.err
+    assert "--backend eager" in " ".join(line.strip("│ ") for line in done.err.splitlines())

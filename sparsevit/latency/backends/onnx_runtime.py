@@ -17,6 +17,16 @@ EXTRA = "onnx"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+def check_onnx() -> None:
+    """Refuse where ONNX cannot be written or run.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require(package, EXTRA)
+
+
 def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
     """Write a backbone at its sparsity as ONNX, weights included.
 
@@ -25,10 +35,9 @@ def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
         path: file to write.
 
     Raises:
-        UserError: onnx or onnxscript is not installed.
+        UserError: see :func:`check_onnx`.
     """
-    for package in ("onnx", "onnxscript"):
-        require(package, EXTRA)
+    check_onnx()
     program = export_graph(backbone, images)
     count = len(program.graph_signature.user_outputs)
     with quiet_exporters():
@@ -45,13 +54,15 @@ def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
     return path
 
 
-def load_onnx(path: Path, device: torch.device) -> Run:
+def load_onnx(path: Path, precision: str, device: torch.device) -> Run:
     """An ONNX file in ONNX Runtime, with as many threads as PyTorch uses.
 
     Raises:
-        UserError: onnxruntime is not installed, or not for this device.
+        UserError: onnxruntime is not installed or not for this device, or another precision than
+            fp32 is asked for.
     """
     runtime = require("onnxruntime", EXTRA)
+    require_precision("onnxruntime", precision, ("fp32",))
     provider = PROVIDERS.get(device.type, device.type)
     if provider not in runtime.get_available_providers():
         raise UserError(
@@ -73,8 +84,8 @@ def prepare_onnxruntime(
     backbone: nn.Module, images: Tensor, precision: str, device: torch.device
 ) -> Run:
     """Exported to ONNX at its sparsity, and loaded into ONNX Runtime."""
-    require("onnxruntime", EXTRA)
+    check_onnx()
     require_precision("onnxruntime", precision, ("fp32",))
     with tempfile.TemporaryDirectory() as folder:
-        path = write_onnx(backbone.cpu(), images.cpu(), Path(folder, "backbone.onnx"))
-        return load_onnx(path, device)
+        path = write_onnx(backbone, images, Path(folder, "backbone.onnx"))
+        return load_onnx(path, precision, device)

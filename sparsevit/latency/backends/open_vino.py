@@ -17,6 +17,15 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16"}
 
 
+def check_openvino() -> None:
+    """Refuse where OpenVINO cannot be had.
+
+    Raises:
+        UserError: openvino is not installed.
+    """
+    require("openvino", EXTRA)
+
+
 def convert(backbone: nn.Module, images: Tensor) -> Any:
     """A backbone at its sparsity as an ``openvino.Model``.
 
@@ -68,7 +77,8 @@ def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    source = os.fspath(model) if isinstance(model, os.PathLike) else model
+    request = core.compile_model(source, "CPU", settings).create_infer_request()
 
     def run(images: Tensor) -> list[Tensor]:
         # results are copied: the request would overwrite them at its next call

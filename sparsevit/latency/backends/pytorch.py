@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +31,12 @@ def prepare_compile(
     return _called(torch.compile(backbone, dynamic=False), backbone, precision, device)
 
 
-def _called(call: nn.Module, module: nn.Module, precision: str, device: torch.device) -> Run:
+def _called(
+    call: Callable[[Tensor], Any], module: nn.Module, precision: str, device: torch.device
+) -> Run:
     sparsity = module.get_sparsity() if isinstance(module, SparseModule) else None
 
+    # eager and compiled code reads the ratios at every call; they may have been set anew since
     def run(images: Tensor) -> list[Tensor]:
         if isinstance(module, SparseModule) and sparsity is not None:
             module.set_sparsity(sparsity)
