@@ -5,7 +5,8 @@ patch embedding and merging, the norms. The number of windows is a symbol in a b
 (:func:`torch._dynamo.maybe_mark_dynamic`), so a graph made at one ratio serves all others. All
 blocks of a stage share graphs too, as their parameters are inputs. A stage needs at most four:
 plain windows; shifted ones; shifted ones so few that each may lie at an edge; and a single window,
-a count that torch cannot keep a symbol.
+a count that torch cannot keep a symbol. (In training, stochastic depth has another probability in
+each block, a constant of its graph; then it is four a block.)
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from torch import Tensor
 
 from sparsevit.models.sparsevit import Pieces, SparseViT, Windows
 
-GRAPHS_A_PIECE = 64
+GRAPHS_A_PIECE = 256
 """How often one piece may be compiled; torch gives up and runs eagerly after 8 by default."""
 
 
-def compiled(backbone: SparseViT, **options: Any) -> SparseViT:
+def compiled(backbone: SparseViT, pieces: Pieces | None = None) -> SparseViT:
     """The backbone with a compiled forward, for inference and for training.
 
     Ratios may change between calls without a graph being made anew. A new image size, batch size,
@@ -34,22 +35,32 @@ def compiled(backbone: SparseViT, **options: Any) -> SparseViT:
 
     Args:
         backbone: is left as it is; parameters and submodules are shared, ratios are not.
-        **options: of :func:`torch.compile`, such as ``backend`` or ``mode``.
+        pieces: of :func:`compiled_pieces`; where None those with torch's defaults, the same ones
+            for every backbone.
     """
     twin = copy.copy(backbone)
-    twin.pieces = compiled_pieces(**options)
+    twin.pieces = pieces or default_pieces()
     return twin
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1)
+def default_pieces() -> Pieces:
+    """The pieces compiled with torch's defaults."""
+    return compiled_pieces()
+
+
 def compiled_pieces(**options: Any) -> Pieces:
-    """The pieces of a forward, compiled; the same ones for the same options."""
+    """The pieces of a forward, to be compiled when they are called.
+
+    Args:
+        **options: of :func:`torch.compile`, such as ``backend``, ``mode`` or ``options``.
+    """
     limits = torch._dynamo.config
     limits.cache_size_limit = max(limits.cache_size_limit, GRAPHS_A_PIECE)
     eager = Pieces()
-    # static but for what is marked: a size that changes with the ratio is known beforehand, and
-    # one that changes with the image gives faster graphs where it is a constant
-    # The map itself is no input: it is overwritten between a block's forward and its backward.
+    # Static but for what is marked: what changes with the ratio is known beforehand, and what
+    # changes with the image gives faster graphs as a constant. The map itself is no input of a
+    # block, as it is overwritten between a block's forward and its backward.
     block = torch.compile(eager.block, dynamic=False, **options)
 
     def run_any_number(

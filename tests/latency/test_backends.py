@@ -12,10 +12,11 @@ import torch
 from mmdet_backbones import small_swin
 from torch._dynamo.testing import CompileCounter
 
+from sparsevit.cli.options import Backend
 from sparsevit.errors import UserError
-from sparsevit.latency.backends import prepare
+from sparsevit.latency.backends import BACKENDS, prepare
 from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_pt2
-from sparsevit.models.compiled import compiled
+from sparsevit.models.compiled import compiled, compiled_pieces
 
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 TWO_STAGES = {"depths": [2, 2], "num_heads": [1, 2], "strides": [4, 2], "out_indices": [0, 1]}
@@ -65,7 +66,7 @@ def test_a_runtime_gives_what_eager_gives(name, ratio, backbone, images):
 @pytest.mark.usefixtures("_fresh_dynamo")
 def test_changing_ratios_makes_no_new_graph(backbone, images):
     counter = CompileCounter()
-    twin = compiled(backbone, backend=counter)
+    twin = compiled(backbone, compiled_pieces(backend=counter))
     with torch.no_grad():
         for ratio in (0.0, 0.8):
             backbone.pruning_ratios = twin.pruning_ratios = ratio
@@ -88,14 +89,14 @@ def test_blocks_of_a_stage_share_their_graphs(images):
         counter = CompileCounter()
         deep = small_swin("SparseViT", **{**TWO_STAGES, "depths": [depth, 2]})
         with torch.no_grad():
-            compiled(deep, backend=counter)(images)
+            compiled(deep, compiled_pieces(backend=counter))(images)
         counts.append(counter.frame_count)
     assert counts[0] == counts[1]
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
 def test_a_compiled_backbone_trains_like_the_eager_one(backbone, images):
-    twin = compiled(backbone, backend="aot_eager")
+    twin = compiled(backbone, compiled_pieces(backend="aot_eager"))
     gradients = []
     for model in (backbone, twin):
         model.pruning_ratios = 0.4
@@ -119,15 +120,16 @@ def test_a_pt2_package_gives_what_eager_gives(tmp_path):
     assert difference(run(other), prepare("eager", small, other)(other)) < 1e-4
 
 
-def test_without_a_compiler_there_is_no_pt2_package(monkeypatch):
+def test_without_a_compiler_nothing_is_compiled(backbone, images, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match="no-such-compiler") as caught:
-        check_pt2()
-    assert "g++" in caught.value.remedy
+    for compile_something in (check_pt2, lambda: prepare("compile", backbone, images)):
+        with pytest.raises(UserError, match="no-such-compiler") as caught:
+            compile_something()
+        assert "g++" in caught.value.remedy
 
 
 def test_a_compiled_backbone_has_ratios_of_its_own(backbone):
-    twin = compiled(backbone, backend="eager")
+    twin = compiled(backbone, compiled_pieces(backend="eager"))
     twin.pruning_ratios = 0.5
     assert backbone.pruning_ratios[0] == [0.0, 0.0]
     assert twin.stages[0].blocks[0] is backbone.stages[0].blocks[0]
@@ -157,6 +159,10 @@ def test_a_runtime_that_is_not_installed_names_its_extra(name, backbone, images,
     with pytest.raises(UserError) as caught:
         prepare(name, backbone, images)
     assert "pip install 'sparsevit[" in caught.value.remedy
+
+
+def test_the_command_line_offers_every_backend():
+    assert [backend.value for backend in Backend] == list(BACKENDS)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
-from sparsevit.latency.backends.base import Run, require_cpu, require_precision
+from sparsevit.latency.backends.base import Run, require_compiler, require_cpu, require_precision
 from sparsevit.latency.backends.graph import export_graph, quiet_exporters
 
 
@@ -23,12 +22,7 @@ def check_pt2() -> None:
         UserError: there is no C++ compiler, or PyTorch is too old.
     """
     _of_inductor("aoti_compile_and_package")
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise UserError(
-            f"A pt2 package is compiled here, and there is no C++ compiler {compiler}.",
-            "Install one (Debian and Ubuntu: g++; Fedora: gcc-c++), or name yours in CXX.",
-        )
+    require_compiler("A pt2 package")
 
 
 def write_pt2(backbone: nn.Module, images: Tensor, path: Path) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +42,23 @@ def require(package: str, extra: str) -> Any:
             f"{package} {reason}.",
             f"Run `pip install 'sparsevit[{extra}]'`, or choose another backend.",
         ) from error
+
+
+def require_compiler(what: str) -> None:
+    """Refuse where there is no C++ compiler, which Inductor needs on the CPU.
+
+    Args:
+        what: needs it, to begin the message with.
+
+    Raises:
+        UserError: there is none.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"{what} needs a C++ compiler, and there is no {compiler}.",
+            "Install one (Debian and Ubuntu: g++; Fedora: gcc-c++), or name yours in CXX.",
+        )
 
 
 def require_precision(backend: str, precision: str, supported: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsevit.latency.backends.base import Run, autocast
+from sparsevit.latency.backends.base import Run, autocast, require_compiler
 from sparsevit.sparsity.handle import SparseModule
 
 
@@ -21,10 +21,16 @@ def prepare_compile(
     backbone: nn.Module, images: Tensor, precision: str, device: torch.device
 ) -> Run:
     """Compiled by :func:`torch.compile`: a SparseViT piece by piece, so that other ratios need no
-    other graphs (:mod:`sparsevit.models.compiled`), anything else as a whole."""
+    other graphs (:mod:`sparsevit.models.compiled`), anything else as a whole.
+
+    Raises:
+        UserError: it is to run on the CPU, and there is no C++ compiler.
+    """
     from sparsevit.models import SparseViT
     from sparsevit.models.compiled import compiled
 
+    if device.type == "cpu":
+        require_compiler("The backend compile")
     if isinstance(backbone, SparseViT):
         twin = compiled(backbone)
         return _called(twin, twin, precision, device)
