@@ -6,7 +6,7 @@ From small to whole: a block on a list of windows, the choice of the windows, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sparsevit.models.ratios import Ratios, nested_ratios
 from sparsevit.models.swin_weights import initialise
 from sparsevit.ops.attention import window_attention
+from sparsevit.ops.tracing import own_tensors
 from sparsevit.ops.windows import WindowLayout, window_layout
 from sparsevit.sparsity.configuration import Configuration
 from sparsevit.sparsity.scores import token_magnitudes, window_scores
@@ -115,11 +116,38 @@ def drop_path(drop: nn.Module, y_MNC: Tensor, image_M: Tensor, batch: int) -> Te
     return y_MNC * factor_B11[image_M]
 
 
+def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
+    """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
+    out_BHWC = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
+    return out_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def call(module: nn.Module, *inputs: Any) -> Any:
+    """``module(*inputs)``: a piece that is one module."""
+    return module(*inputs)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The functions a forward is made of, so that each can be compiled on its own.
+
+    Attributes:
+        embed: (patch embedding, images) -> (tokens, size of the map).
+        block: :func:`run_block`.
+        feature_map: :func:`feature_map`.
+        downsample: (patch merging, tokens, size of the map) -> (tokens, size of the map).
+    """
+
+    embed: Callable[..., Any] = call
+    block: Callable[..., Tensor] = run_block
+    feature_map: Callable[..., Tensor] = feature_map
+    downsample: Callable[..., Any] = call
+
+
 @lru_cache(maxsize=64)
 def all_windows(layout: WindowLayout, batch: int) -> Windows:
     """Every window of each of ``batch`` images, as :func:`locate` gives them; kept for reuse."""
-    # inference tensors cannot be saved for backward, and this cache outlives any inference mode
-    with torch.inference_mode(False):
+    with own_tensors():
         device = layout.token_index_WN.device
         return locate(layout, torch.arange(layout.num_windows, device=device).repeat(batch, 1))
 
@@ -139,7 +167,9 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
         # no more of the kept windows than this can be edge windows, so where to split is known
         # without asking the device how many are
         E = min(B * K, B * layout.num_edges)
-        order = layout.edge_kind_W[window_M].gt(0).to(torch.uint8).argsort(stable=True)
+        # keys that all differ: a stable order from any sort, as exported graphs have no stable one
+        at_edge_M = layout.edge_kind_W[window_M].gt(0)
+        order = (torch.arange(B * K, device=kept_BK.device) + B * K * at_edge_M).argsort()
         window_M, image_M = window_M[order], image_M[order]
         masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
     padding_MN1 = None
@@ -234,6 +264,7 @@ class SparseViT(SwinTransformer):
         self.depths = [len(stage.blocks) for stage in self.stages]
         self._space = Space.staged(self.depths, choices=sparsity_choices)
         self._recorder: list[Selection] | None = None
+        self.pieces = Pieces()
         self.pruning_ratios = pruning_ratios
 
     @property
@@ -277,7 +308,7 @@ class SparseViT(SwinTransformer):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) images -> feature maps (B, C, H', W') of the stages in ``out_indices``."""
-        x_BLC, hw = self.patch_embed(x)
+        x_BLC, hw = self.pieces.embed(self.patch_embed, x)
         if self.use_abs_pos_embed:
             x_BLC = x_BLC + self._position_embedding(hw)
         x_BLC = self.drop_after_pos(x_BLC)
@@ -286,11 +317,9 @@ class SparseViT(SwinTransformer):
         for i, stage in enumerate(self.stages):
             x_BLC = self._forward_stage(i, x_BLC, hw)
             if i in self.out_indices:
-                out_BLC = getattr(self, f"norm{i}")(x_BLC)
-                out = out_BLC.view(-1, *hw, self.num_features[i]).permute(0, 3, 1, 2)
-                outs.append(out.contiguous())
+                outs.append(self.pieces.feature_map(getattr(self, f"norm{i}"), x_BLC, hw))
             if stage.downsample:
-                x_BLC, hw = stage.downsample(x_BLC, hw)
+                x_BLC, hw = self.pieces.downsample(stage.downsample, x_BLC, hw)
         return outs
 
     def _forward_stage(self, stage: int, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -323,10 +352,12 @@ class SparseViT(SwinTransformer):
         t_MNC = x_RC.index_select(0, rows).view(*windows.row_MN.shape, -1)
         if block.with_cp and t_MNC.requires_grad:
             t_MNC = torch.utils.checkpoint.checkpoint(
-                run_block, block, t_MNC, windows, B, self.pad_before_norm, use_reentrant=False
+                self.pieces.block,
+                *(block, t_MNC, windows, B, self.pad_before_norm),
+                use_reentrant=False,
             )
         else:
-            t_MNC = run_block(block, t_MNC, windows, B, self.pad_before_norm)
+            t_MNC = self.pieces.block(block, t_MNC, windows, B, self.pad_before_norm)
         # in place: a gather saves no values for backward, so nothing that is overwritten is
         # still needed
         return x_RC.index_copy_(0, rows, t_MNC.flatten(0, 1).to(x_RC.dtype))
