@@ -19,6 +19,7 @@ from mmdet.models.backbones.swin import SwinBlock, SwinTransformer, WindowMSA
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from sparsevit.models.kernel_block import run_block_by_kernels, window_block_kernels_usable
 from sparsevit.models.ratios import Ratios, nested_ratios
 from sparsevit.models.swin_weights import initialise
 from sparsevit.ops.attention import window_attention
@@ -38,12 +39,15 @@ class Windows:
         image_M: (M,) int64, the image each window lies in.
         is_padding_MN1: (M, N, 1) bool, or None where no window has padding.
         edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition.
+        edge_kind_M: (M,) int64, which mask each window needs (see :class:`WindowLayout`), or None
+            in the plain partition.
     """
 
     row_MN: Tensor
     image_M: Tensor
     is_padding_MN1: Tensor | None
     edge_masks_ENN: Tensor | None
+    edge_kind_M: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,20 +138,21 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
     B, K = kept_BK.shape
     window_M = kept_BK.flatten()
     image_M = torch.arange(B, device=kept_BK.device).repeat_interleave(K)
-    masks_ENN = None
+    masks_ENN = kind_M = None
     if layout.edge_kind_W is not None and layout.region_masks_KNN is not None:
         # no more of the kept windows than this can be edge windows, so where to split is known
         # without asking the device how many are
         E = min(B * K, B * layout.num_edges)
         order = layout.edge_kind_W[window_M].gt(0).to(torch.uint8).argsort(stable=True)
         window_M, image_M = window_M[order], image_M[order]
-        masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
+        kind_M = layout.edge_kind_W[window_M]
+        masks_ENN = layout.region_masks_KNN[kind_M[-E:]]
     padding_MN1 = None
     if layout.is_padding_WN is not None:
         padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
     rows_an_image = layout.height * layout.width + int(layout.padded)
     row_MN = layout.token_index_WN[window_M] + image_M.unsqueeze(-1) * rows_an_image
-    return Windows(row_MN, image_M, padding_MN1, masks_ENN)
+    return Windows(row_MN, image_M, padding_MN1, masks_ENN, kind_M)
 
 
 class WindowChooser:
@@ -319,6 +324,8 @@ class SparseViT(SwinTransformer):
         return x_RC.view(B, -1, C)[:, :L]
 
     def _forward_block(self, block: SwinBlock, x_RC: Tensor, windows: Windows, B: int) -> Tensor:
+        if window_block_kernels_usable(block, x_RC):
+            return run_block_by_kernels(block, x_RC, windows, self.pad_before_norm)
         rows = windows.row_MN.flatten()
         t_MNC = x_RC.index_select(0, rows).view(*windows.row_MN.shape, -1)
         if block.with_cp and t_MNC.requires_grad:
