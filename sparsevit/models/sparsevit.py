@@ -59,6 +59,8 @@ class Selection:
         shift: its cyclic shift in tokens.
         grid: windows down and across.
         kept_BK: (B, K) int64 indices of the kept windows, best first, or None where all are.
+        layout: the partition they are windows of.
+        windows: where their tokens are, or None where no window is kept.
     """
 
     stage: int
@@ -66,6 +68,8 @@ class Selection:
     shift: int
     grid: tuple[int, int]
     kept_BK: Tensor | None
+    layout: WindowLayout
+    windows: Windows | None
 
 
 def run_block(
@@ -315,11 +319,11 @@ class SparseViT(SwinTransformer):
             if ratios[i] > 0:
                 chooser.score(x_RC.view(B, -1, C)[:, :L])
             if chooser.counts[i] == 0:
-                self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long))
+                self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long), None)
                 continue
             kept_BK = chooser.kept(i)
-            self._record(stage, i, layout, kept_BK)
             windows = all_windows(layout, B) if kept_BK is None else locate(layout, kept_BK)
+            self._record(stage, i, layout, kept_BK, windows)
             x_RC = self._forward_block(block, x_RC, windows, B)
         return x_RC.view(B, -1, C)[:, :L]
 
@@ -346,11 +350,18 @@ class SparseViT(SwinTransformer):
         resized = F.interpolate(grid, size=tuple(hw), mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
 
-    def _record(self, stage: int, block: int, layout: WindowLayout, kept_BK: Tensor | None) -> None:
+    def _record(
+        self,
+        stage: int,
+        block: int,
+        layout: WindowLayout,
+        kept_BK: Tensor | None,
+        windows: Windows | None,
+    ) -> None:
         if self._recorder is None:
             return
         shift = self.stages[stage].blocks[block].attn.shift_size
-        self._recorder.append(Selection(stage, block, shift, layout.grid, kept_BK))
+        self._recorder.append(Selection(stage, block, shift, layout.grid, kept_BK, layout, windows))
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

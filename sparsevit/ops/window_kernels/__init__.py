@@ -26,6 +26,8 @@ DTYPES = {
     "all": (torch.float16, torch.bfloat16, torch.float32),
     "off": (),
 }
+# The first with matrix units for bfloat16, and the oldest that Triton tends to.
+CAPABILITY = (8, 0)
 HEAD_DIMS = (16, 32, 64)
 MAX_TOKENS = 64
 
@@ -68,7 +70,7 @@ def works(device: torch.device) -> bool:
     Triton builds with the machine's C compiler when it first runs, so being installed is not
     enough. Where it fails, a warning says why and PyTorch does the work.
     """
-    if not installed() or torch.cuda.get_device_capability(device) < (7, 0):
+    if not installed() or torch.cuda.get_device_capability(device) < CAPABILITY:
         return False
     try:
         from sparsevit.ops.window_kernels.launch import add_rows
@@ -92,12 +94,13 @@ def works(device: torch.device) -> bool:
 def usable(x: torch.Tensor) -> bool:
     """Whether the kernels can work on this tensor now: inference on CUDA, outside of autocast,
     compilation and export, which see PyTorch's ops only."""
+    # whoever compiles or exports cannot follow beyond the first two
     return (
         x.is_cuda
-        and wanted(x.dtype)
-        and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled()
+        and wanted(x.dtype)
         and works(x.device)
     )

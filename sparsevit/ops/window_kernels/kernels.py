@@ -22,7 +22,8 @@ def _token_rows(row_ptr, padding_ptr, r, inside, HAS_PADDING: tl.constexpr):
     return row, live
 
 
-@triton.jit
+# R changes with the ratios: no variant of the kernel for those that 16 divides
+@triton.jit(do_not_specialize=["R"])
 def gather_norm_linear(
     x_ptr,  # (rows of the map, C)
     row_ptr,  # (R,) int64
@@ -217,7 +218,8 @@ def window_attention_to_map(
     tl.store(x_ptrs, acc.to(x_ptr.dtype.element_ty), mask=known)
 
 
-@triton.jit
+# R changes with the ratios: no variant of the kernel for those that 16 divides
+@triton.jit(do_not_specialize=["R"])
 def add_rows(
     x_ptr,  # (rows of the map, C), changed in place
     row_ptr,  # (R,) int64
