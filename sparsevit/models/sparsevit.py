@@ -38,7 +38,8 @@ class Windows:
         row_MN: (M, N) int64, the row of each token in the (B * rows-an-image, C) map.
         image_M: (M,) int64, the image each window lies in.
         is_padding_MN1: (M, N, 1) bool, or None where no window has padding.
-        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition.
+        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition, and
+            for kernels, which need none.
         edge_kind_M: (M,) int64, which mask each window needs (see :class:`WindowLayout`), or None
             in the plain partition.
     """
@@ -140,18 +141,31 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
         kept_BK: (B, K) int64 kept windows of each image.
     """
     B, K = kept_BK.shape
-    window_M = kept_BK.flatten()
-    image_M = torch.arange(B, device=kept_BK.device).repeat_interleave(K)
-    masks_ENN = kind_M = None
+    window_M, image_M = listed(kept_BK)
+    masks_ENN = None
     if layout.edge_kind_W is not None and layout.region_masks_KNN is not None:
         # no more of the kept windows than this can be edge windows, so where to split is known
         # without asking the device how many are
         E = min(B * K, B * layout.num_edges)
         order = layout.edge_kind_W[window_M].gt(0).to(torch.uint8).argsort(stable=True)
         window_M, image_M = window_M[order], image_M[order]
+        masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
+    return placed(layout, window_M, image_M, masks_ENN)
+
+
+def listed(kept_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K) kept windows of each image -> (M,) windows and (M,) the image of each."""
+    B, K = kept_BK.shape
+    return kept_BK.flatten(), torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+
+
+def placed(
+    layout: WindowLayout, window_M: Tensor, image_M: Tensor, masks_ENN: Tensor | None = None
+) -> Windows:
+    """Where the tokens of these windows of these images are; kernels need no order among them."""
+    padding_MN1 = kind_M = None
+    if layout.edge_kind_W is not None:
         kind_M = layout.edge_kind_W[window_M]
-        masks_ENN = layout.region_masks_KNN[kind_M[-E:]]
-    padding_MN1 = None
     if layout.is_padding_WN is not None:
         padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
     rows_an_image = layout.height * layout.width + int(layout.padded)
@@ -322,14 +336,21 @@ class SparseViT(SwinTransformer):
                 self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long), None)
                 continue
             kept_BK = chooser.kept(i)
-            windows = all_windows(layout, B) if kept_BK is None else locate(layout, kept_BK)
+            by_kernels = window_block_kernels_usable(block, x_RC)
+            if kept_BK is None:
+                windows = all_windows(layout, B)
+            elif by_kernels:
+                windows = placed(layout, *listed(kept_BK))
+            else:
+                windows = locate(layout, kept_BK)
             self._record(stage, i, layout, kept_BK, windows)
-            x_RC = self._forward_block(block, x_RC, windows, B)
+            if by_kernels:
+                x_RC = run_block_by_kernels(block, x_RC, windows, self.pad_before_norm)
+            else:
+                x_RC = self._forward_block(block, x_RC, windows, B)
         return x_RC.view(B, -1, C)[:, :L]
 
     def _forward_block(self, block: SwinBlock, x_RC: Tensor, windows: Windows, B: int) -> Tensor:
-        if window_block_kernels_usable(block, x_RC):
-            return run_block_by_kernels(block, x_RC, windows, self.pad_before_norm)
         rows = windows.row_MN.flatten()
         t_MNC = x_RC.index_select(0, rows).view(*windows.row_MN.shape, -1)
         if block.with_cp and t_MNC.requires_grad:

@@ -163,6 +163,12 @@ def test_add_rows_adds_to_the_rows_listed_and_to_no_other(C):
     assert torch.equal(launch.add_rows(x, rows, y), expected)
 
 
+def test_float32_is_multiplied_as_pytorch_does():
+    assert launch._precision() == "ieee"
+    torch.backends.cuda.matmul.allow_tf32 = True
+    assert launch._precision() == "tf32"
+
+
 def test_no_window_is_no_work():
     rows = torch.empty(0, 9, dtype=torch.long, device=DEVICE)
     x, qkv = torch.randn(9, 16, device=DEVICE), torch.empty(0, 9, 48, device=DEVICE)

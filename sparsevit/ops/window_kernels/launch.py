@@ -223,7 +223,14 @@ def _window_constants(qkv_MNC: Tensor, H: int, window: int, shift: int) -> dict[
 
 def _precision() -> str:
     """How a product of float32 is taken: as PyTorch takes it."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        return "tf32" if matmul.allow_tf32 else "ieee"
+    # since PyTorch 2.9, which refuses to be asked the old way after it was told the new way
+    chosen = matmul.fp32_precision
+    if chosen == "none":
+        chosen = getattr(torch.backends, "fp32_precision", "none")
+    return "tf32" if chosen == "tf32" else "ieee"
 
 
 def _bytes(is_padding_MN1: Tensor | None, instead: Tensor) -> Tensor:
