@@ -19,6 +19,7 @@ from mmdet.models.backbones.swin import SwinBlock, SwinTransformer, WindowMSA
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from sparsevit.models.kernel_block import run_block_by_kernels, window_block_kernels_usable
 from sparsevit.models.ratios import Ratios, nested_ratios
 from sparsevit.models.swin_weights import initialise
 from sparsevit.ops.attention import window_attention
@@ -38,13 +39,17 @@ class Windows:
         row_MN: (M, N) int64, the row of each token in the (B * rows-an-image, C) map.
         image_M: (M,) int64, the image each window lies in.
         is_padding_MN1: (M, N, 1) bool, or None where no window has padding.
-        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition.
+        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition, and
+            for kernels, which need none.
+        edge_kind_M: (M,) int64, which mask each window needs (see :class:`WindowLayout`), or None
+            in the plain partition.
     """
 
     row_MN: Tensor
     image_M: Tensor
     is_padding_MN1: Tensor | None
     edge_masks_ENN: Tensor | None
+    edge_kind_M: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,8 @@ class Selection:
         shift: its cyclic shift in tokens.
         grid: windows down and across.
         kept_BK: (B, K) int64 indices of the kept windows, best first, or None where all are.
+        layout: the partition they are windows of.
+        windows: where their tokens are, or None where no window is kept.
     """
 
     stage: int
@@ -63,6 +70,8 @@ class Selection:
     shift: int
     grid: tuple[int, int]
     kept_BK: Tensor | None
+    layout: WindowLayout
+    windows: Windows | None
 
 
 def run_block(
@@ -160,8 +169,7 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
         kept_BK: (B, K) int64 kept windows of each image.
     """
     B, K = kept_BK.shape
-    window_M = kept_BK.flatten()
-    image_M = torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+    window_M, image_M = listed(kept_BK)
     masks_ENN = None
     if layout.edge_kind_W is not None and layout.region_masks_KNN is not None:
         # no more of the kept windows than this can be edge windows, so where to split is known
@@ -172,12 +180,27 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
         order = (torch.arange(B * K, device=kept_BK.device) + B * K * at_edge_M).argsort()
         window_M, image_M = window_M[order], image_M[order]
         masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
-    padding_MN1 = None
+    return placed(layout, window_M, image_M, masks_ENN)
+
+
+def listed(kept_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K) kept windows of each image -> (M,) windows and (M,) the image of each."""
+    B, K = kept_BK.shape
+    return kept_BK.flatten(), torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+
+
+def placed(
+    layout: WindowLayout, window_M: Tensor, image_M: Tensor, masks_ENN: Tensor | None = None
+) -> Windows:
+    """Where the tokens of these windows of these images are; kernels need no order among them."""
+    padding_MN1 = kind_M = None
+    if layout.edge_kind_W is not None:
+        kind_M = layout.edge_kind_W[window_M]
     if layout.is_padding_WN is not None:
         padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
     rows_an_image = layout.height * layout.width + int(layout.padded)
     row_MN = layout.token_index_WN[window_M] + image_M.unsqueeze(-1) * rows_an_image
-    return Windows(row_MN, image_M, padding_MN1, masks_ENN)
+    return Windows(row_MN, image_M, padding_MN1, masks_ENN, kind_M)
 
 
 class WindowChooser:
@@ -339,12 +362,22 @@ class SparseViT(SwinTransformer):
             if ratios[i] > 0:
                 chooser.score(x_RC.view(B, -1, C)[:, :L])
             if chooser.counts[i] == 0:
-                self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long))
+                self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long), None)
                 continue
             kept_BK = chooser.kept(i)
-            self._record(stage, i, layout, kept_BK)
-            windows = all_windows(layout, B) if kept_BK is None else locate(layout, kept_BK)
-            x_RC = self._forward_block(block, x_RC, windows, B)
+            # a compiled twin runs its compiled piece, and no kernels of ours
+            by_kernels = self.pieces.block is run_block and window_block_kernels_usable(block, x_RC)
+            if kept_BK is None:
+                windows = all_windows(layout, B)
+            elif by_kernels:
+                windows = placed(layout, *listed(kept_BK))
+            else:
+                windows = locate(layout, kept_BK)
+            self._record(stage, i, layout, kept_BK, windows)
+            if by_kernels:
+                x_RC = run_block_by_kernels(block, x_RC, windows, self.pad_before_norm)
+            else:
+                x_RC = self._forward_block(block, x_RC, windows, B)
         return x_RC.view(B, -1, C)[:, :L]
 
     def _forward_block(self, block: SwinBlock, x_RC: Tensor, windows: Windows, B: int) -> Tensor:
@@ -370,11 +403,18 @@ class SparseViT(SwinTransformer):
         resized = F.interpolate(grid, size=tuple(hw), mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
 
-    def _record(self, stage: int, block: int, layout: WindowLayout, kept_BK: Tensor | None) -> None:
+    def _record(
+        self,
+        stage: int,
+        block: int,
+        layout: WindowLayout,
+        kept_BK: Tensor | None,
+        windows: Windows | None,
+    ) -> None:
         if self._recorder is None:
             return
         shift = self.stages[stage].blocks[block].attn.shift_size
-        self._recorder.append(Selection(stage, block, shift, layout.grid, kept_BK))
+        self._recorder.append(Selection(stage, block, shift, layout.grid, kept_BK, layout, windows))
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
