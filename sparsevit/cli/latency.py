@@ -9,6 +9,8 @@ import typer
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     MEASUREMENT_PANEL,
+    Backend,
+    BackendOption,
     BatchSizeOption,
     DeviceOption,
     JsonOption,
@@ -38,6 +40,7 @@ def latency(
     batch_size: BatchSizeOption = 4,
     scope: ScopeOption = Scope.backbone,
     precision: PrecisionOption = Precision.fp32,
+    backend: BackendOption = Backend.eager,
     warmup: Annotated[
         int | None,
         typer.Option(
@@ -88,6 +91,7 @@ def latency(
         sparsity=sparsity,
         compare=compare,
         scope=scope.value,
+        backend=backend.value,
         img_size=image_size(img_size) or PAPER_IMG_SIZE,
         batch_size=batch_size,
         device=device,

@@ -116,6 +116,12 @@ COMMANDS: dict[str, Entry] = {
         HELP,
         "What is installed, which ops and devices are used, and what is missing.",
     ),
+    "export": Entry(
+        "sparsevit.cli.export",
+        "export",
+        EXPORT,
+        "Write the backbone for ONNX Runtime, OpenVINO or AOTInductor.",
+    ),
     "export-config": Entry(
         "sparsevit.cli.export_config",
         "export_config",

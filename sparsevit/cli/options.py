@@ -192,7 +192,25 @@ class Precision(str, Enum):
     bf16 = "bf16"
 
 
+class Backend(str, Enum):
+    """What executes a backbone."""
+
+    eager = "eager"
+    compile = "compile"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
 MEASUREMENT_PANEL = "Measurement"
+
+BackendOption = Annotated[
+    Backend,
+    typer.Option(
+        "--backend",
+        help="What executes it; all but eager take a backbone only.",
+        rich_help_panel=MEASUREMENT_PANEL,
+    ),
+]
 
 EvalImagesOption = Annotated[
     int | None,

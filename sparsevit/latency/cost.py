@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from sparsevit.ops.window_kernels import without_kernels
+
 
 def parameters(model: nn.Module) -> int:
     """Number of trainable and fixed parameters."""
@@ -19,7 +21,9 @@ def parameters(model: nn.Module) -> int:
 def gmacs(call: Callable[[], Any]) -> float:
     """Billions of multiply-accumulates of the matrix products, convolutions and attentions that a
     call really performs: what is skipped is not counted."""
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+    # a kernel of our own cannot be counted; PyTorch in its place does the same products
+    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    with without_kernels(), counter:
         call()
     return counter.get_total_flops() / 2e9
 

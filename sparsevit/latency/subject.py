@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
+from sparsevit.latency.backends import PRECISIONS, prepare
+from sparsevit.latency.backends.base import autocast
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SCOPES = ("backbone", "detector")
 PAPER_BATCH = 4
 PAPER_IMG_SIZE = (672, 672)
@@ -59,26 +59,38 @@ class Subject:
             )
         self.model = model.to(device).eval()
         self.device = device
-        self.dtype = PRECISIONS[precision]
+        self.scope = scope
+        self.precision = precision
         if scope == "backbone":
             self._call = self._backbone(batch_size, img_size)
         else:
             self._call = self._detector(_noise(batch_size, img_size) if images is None else images)
 
     def __call__(self) -> Any:
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.precision, self.device):
             return self._call()
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
+    def prepared(self, backend: str) -> Callable[[], Any]:
+        """The same call, executed by a backend, at the sparsity that the model has now.
+
+        Raises:
+            UserError: the backend cannot be had, or not for this scope.
+        """
+        if self.scope != "backbone":
+            raise UserError(
+                f"The backend {backend} takes a backbone, not a whole detector.",
+                "Take --scope backbone, or --backend eager.",
+            )
+        backbone, images = self.model.get_submodule("backbone"), self._images
+        run = prepare(backend, backbone, images, self.precision, self.device)
+        return lambda: run(images)
 
     def _backbone(self, batch_size: int, img_size: tuple[int, int]) -> Callable[[], Any]:
         generator = torch.Generator().manual_seed(0)
         # random rather than zeros: with zeros every window scores the same, and hardware that
         # notices zeros runs faster than it does on images
         images = torch.randn(batch_size, 3, *img_size, generator=generator).to(self.device)
+        self._images = images
         backbone = self.model.get_submodule("backbone")
         return lambda: backbone(images)
 
@@ -95,8 +107,26 @@ class Subject:
         return lambda: model.test_step(batch)
 
 
-def at(subject: Subject, handle: SparsityHandle, configuration: Configuration) -> Callable[[], Any]:
-    """A call of the subject at a configuration, whatever was set in between."""
+def at(
+    subject: Subject,
+    handle: SparsityHandle,
+    configuration: Configuration,
+    backend: str = "eager",
+) -> Callable[[], Any]:
+    """A call of the subject at a configuration, whatever was set in between.
+
+    Args:
+        subject: what is called.
+        handle: of its model.
+        configuration: a ratio for every knob.
+        backend: what executes it, see :mod:`sparsevit.latency.backends`.
+
+    Raises:
+        UserError: the backend cannot be had, or not for this subject.
+    """
+    if backend != "eager":
+        handle.set(configuration)
+        return subject.prepared(backend)
 
     def call() -> Any:
         handle.set(configuration)

@@ -6,7 +6,7 @@ From small to whole: a block on a list of windows, the choice of the windows, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,9 +19,11 @@ from mmdet.models.backbones.swin import SwinBlock, SwinTransformer, WindowMSA
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from sparsevit.models.kernel_block import run_block_by_kernels, window_block_kernels_usable
 from sparsevit.models.ratios import Ratios, nested_ratios
 from sparsevit.models.swin_weights import initialise
 from sparsevit.ops.attention import window_attention
+from sparsevit.ops.tracing import own_tensors
 from sparsevit.ops.windows import WindowLayout, window_layout
 from sparsevit.sparsity.configuration import Configuration
 from sparsevit.sparsity.scores import token_magnitudes, window_scores
@@ -37,13 +39,17 @@ class Windows:
         row_MN: (M, N) int64, the row of each token in the (B * rows-an-image, C) map.
         image_M: (M,) int64, the image each window lies in.
         is_padding_MN1: (M, N, 1) bool, or None where no window has padding.
-        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition.
+        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition, and
+            for kernels, which need none.
+        edge_kind_M: (M,) int64, which mask each window needs (see :class:`WindowLayout`), or None
+            in the plain partition.
     """
 
     row_MN: Tensor
     image_M: Tensor
     is_padding_MN1: Tensor | None
     edge_masks_ENN: Tensor | None
+    edge_kind_M: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +61,8 @@ class Selection:
         shift: its cyclic shift in tokens.
         grid: windows down and across.
         kept_BK: (B, K) int64 indices of the kept windows, best first, or None where all are.
+        layout: the partition they are windows of.
+        windows: where their tokens are, or None where no window is kept.
     """
 
     stage: int
@@ -62,6 +70,8 @@ class Selection:
     shift: int
     grid: tuple[int, int]
     kept_BK: Tensor | None
+    layout: WindowLayout
+    windows: Windows | None
 
 
 def run_block(
@@ -115,11 +125,38 @@ def drop_path(drop: nn.Module, y_MNC: Tensor, image_M: Tensor, batch: int) -> Te
     return y_MNC * factor_B11[image_M]
 
 
+def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
+    """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
+    out_BHWC = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
+    return out_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def call(module: nn.Module, *inputs: Any) -> Any:
+    """``module(*inputs)``: a piece that is one module."""
+    return module(*inputs)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The functions a forward is made of, so that each can be compiled on its own.
+
+    Attributes:
+        embed: (patch embedding, images) -> (tokens, size of the map).
+        block: :func:`run_block`.
+        feature_map: :func:`feature_map`.
+        downsample: (patch merging, tokens, size of the map) -> (tokens, size of the map).
+    """
+
+    embed: Callable[..., Any] = call
+    block: Callable[..., Tensor] = run_block
+    feature_map: Callable[..., Tensor] = feature_map
+    downsample: Callable[..., Any] = call
+
+
 @lru_cache(maxsize=64)
 def all_windows(layout: WindowLayout, batch: int) -> Windows:
     """Every window of each of ``batch`` images, as :func:`locate` gives them; kept for reuse."""
-    # inference tensors cannot be saved for backward, and this cache outlives any inference mode
-    with torch.inference_mode(False):
+    with own_tensors():
         device = layout.token_index_WN.device
         return locate(layout, torch.arange(layout.num_windows, device=device).repeat(batch, 1))
 
@@ -132,22 +169,38 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
         kept_BK: (B, K) int64 kept windows of each image.
     """
     B, K = kept_BK.shape
-    window_M = kept_BK.flatten()
-    image_M = torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+    window_M, image_M = listed(kept_BK)
     masks_ENN = None
     if layout.edge_kind_W is not None and layout.region_masks_KNN is not None:
         # no more of the kept windows than this can be edge windows, so where to split is known
         # without asking the device how many are
         E = min(B * K, B * layout.num_edges)
-        order = layout.edge_kind_W[window_M].gt(0).to(torch.uint8).argsort(stable=True)
+        # keys that all differ: a stable order from any sort, as exported graphs have no stable one
+        at_edge_M = layout.edge_kind_W[window_M].gt(0)
+        order = (torch.arange(B * K, device=kept_BK.device) + B * K * at_edge_M).argsort()
         window_M, image_M = window_M[order], image_M[order]
         masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
-    padding_MN1 = None
+    return placed(layout, window_M, image_M, masks_ENN)
+
+
+def listed(kept_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K) kept windows of each image -> (M,) windows and (M,) the image of each."""
+    B, K = kept_BK.shape
+    return kept_BK.flatten(), torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+
+
+def placed(
+    layout: WindowLayout, window_M: Tensor, image_M: Tensor, masks_ENN: Tensor | None = None
+) -> Windows:
+    """Where the tokens of these windows of these images are; kernels need no order among them."""
+    padding_MN1 = kind_M = None
+    if layout.edge_kind_W is not None:
+        kind_M = layout.edge_kind_W[window_M]
     if layout.is_padding_WN is not None:
         padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
     rows_an_image = layout.height * layout.width + int(layout.padded)
     row_MN = layout.token_index_WN[window_M] + image_M.unsqueeze(-1) * rows_an_image
-    return Windows(row_MN, image_M, padding_MN1, masks_ENN)
+    return Windows(row_MN, image_M, padding_MN1, masks_ENN, kind_M)
 
 
 class WindowChooser:
@@ -234,6 +287,7 @@ class SparseViT(SwinTransformer):
         self.depths = [len(stage.blocks) for stage in self.stages]
         self._space = Space.staged(self.depths, choices=sparsity_choices)
         self._recorder: list[Selection] | None = None
+        self.pieces = Pieces()
         self.pruning_ratios = pruning_ratios
 
     @property
@@ -277,7 +331,7 @@ class SparseViT(SwinTransformer):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) images -> feature maps (B, C, H', W') of the stages in ``out_indices``."""
-        x_BLC, hw = self.patch_embed(x)
+        x_BLC, hw = self.pieces.embed(self.patch_embed, x)
         if self.use_abs_pos_embed:
             x_BLC = x_BLC + self._position_embedding(hw)
         x_BLC = self.drop_after_pos(x_BLC)
@@ -286,11 +340,9 @@ class SparseViT(SwinTransformer):
         for i, stage in enumerate(self.stages):
             x_BLC = self._forward_stage(i, x_BLC, hw)
             if i in self.out_indices:
-                out_BLC = getattr(self, f"norm{i}")(x_BLC)
-                out = out_BLC.view(-1, *hw, self.num_features[i]).permute(0, 3, 1, 2)
-                outs.append(out.contiguous())
+                outs.append(self.pieces.feature_map(getattr(self, f"norm{i}"), x_BLC, hw))
             if stage.downsample:
-                x_BLC, hw = stage.downsample(x_BLC, hw)
+                x_BLC, hw = self.pieces.downsample(stage.downsample, x_BLC, hw)
         return outs
 
     def _forward_stage(self, stage: int, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -310,12 +362,22 @@ class SparseViT(SwinTransformer):
             if ratios[i] > 0:
                 chooser.score(x_RC.view(B, -1, C)[:, :L])
             if chooser.counts[i] == 0:
-                self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long))
+                self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long), None)
                 continue
             kept_BK = chooser.kept(i)
-            self._record(stage, i, layout, kept_BK)
-            windows = all_windows(layout, B) if kept_BK is None else locate(layout, kept_BK)
-            x_RC = self._forward_block(block, x_RC, windows, B)
+            # a compiled twin runs its compiled piece, and no kernels of ours
+            by_kernels = self.pieces.block is run_block and window_block_kernels_usable(block, x_RC)
+            if kept_BK is None:
+                windows = all_windows(layout, B)
+            elif by_kernels:
+                windows = placed(layout, *listed(kept_BK))
+            else:
+                windows = locate(layout, kept_BK)
+            self._record(stage, i, layout, kept_BK, windows)
+            if by_kernels:
+                x_RC = run_block_by_kernels(block, x_RC, windows, self.pad_before_norm)
+            else:
+                x_RC = self._forward_block(block, x_RC, windows, B)
         return x_RC.view(B, -1, C)[:, :L]
 
     def _forward_block(self, block: SwinBlock, x_RC: Tensor, windows: Windows, B: int) -> Tensor:
@@ -323,10 +385,12 @@ class SparseViT(SwinTransformer):
         t_MNC = x_RC.index_select(0, rows).view(*windows.row_MN.shape, -1)
         if block.with_cp and t_MNC.requires_grad:
             t_MNC = torch.utils.checkpoint.checkpoint(
-                run_block, block, t_MNC, windows, B, self.pad_before_norm, use_reentrant=False
+                self.pieces.block,
+                *(block, t_MNC, windows, B, self.pad_before_norm),
+                use_reentrant=False,
             )
         else:
-            t_MNC = run_block(block, t_MNC, windows, B, self.pad_before_norm)
+            t_MNC = self.pieces.block(block, t_MNC, windows, B, self.pad_before_norm)
         # in place: a gather saves no values for backward, so nothing that is overwritten is
         # still needed
         return x_RC.index_copy_(0, rows, t_MNC.flatten(0, 1).to(x_RC.dtype))
@@ -339,11 +403,18 @@ class SparseViT(SwinTransformer):
         resized = F.interpolate(grid, size=tuple(hw), mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
 
-    def _record(self, stage: int, block: int, layout: WindowLayout, kept_BK: Tensor | None) -> None:
+    def _record(
+        self,
+        stage: int,
+        block: int,
+        layout: WindowLayout,
+        kept_BK: Tensor | None,
+        windows: Windows | None,
+    ) -> None:
         if self._recorder is None:
             return
         shift = self.stages[stage].blocks[block].attn.shift_size
-        self._recorder.append(Selection(stage, block, shift, layout.grid, kept_BK))
+        self._recorder.append(Selection(stage, block, shift, layout.grid, kept_BK, layout, windows))
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsevit.ops.tracing import exporting
+
 
 def window_attention(
     qkv_MNC: Tensor,
@@ -55,4 +57,9 @@ def _attend(
 
 
 def _merge(x_MHNd: Tensor) -> Tensor:
-    return x_MHNd.transpose(1, 2).flatten(2)
+    x_MNHd = x_MHNd.transpose(1, 2)
+    if exporting():
+        # a graph keeps the strides it was recorded with, and those of the fused attention are not
+        # those of the products that other runtimes make of it
+        x_MNHd = x_MNHd.clone(memory_format=torch.contiguous_format)
+    return x_MNHd.flatten(2)

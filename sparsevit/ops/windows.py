@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from sparsevit.ops.tracing import own_tensors
+
 # What Swin adds to the logits of token pairs that the cyclic shift made neighbours.
 MASKED = -100.0
 
@@ -68,8 +70,7 @@ def window_layout(
     """
     rows = math.ceil(height / window_size)
     cols = math.ceil(width / window_size)
-    # inference tensors cannot be saved for backward, and this cache outlives any inference mode
-    with torch.inference_mode(False), torch.no_grad():
+    with own_tensors():
         y = (torch.arange(rows * window_size, device=device) + shift) % (rows * window_size)
         x = (torch.arange(cols * window_size, device=device) + shift) % (cols * window_size)
         position = y[:, None] * width + x[None, :]

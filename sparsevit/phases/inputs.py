@@ -31,8 +31,8 @@ PathLike = str | os.PathLike[str]
 DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 
 # Phases that start from trained weights, and those that look at no image.
-NEED_WEIGHTS = ("adapt", "search", "finetune", "evaluate")
-NEED_NO_DATA = ("latency",)
+NEED_WEIGHTS = ("adapt", "search", "finetune", "evaluate", "export")
+NEED_NO_DATA = ("latency", "export")
 
 # Which phases' outputs a phase starts from, the nearest first.
 BEFORE = {
@@ -42,6 +42,7 @@ BEFORE = {
     "finetune": ("adapt", "pretrain"),
     "evaluate": ("finetune", "adapt", "pretrain"),
     "latency": ("finetune", "adapt", "pretrain"),
+    "export": ("finetune", "adapt", "pretrain"),
 }
 
 

@@ -58,7 +58,7 @@ class LatencyResult:
 
     Attributes:
         subject: for people: which model.
-        scope, batch_size, img_size, precision, device: how it was timed.
+        scope, backend, batch_size, img_size, precision, device: how it was timed.
         device_name: the hardware.
         torch_threads: CPU threads that PyTorch used.
         parameters: of the scope.
@@ -67,6 +67,7 @@ class LatencyResult:
 
     subject: str
     scope: str
+    backend: str
     batch_size: int
     img_size: tuple[int, int]
     precision: str
@@ -85,6 +86,7 @@ def latency(
     sparsity: PathLike | None = None,
     compare: bool = False,
     scope: str = "backbone",
+    backend: str = "eager",
     img_size: tuple[int, int] = PAPER_IMG_SIZE,
     batch_size: int = PAPER_BATCH,
     device: str | None = None,
@@ -104,6 +106,8 @@ def latency(
             best, else dense.
         compare: time the dense model beside it, turn by turn.
         scope: ``backbone`` or ``detector``.
+        backend: what executes it, one of :data:`sparsevit.latency.backends.BACKENDS`; other than
+            ``eager`` for a backbone only.
         img_size: (height, width) in pixels.
         batch_size: images a call.
         device: where to run; CUDA if there is any where None.
@@ -138,7 +142,7 @@ def latency(
     settings = {"sparse" if any(configuration.values()) else "dense": configuration}
     if compare:
         settings = {"dense": handle.space.dense(), **settings}
-    calls = {name: at(subject, handle, setting) for name, setting in settings.items()}
+    calls = {name: at(subject, handle, setting, backend) for name, setting in settings.items()}
     timings = measure_paired(calls, where, warmup=warmup, repeats=repeats, seconds=seconds)
     dense_ms = timings["dense"].mean_ms if "dense" in timings else None
     rows = []
@@ -156,6 +160,7 @@ def latency(
     return LatencyResult(
         subject=said,
         scope=scope,
+        backend=backend,
         batch_size=batch_size,
         img_size=img_size,
         precision=precision,

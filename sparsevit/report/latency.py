@@ -18,7 +18,7 @@ def latency_table(result: LatencyResult) -> Group:
     height, width = result.img_size
     table = Table(
         title=f"{result.subject}: {result.scope}, {result.batch_size} x {width}x{height}, "
-        f"{result.precision}",
+        f"{result.precision}, {result.backend}",
         title_justify="left",
     )
     table.add_column("ratios")

@@ -23,9 +23,9 @@ def merge(windows, ws, H, W):
     return x.reshape(B, H, W, C)
 
 
-def shift_mask(H, W, ws, shift):
+def shift_mask(H, W, ws, shift, device=None):
     """(windows, ws * ws, ws * ws) mask, one for every window."""
-    region = torch.zeros(1, H, W, 1)
+    region = torch.zeros(1, H, W, 1, device=device)
     bands = (slice(0, -ws), slice(-ws, -shift), slice(-shift, None))
     for i, rows in enumerate(bands):
         for j, cols in enumerate(bands):
@@ -66,8 +66,10 @@ def run_stage(stage, x, hw, ratios, pad_before_norm):
         identity = windows_of(x)
         normed = block.norm1(identity) if pad_before_norm else windows_of(block.norm1(x))
         nW, N = identity.shape[1:3]
-        mask = shift_mask(Hp, Wp, ws, shift).expand(B, -1, -1, -1) if shift else None
-        kept = torch.arange(nW).expand(B, nW)
+        mask = None
+        if shift:
+            mask = shift_mask(Hp, Wp, ws, shift, x.device).to(x.dtype).expand(B, -1, -1, -1)
+        kept = torch.arange(nW, device=x.device).expand(B, nW)
         if magnitude is not None:
             if shift not in ranked:
                 score = windows_of(magnitude)[..., 0].norm(dim=-1)

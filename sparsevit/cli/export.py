@@ -1,0 +1,109 @@
+"""``sparsevit export``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    CheckpointArgument,
+    ConfigArgument,
+    JsonOption,
+    SetOption,
+    SparsityOption,
+    WorkspaceOption,
+)
+
+if TYPE_CHECKING:
+    from sparsevit.phases.export import ExportResult
+
+
+class ExportScope(str, Enum):
+    """What of a detector is exported."""
+
+    backbone = "backbone"
+
+
+def export(
+    config: ConfigArgument = None,
+    checkpoint: CheckpointArgument = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="onnx|openvino|pt2",
+            show_default="what FILE ends in, else onnx",
+            help="onnx: for ONNX Runtime and others; openvino: .xml and .bin; pt2: compiled by "
+            "AOTInductor for this CPU.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            show_default="backbone and the format's suffix",
+            help="File to write; FILE.json beside it says what it is.",
+        ),
+    ] = None,
+    scope: Annotated[
+        ExportScope, typer.Option("--scope", help="What is exported.")
+    ] = ExportScope.backbone,
+    sparsity: SparsityOption = None,
+    img_size: Annotated[
+        str | None,
+        typer.Option(
+            "--img-size",
+            metavar="S|WxH",
+            show_default="that of the config's validation images, else 672",
+            help="The image size that it takes.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, metavar="N", help="Images a call.")
+    ] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace FILE if it is there already.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the backbone at its sparsity for ONNX Runtime, OpenVINO or AOTInductor.
+
+    Image size, batch and ratios are fixed in the file; which windows it keeps is decided for each
+    image. It is compared with PyTorch before it gets its name.
+    """
+    from sparsevit.cli.parse import image_size
+    from sparsevit.phases.export import export as phase
+
+    result = phase(
+        config,
+        checkpoint,
+        out=out,
+        format=format,
+        sparsity=sparsity,
+        img_size=image_size(img_size),
+        batch_size=batch_size,
+        force=force,
+        workspace=workspace,
+        overrides=overrides or (),
+        reporter=run.reporter(),
+    )
+    console.emit(result, as_json, _render)
+
+
+def _render(result: ExportResult) -> str:
+    height, width = result.img_size
+    maps = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in result.outputs.items())
+    return (
+        f"Written to {result.out} ({result.format}, {result.megabytes:.1f} MB), described in "
+        f"{result.files[-1].name}\n"
+        f"images {result.batch_size}x3x{height}x{width} -> {maps}\n"
+        f"largest difference to eager PyTorch: {result.largest_difference:.1e}"
+    )

@@ -1,0 +1,91 @@
+"""ONNX files, and ONNX Runtime to run them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sparsevit.errors import UserError
+from sparsevit.latency.backends.base import Run, require, require_precision
+from sparsevit.latency.backends.graph import INPUT, export_graph, output_names, quiet_exporters
+
+EXTRA = "onnx"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def check_onnx() -> None:
+    """Refuse where ONNX cannot be written or run.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require(package, EXTRA)
+
+
+def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
+    """Write a backbone at its sparsity as ONNX, weights included.
+
+    Args:
+        backbone, images: see :func:`sparsevit.latency.backends.graph.export_graph`; on the CPU.
+        path: file to write.
+
+    Raises:
+        UserError: see :func:`check_onnx`.
+    """
+    check_onnx()
+    program = export_graph(backbone, images)
+    count = len(program.graph_signature.user_outputs)
+    with quiet_exporters():
+        exported = torch.onnx.export(
+            program,
+            (images,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=output_names(backbone, count),
+            verbose=False,
+        )
+        assert exported is not None
+        exported.save(path)
+    return path
+
+
+def load_onnx(path: Path, precision: str, device: torch.device) -> Run:
+    """An ONNX file in ONNX Runtime, with as many threads as PyTorch uses.
+
+    Raises:
+        UserError: onnxruntime is not installed or not for this device, or another precision than
+            fp32 is asked for.
+    """
+    runtime = require("onnxruntime", EXTRA)
+    require_precision("onnxruntime", precision, ("fp32",))
+    provider = PROVIDERS.get(device.type, device.type)
+    if provider not in runtime.get_available_providers():
+        raise UserError(
+            f"This build of onnxruntime cannot use {device}.",
+            "Take --device cpu, or install a build for the device (onnxruntime-gpu).",
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(os.fspath(path), options, providers=[provider])
+
+    def run(images: Tensor) -> list[Tensor]:
+        maps = session.run(None, {INPUT: images.cpu().numpy()})
+        return [torch.from_numpy(one) for one in maps]
+
+    return run
+
+
+def prepare_onnxruntime(
+    backbone: nn.Module, images: Tensor, precision: str, device: torch.device
+) -> Run:
+    """Exported to ONNX at its sparsity, and loaded into ONNX Runtime."""
+    check_onnx()
+    require_precision("onnxruntime", precision, ("fp32",))
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_onnx(backbone, images, Path(folder, "backbone.onnx"))
+        return load_onnx(path, precision, device)

@@ -1,0 +1,97 @@
+"""OpenVINO's files, and its runtime."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsevit.latency.backends.base import Run, require, require_cpu, require_precision
+from sparsevit.latency.backends.graph import INPUT, export_graph, output_names, quiet_exporters
+
+EXTRA = "openvino"
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16"}
+
+
+def check_openvino() -> None:
+    """Refuse where OpenVINO cannot be had.
+
+    Raises:
+        UserError: openvino is not installed.
+    """
+    require("openvino", EXTRA)
+
+
+def convert(backbone: nn.Module, images: Tensor) -> Any:
+    """A backbone at its sparsity as an ``openvino.Model``.
+
+    Raises:
+        UserError: openvino is not installed.
+    """
+    openvino = require("openvino", EXTRA)
+    program = export_graph(backbone, images)
+    with quiet_exporters():
+        model = openvino.convert_model(program)
+    # its sizes are fixed, also for tools that look at the input alone
+    model.reshape(list(images.shape))
+    model.input(0).set_names({INPUT})
+    for output, name in zip(model.outputs, output_names(backbone, len(model.outputs)), strict=True):
+        output.set_names({name})
+    return model
+
+
+def write_openvino(backbone: nn.Module, images: Tensor, path: Path) -> Path:
+    """Write OpenVINO's ``path`` (``.xml``) and, beside it, the weights (``.bin``), in fp32.
+
+    Raises:
+        UserError: openvino is not installed.
+    """
+    model = convert(backbone, images)
+    require("openvino", EXTRA).save_model(model, os.fspath(path), compress_to_fp16=False)
+    return path
+
+
+def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
+    """An OpenVINO model on the CPU, with as many threads as PyTorch uses.
+
+    Args:
+        model: path of an ``.xml`` file, or an ``openvino.Model``.
+        precision: what it computes in; OpenVINO left to itself takes bf16 where the CPU has it.
+        device: must be the CPU.
+
+    Raises:
+        UserError: openvino is not installed, or the CPU has no such precision.
+    """
+    openvino = require("openvino", EXTRA)
+    require_cpu("openvino", device)
+    core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    supported = tuple(name for flag, name in _CAPABILITIES.items() if flag in able)
+    require_precision("openvino", precision, supported)
+    settings = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    source = os.fspath(model) if isinstance(model, os.PathLike) else model
+    request = core.compile_model(source, "CPU", settings).create_infer_request()
+
+    def run(images: Tensor) -> list[Tensor]:
+        # results are copied: the request would overwrite them at its next call
+        results = request.infer({0: images.numpy()}, share_inputs=True)
+        return [torch.from_numpy(results[index]) for index in range(len(results))]
+
+    return run
+
+
+def prepare_openvino(
+    backbone: nn.Module, images: Tensor, precision: str, device: torch.device
+) -> Run:
+    """Converted at its sparsity, and compiled for the CPU."""
+    require("openvino", EXTRA)
+    require_cpu("openvino", device)
+    return load_openvino(convert(backbone, images), precision, device)

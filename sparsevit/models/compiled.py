@@ -1,0 +1,79 @@
+"""A SparseViT whose forward is compiled piece by piece: one set of graphs for all ratios.
+
+The selection is made eagerly. What costs time is compiled: a block on the windows it was given,
+patch embedding and merging, the norms. The number of windows is a symbol in a block's graph
+(:func:`torch._dynamo.maybe_mark_dynamic`), so a graph made at one ratio serves all others. All
+blocks of a stage share graphs too, as their parameters are inputs. A stage needs at most four:
+plain windows; shifted ones; shifted ones so few that each may lie at an edge; and a single window,
+a count that torch cannot keep a symbol. (In training, stochastic depth has another probability in
+each block, a constant of its graph; then it is four a block.)
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from typing import Any
+
+import torch
+from mmdet.models.backbones.swin import SwinBlock
+from torch import Tensor
+
+from sparsevit.models.sparsevit import Pieces, SparseViT, Windows
+
+GRAPHS_A_PIECE = 256
+"""How often one piece may be compiled; torch gives up and runs eagerly after 8 by default."""
+
+
+def compiled(backbone: SparseViT, pieces: Pieces | None = None) -> SparseViT:
+    """The backbone with a compiled forward, for inference and for training.
+
+    Ratios may change between calls without a graph being made anew. A new image size, batch size,
+    precision or mode (training, gradients) makes new ones. Infer under :func:`torch.no_grad`: for
+    :func:`torch.inference_mode` torch makes a second set, as lists of windows that were kept from
+    before are no inference tensors.
+
+    Args:
+        backbone: is left as it is; parameters and submodules are shared, ratios are not.
+        pieces: of :func:`compiled_pieces`; where None those with torch's defaults, the same ones
+            for every backbone.
+    """
+    twin = copy.copy(backbone)
+    twin.pieces = pieces or default_pieces()
+    return twin
+
+
+@lru_cache(maxsize=1)
+def default_pieces() -> Pieces:
+    """The pieces compiled with torch's defaults."""
+    return compiled_pieces()
+
+
+def compiled_pieces(**options: Any) -> Pieces:
+    """The pieces of a forward, to be compiled when they are called.
+
+    Args:
+        **options: of :func:`torch.compile`, such as ``backend``, ``mode`` or ``options``.
+    """
+    limits = torch._dynamo.config
+    limits.cache_size_limit = max(limits.cache_size_limit, GRAPHS_A_PIECE)
+    eager = Pieces()
+    # Static but for what is marked: what changes with the ratio is known beforehand, and what
+    # changes with the image gives faster graphs as a constant. The map itself is no input of a
+    # block, as it is overwritten between a block's forward and its backward.
+    block = torch.compile(eager.block, dynamic=False, **options)
+
+    def run_any_number(
+        module: SwinBlock, t_MNC: Tensor, windows: Windows, batch: int, pad_before_norm: bool
+    ) -> Tensor:
+        for listed in (t_MNC, *vars(windows).values()):
+            if isinstance(listed, Tensor):
+                torch._dynamo.maybe_mark_dynamic(listed, 0)
+        return block(module, t_MNC, windows, batch, pad_before_norm)
+
+    return Pieces(
+        embed=torch.compile(eager.embed, dynamic=False, **options),
+        block=run_any_number,
+        feature_map=torch.compile(eager.feature_map, dynamic=False, **options),
+        downsample=torch.compile(eager.downsample, dynamic=False, **options),
+    )

@@ -1,0 +1,213 @@
+"""`sparsevit export` writes what its runtime loads, says what it is, and keeps nothing wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from sparsevit.engine.config import load_config, sparsify_config
+from sparsevit.engine.runner import build_detector
+from sparsevit.latency.backends import artefacts, prepare
+from sparsevit.phases import export as phase
+from sparsevit.sparsity.handle import SparsityHandle
+
+SIZE = (64, 96)
+WORDS = ("export", "--img-size", "96x64", "--batch-size", 2)
+MAPS = [[2, 8, 16, 24], [2, 16, 8, 12], [2, 32, 4, 6], [2, 64, 2, 3]]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """A format that needs no runtime: weights in a file, loaded by this process's PyTorch."""
+    written = {}
+
+    def write(backbone, images, path):
+        written["run"] = prepare("eager", backbone, images)
+        path.with_suffix(".weights").write_text("weights", encoding="utf-8")
+        path.write_text("graph", encoding="utf-8")
+        return path
+
+    def load(path, precision, device):
+        assert path.read_text(encoding="utf-8") == "graph"
+        return written["run"]
+
+    form = artefacts.Format("kept", ".kept", (), lambda: None, write, load)
+    monkeypatch.setitem(phase.FORMATS, "kept", form)
+    return form
+
+
+def said_by(done):
+    """What a command said on stderr, without the frame and the line breaks."""
+    return " ".join(line.strip("│ ") for line in done.err.splitlines()).replace("  ", " ")
+
+
+def trained(finished):
+    """The finetuned backbone of a finished workspace, and its checkpoint."""
+    done = finished.documents["finetune"]
+    checkpoint = Path(done["checkpoint"])
+    cfg = sparsify_config(load_config(done["config"]))
+    return build_detector(cfg, checkpoint)[0], checkpoint
+
+
+def test_a_file_is_described_beside_it(finished, kept, tmp_path):
+    done = tiny.run(*WORDS, "--workspace", finished.path, "--out", "deep/small.kept", "--json")
+    assert done.code == 0, done.err
+    folder = tmp_path / "deep"
+    names = ["small.kept", "small.kept.json", "small.weights"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    said = json.loads((folder / "small.kept.json").read_text(encoding="utf-8"))
+    assert done.document["description"] == said
+    detector, checkpoint = trained(finished)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert said["checkpoint"] == {"file": checkpoint.name, "digest": f"sha256:{digest}"}
+    assert said["sparsity"] == SparsityHandle(detector).get().to_dict()
+    assert any(said["sparsity"].values())
+    assert (said["format"], said["scope"], said["precision"]) == ("kept", "backbone", "fp32")
+    assert said["input"]["shape"] == [2, 3, *SIZE]
+    assert said["input"]["mean"] == [123.675, 116.28, 103.53]
+    assert said["input"]["channels"] == "RGB"
+    assert [one["shape"] for one in said["outputs"]] == MAPS
+    assert said["versions"]["torch"] == torch.__version__
+    assert said["largest_difference_to_eager"] == done.document["largest_difference"] == 0
+
+
+def test_a_sparsity_that_is_given_comes_first(finished, kept, tmp_path):
+    ratios = dict.fromkeys(finished.documents["finetune"]["sparsity"], 0.3)
+    Path("ratios.json").write_text(json.dumps({"sparsity": ratios}), encoding="utf-8")
+    words = ("--workspace", finished.path, "--format", "kept", "--sparsity", "ratios.json")
+    done = tiny.run(*WORDS, *words, "--json")
+    assert done.code == 0, done.err
+    assert done.document["sparsity"] == ratios
+    assert Path(done.document["out"]).name == "backbone.kept"
+
+
+def test_people_are_told_the_largest_difference(finished, kept):
+    done = tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.kept")
+    assert done.code == 0, done.err
+    assert "largest difference to eager PyTorch: 0.0e+00" in done.out
+
+
+@pytest.mark.parametrize("wrong", [0.01, float("nan")])
+def test_a_file_that_differs_is_not_kept(wrong, finished, kept, tmp_path, monkeypatch):
+    def load(path, precision, device):
+        run = kept.load(path, precision, device)
+        return lambda images: [one + wrong for one in run(images)]
+
+    monkeypatch.setitem(phase.FORMATS, "kept", replace(kept, load=load))
+    Path("small.kept").write_text("of before", encoding="utf-8")
+    words = ("--workspace", finished.path, "--out", "small.kept", "--force")
+    done = tiny.run(*WORDS, *words)
+    assert done.code == 2
+    assert "differs from eager" in said_by(done)
+    assert tiny.files(tmp_path) == {"small.kept": b"of before"}
+
+
+def test_a_file_with_a_map_of_another_shape_is_not_kept(finished, kept, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        phase.FORMATS, "kept", replace(kept, load=lambda *_: lambda images: [images])
+    )
+    assert tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.kept").code == 2
+    assert tiny.files(tmp_path) == {}
+
+
+def test_windows_that_score_the_same_are_no_reason_to_refuse(finished, kept, monkeypatch):
+    calls = []
+
+    def load(path, precision, device):
+        run = kept.load(path, precision, device)
+
+        def unlucky_once(images):
+            calls.append(images)
+            return [one + (len(calls) == 1) for one in run(images)]
+
+        return unlucky_once
+
+    monkeypatch.setitem(phase.FORMATS, "kept", replace(kept, load=load))
+    assert tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.kept").code == 0
+    assert len(calls) == 2
+    assert not torch.equal(*calls)
+
+
+def test_a_file_that_is_there_is_replaced_only_by_force(finished, kept, tmp_path):
+    Path("small.kept").write_text("of before", encoding="utf-8")
+    words = (*WORDS, "--workspace", finished.path, "--out", "small.kept")
+    refused = tiny.run(*words)
+    assert (refused.code, Path("small.kept").read_bytes()) == (2, b"of before")
+    assert "--force" in said_by(refused)
+    assert tiny.run(*words, "--force").code == 0
+    assert Path("small.kept").read_bytes() == b"graph"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--format", "tflite"), "onnx, openvino, pt2"),
+        (("--out", "small.bin"), ".xml"),
+        (("--format", "onnx", "--out", "small.pt2"), ".onnx"),
+        (("--out", "small.kept", "--img-size", "16"), "32x32"),
+        (("--out", "small.kept", "--img-size", "wide"), "WIDTHxHEIGHT"),
+        (("--out", "small.kept", "--batch-size", "0"), "--batch-size"),
+        (("--out", "small.kept", "--scope", "neck"), "backbone"),
+    ],
+)
+def test_what_cannot_be_exported_says_what_can(words, says, finished, kept, tmp_path):
+    done = tiny.run("export", "--workspace", finished.path, *words)
+    assert done.code == 2
+    assert says in said_by(done)
+    assert tiny.files(tmp_path) == {}
+
+
+def test_without_weights_there_is_nothing_to_export(kept, tiny_config, tmp_path):
+    done = tiny.run("export", tiny_config, "--workspace", tmp_path, "--out", "small.kept")
+    assert done.code == 2
+    assert "sparsevit export CONFIG CHECKPOINT" in said_by(done)
+
+
+@pytest.mark.parametrize(("format", "package"), [("onnx", "onnxscript"), ("openvino", "openvino")])
+def test_a_runtime_that_is_not_installed_names_its_extra(format, package, finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    done = tiny.run(*WORDS, "--workspace", finished.path, "--format", format)
+    assert done.code == 2
+    assert f"pip install 'sparsevit[{format}]'" in said_by(done)
+
+
+def test_onnx_runs_in_its_runtime_alone(finished):
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    runtime = pytest.importorskip("onnxruntime")
+    done = tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.onnx", "--json")
+    assert done.code == 0, done.err
+    assert done.document["largest_difference"] < 1e-4
+    session = runtime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).normal(size=(2, 3, *SIZE)).astype(np.float32)
+    images *= np.linspace(0.1, 2, SIZE[1], dtype=np.float32)
+    maps = session.run(None, {"images": images})
+    assert [one.name for one in session.get_outputs()] == [f"stage{i}" for i in range(4)]
+    detector, _ = trained(finished)
+    with torch.no_grad():
+        expected = detector.get_submodule("backbone")(torch.from_numpy(images))
+    for got, wanted in zip(maps, expected, strict=True):
+        np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4)
+
+
+def test_openvino_runs_in_its_runtime_alone(finished, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    done = tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.xml", "--json")
+    assert done.code == 0, done.err
+    assert set(tiny.files(tmp_path)) == {"small.bin", "small.xml", "small.xml.json"}
+    model = openvino.Core().read_model("small.xml")
+    assert list(model.input("images").shape) == [2, 3, *SIZE]
+    assert [list(model.output(f"stage{i}").shape) for i in range(4)] == MAPS
