@@ -12,7 +12,7 @@ import pytest
 import tiny
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # a busy machine must not fail a property

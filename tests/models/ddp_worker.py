@@ -1,4 +1,4 @@
-"""One of two processes that train a backbone together: ``ddp_worker.py RANK FOLDER``.
+"""One of two processes that train a backbone together: ``ddp_worker.py RANK FOLDER PORT``.
 
 Each draws its own ratios, and one keeps no window of some blocks. The first process writes the
 gradients that DDP came to, and those of both batches computed alone and averaged.
@@ -7,6 +7,7 @@ gradients that DDP came to, and those of both batches computed alone and average
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -30,9 +31,13 @@ def gradients(model, rank):
     return {k: p.grad for k, p in backbone.named_parameters()}
 
 
-def main(rank: int, folder: Path) -> None:
+def main(rank: int, folder: Path, port: int) -> None:
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
     )
     torch.manual_seed(0)
     model = small_swin("SparseViT", drop_path_rate=0.0).train()
@@ -50,4 +55,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +14,31 @@ HERE = Path(__file__).parent
 
 
 def test_gradients_of_two_processes_are_the_average_though_each_skips_other_blocks(tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(HERE.parent / "shared"), "OMP_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(HERE.parent / "shared"),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     workers = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "ddp_worker.py"), str(rank), str(tmp_path)],
+            [sys.executable, str(HERE / "ddp_worker.py"), str(rank), str(tmp_path), str(port)],
             env=env,
-            stderr=subprocess.PIPE,
+            stderr=(tmp_path / f"{rank}.txt").open("w"),
             text=True,
         )
         for rank in range(2)
     ]
     try:
-        said = [worker.communicate(timeout=120)[1] for worker in workers]
+        for worker in workers:
+            worker.wait(timeout=120)
     finally:
         for worker in workers:
             worker.kill()
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
     assert [worker.returncode for worker in workers] == [0, 0], said
     saved = torch.load(tmp_path / "gradients.pth")
     got, expected = saved["got"], saved["expected"]
