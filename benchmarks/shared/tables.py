@@ -64,6 +64,8 @@ def demo(result: Mapping[str, Any]) -> str:
         "| model | backbone ms | speedup | detector ms | speedup | bbox AP | mask AP |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    if "note" in result:
+        lines[0] += " " + result["note"]
     for row in result["rows"]:
         lines.append(
             f"| {row['name']} | {row['backbone_ms']:.1f} | {row['backbone_speedup']:.2f}x | "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -20,6 +21,10 @@ def demo_table(result: DemoResult) -> Group:
     table = Table(
         title=f"Mask R-CNN with a small Swin, {result.batch_size} x {width}x{height}",
         title_justify="left",
+        # without frames seven columns fit a terminal
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     table.add_column("", no_wrap=True)
     for name in ("backbone ms", "speed", "detector ms", "speed", "bbox AP", "mask AP"):
