@@ -10,23 +10,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import os
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
+from shared.record import account, write
 from torch import Tensor
 
 from sparsevit.ops import mmcv_ext
 
-RESULTS = Path(__file__).parent / "results" / "ops.json"
 COMPILED_ROI_ALIGN_MS = 1350.0
 
 
@@ -34,17 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=15, help="timed runs of each, after 2 others")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", default=str(RESULTS), help="JSON file, or - for none")
+    parser.add_argument("--output", help="JSON file, or - for none")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     backend = mmcv_ext.install()
     ops = importlib.import_module("mmcv.ops")
     figures = {name: measure(run, arguments.runs) for name, run in cases(ops)}
     result = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(arguments.threads),
-        "versions": versions(),
+        **account(),
         "backend": backend,
         "ops": mmcv_ext.describe(),
         "compiled_mmcv_roi_align_forward_ms": COMPILED_ROI_ALIGN_MS,
@@ -52,8 +42,7 @@ def main() -> None:
     }
     for name, figure in figures.items():
         print(f"{name:<44}{figure['median_ms']:>10.2f} ms   spread {figure['spread_ms']:.2f} ms")
-    if arguments.output != "-":
-        Path(arguments.output).write_text(json.dumps(result, indent=2) + "\n")
+    write("ops", result, arguments.output)
 
 
 def cases(ops: object) -> list[tuple[str, Callable[[], object]]]:
@@ -115,35 +104,6 @@ def measure(run: Callable[[], object], runs: int) -> dict[str, float]:
         "max_ms": max(times),
     }
     return {name: round(value, 3) for name, value in figure.items()} | {"runs": runs}
-
-
-def machine(threads: int) -> dict[str, object]:
-    return {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "system": platform.platform(),
-    }
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("torch", "torchvision", "numpy", "onedl-mmcv", "mmcv", "sparsevit"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 if __name__ == "__main__":

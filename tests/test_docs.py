@@ -35,7 +35,7 @@ CONFIG_NAME = re.compile(
 FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.])/(?:work|tmp|root|home)/"),
     "a registry's host": re.compile(
-        r"pypi\.|pythonhosted|download\.pytorch\.org|index-url https?:"
+        r"py(?:pi\.|thonhosted)|download\.pytorch\.org|index-url https?:"
     ),
     "marketing": re.compile(
         r"\b(?:blazing|seamless|cutting.edge|state.of.the.art|revolutionary|effortless)", re.I

@@ -94,9 +94,8 @@ def timed(row: Mapping[str, Any]) -> str:
 
 def provenance(result: Mapping[str, Any], name: str) -> str:
     machine = result["machine"]
-    device = machine.get("device") or machine.get("cpu")
     return (
-        f"{device}, {machine['threads']} threads, torch {result['versions']['torch']}, "
+        f"{machine['device']}, {machine['threads']} threads, torch {result['versions']['torch']}, "
         f"`{result['command']}`, "
         f"[{name}.json](benchmarks/results/{name}.json)"
     )

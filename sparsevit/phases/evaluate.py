@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from sparsevit.engine import distributed
 from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.engine.runner import build_detector
@@ -94,8 +92,7 @@ def evaluate(
     SparsityHandle(model).set(chosen.configuration)
     evaluation = DetectorEvaluation(inputs.cfg, images)
     with phase_run(ws, "evaluate", given, force=True) as run:
-        with torch.no_grad():
-            metrics = evaluation(model, reporter)
+        metrics = evaluation(model, reporter)
         run.update(metrics=metrics)
     return EvaluateResult(
         metrics=metrics,

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from sparsevit.engine.distributed import default_device
 from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.engine.runner import build_detector, train
 from sparsevit.phases.inputs import Inputs, PhaseRun, save_config
@@ -94,7 +95,7 @@ def run_training(
     if validate_before and inputs.checkpoint is not None:
         before = run.recorded(BEFORE_TRAINING) or {}
         if not before:
-            model, _ = build_detector(inputs.cfg, inputs.checkpoint, _device())
+            model, _ = build_detector(inputs.cfg, inputs.checkpoint, default_device())
             before = validate(inputs, model, sparsity, ratios, eval_images, reporter, "before")
             run.update(metrics={BEFORE_TRAINING: before})
     trained = train(
@@ -159,9 +160,3 @@ def _settings(
         if ratio > 0:
             settings[f"uniform {format_ratio(ratio)}"] = handle.space.uniform(ratio)
     return settings
-
-
-def _device() -> Any:
-    from sparsevit.engine.distributed import default_device
-
-    return default_device()
