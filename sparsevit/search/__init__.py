@@ -10,6 +10,7 @@ from sparsevit.search.samplers import (
     SpaceSampler,
     make_sampler,
 )
+from sparsevit.search.seen import Seen
 from sparsevit.search.study import open_study
 from sparsevit.search.trial import Trial
 
@@ -19,6 +20,7 @@ __all__ = [
     "Progress",
     "RandomSampler",
     "SearchResult",
+    "Seen",
     "SpaceSampler",
     "Trial",
     "log_name",

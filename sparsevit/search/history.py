@@ -8,7 +8,7 @@ from dataclasses import replace
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from sparsevit.search.trial import Trial, is_counted, read_trial
+from sparsevit.search.trial import LATENCY_MS, Trial, is_counted, read_trial
 from sparsevit.sparsity import Configuration
 
 CONFIRMED = "confirmed_ms"
@@ -33,7 +33,7 @@ class History:
     def add(self, frozen: FrozenTrial, confirmed_ms: float | None = None) -> Trial:
         """Takes note of a trial; one that was cut short only leaves its latency."""
         trial = read_trial(frozen, confirmed_ms)
-        configuration, latency_ms = trial.configuration, trial.latency_ms
+        configuration, latency_ms = trial.configuration, frozen.user_attrs.get(LATENCY_MS)
         if configuration is not None and latency_ms is not None:
             self._latencies.setdefault(configuration, latency_ms)
         if is_counted(frozen) and configuration is not None:

@@ -24,10 +24,18 @@ from sparsevit.search.log import log_name, write_log
 from sparsevit.search.results import Progress, SearchResult, Stage, Stopped
 from sparsevit.search.samplers import SpaceSampler, distributions, make_sampler
 from sparsevit.search.study import claim_study, fail_left_over_trials, open_study, quiet_optuna
-from sparsevit.search.trial import CONFIGURATION, DUPLICATE_OF, ITERATION, LATENCY_MS, Trial
+from sparsevit.search.trial import (
+    CONFIGURATION,
+    DUPLICATE_OF,
+    ITERATION,
+    LATENCY_MS,
+    PREDICTED_MS,
+    Trial,
+)
 from sparsevit.sparsity import Configuration, Space
 
 Measure = Callable[[Configuration], float]
+Predict = Callable[[Configuration], float]
 Score = Callable[[Configuration], float]
 OnEvent = Callable[[Progress], None]
 
@@ -43,6 +51,7 @@ def search(
     min_ms: float,
     max_ms: float,
     trials: int,
+    predict: Predict | None = None,
     sampler: BaseSampler | str = "evolution",
     seed: int = 0,
     max_candidates: int = 10_000,
@@ -63,6 +72,9 @@ def search(
         min_ms: lower end of the interval, included.
         max_ms: upper end of the interval, included.
         trials: stop when that many different configurations were scored.
+        predict: latency of a configuration in milliseconds without measuring it, always the same.
+            Where given, candidates are not measured: whether one lies in the interval is what this
+            says, and only the bounds and the winner are measured.
         sampler: ``evolution``, ``random``, one of :mod:`sparsevit.search.samplers` with options of
             its own, or any Optuna sampler (only ours go on identically after a kill).
         seed: for a sampler given by name.
@@ -81,15 +93,19 @@ def search(
     """
     _check_arguments(min_ms, max_ms, trials, max_candidates)
     if isinstance(sampler, str):
-        sampler = make_sampler(sampler, space, seed)
+        sampler = make_sampler(sampler, space, seed, interval=(min_ms, max_ms), predict=predict)
     with quiet_optuna():
         name = study_name or log_name(min_ms, max_ms).removeprefix("search_").removesuffix(".txt")
         study = open_study(storage, name, sampler=sampler)
-        claim_study(study, _identity(space, sampler, min_ms, max_ms, identity or {}))
+        judged = {"latency": "measured" if predict is None else "predicted"}
+        claim_study(
+            study, _identity(space, sampler, min_ms, max_ms, {**judged, **(identity or {})})
+        )
         return _Search(
             study=study,
             space=space,
             measure=measure,
+            predict=predict,
             score=score,
             interval=(min_ms, max_ms),
             target=trials,
@@ -108,6 +124,7 @@ class _Search:
         study: Study,
         space: Space,
         measure: Measure,
+        predict: Predict | None,
         score: Score,
         interval: tuple[float, float],
         target: int,
@@ -118,6 +135,7 @@ class _Search:
         self.study = study
         self.space = space
         self.measure = measure
+        self.predict = predict
         self.score = score
         self.min_ms, self.max_ms = interval
         self.target = target
@@ -210,15 +228,25 @@ class _Search:
         known = self.history.find(configuration)
         if known is not None:
             trial.set_user_attr(DUPLICATE_OF, known.number)
-            trial.set_user_attr(LATENCY_MS, known.latency_ms)
+            judged = LATENCY_MS if self.predict is None else PREDICTED_MS
+            trial.set_user_attr(judged, known.latency_ms)
             return self._finish(trial, known.score)
         self._tell("search", configuration)
+        latency_ms = self._judge(trial, configuration)
+        feasible = self.min_ms <= latency_ms <= self.max_ms
+        return self._finish(trial, self._scored(configuration) if feasible else None)
+
+    def _judge(self, trial: OptunaTrial, configuration: Configuration) -> float:
+        """The latency by which the candidate is in the interval or not; kept with the trial."""
+        if self.predict is not None:
+            predicted_ms = _checked(self.predict(configuration), configuration, "predicted")
+            trial.set_user_attr(PREDICTED_MS, predicted_ms)
+            return predicted_ms
         latency_ms = self.history.latency_of(configuration)
         if latency_ms is None:
             latency_ms = self._timed(configuration)
         trial.set_user_attr(LATENCY_MS, latency_ms)
-        feasible = self.min_ms <= latency_ms <= self.max_ms
-        return self._finish(trial, self._scored(configuration) if feasible else None)
+        return latency_ms
 
     def _finish(self, trial: OptunaTrial, score: float | None) -> FrozenTrial:
         if score is None:
@@ -234,10 +262,7 @@ class _Search:
         self._tell("search")
 
     def _timed(self, configuration: Configuration) -> float:
-        latency_ms = float(self.measure(configuration))
-        if not (math.isfinite(latency_ms) and latency_ms >= 0):
-            raise ValueError(f"The latency of {configuration} was measured as {latency_ms} ms.")
-        return latency_ms
+        return _checked(self.measure(configuration), configuration, "measured")
 
     def _scored(self, configuration: Configuration) -> float:
         score = float(self.score(configuration))
@@ -293,6 +318,13 @@ class _Search:
                 eta_seconds=max(0, self.target - self.scored) * seconds / fresh if fresh else None,
             )
         )
+
+
+def _checked(latency_ms: float, configuration: Configuration, how: str) -> float:
+    latency_ms = float(latency_ms)
+    if not (math.isfinite(latency_ms) and latency_ms >= 0):
+        raise ValueError(f"The latency of {configuration} was {how} as {latency_ms} ms.")
+    return latency_ms
 
 
 def _check_arguments(min_ms: float, max_ms: float, trials: int, max_candidates: int) -> None:

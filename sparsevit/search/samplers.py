@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -17,7 +17,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from sparsevit.errors import UserError
-from sparsevit.search.trial import CONFIGURATION, is_counted
+from sparsevit.search.seen import Seen, see
+from sparsevit.search.trial import is_counted
 from sparsevit.sparsity import Configuration, Knob, Space
 
 
@@ -52,13 +53,20 @@ class SpaceSampler(BaseSampler):
         self.seed = seed
 
     @abstractmethod
-    def draw(self, rng: random.Random, finished: Sequence[FrozenTrial]) -> Configuration:
-        """The next candidate.
+    def draw(self, rng: random.Random, before: Sequence[Seen]) -> Configuration | None:
+        """The next candidate, or None where it depends on one before that is not settled yet.
+
+        What is drawn must not depend on which of those before are settled: None, or what would be
+        drawn if all of them were. See :mod:`sparsevit.search.seen`.
 
         Args:
             rng: fresh for this candidate.
-            finished: the candidates before it, in order, that were not cut short.
+            before: the candidates before it, in order.
         """
+
+    def rng(self, number: int) -> random.Random:
+        """The random numbers for a candidate, from 0."""
+        return random.Random(f"{self.seed}:{number}")
 
     def describe(self) -> dict[str, Any]:
         """What sets its draws apart, as plain data; a study is not continued where it differs."""
@@ -75,9 +83,11 @@ class SpaceSampler(BaseSampler):
         before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
         # A trial that runs beside this one is a candidate too; one that was cut short is none, so
         # that the trial which takes its place draws the same configuration.
-        iteration = sum(t.state != TrialState.FAIL for t in before)
-        rng = random.Random(f"{self.seed}:{iteration}")
-        return self.draw(rng, [t for t in before if is_counted(t)]).to_dict()
+        number = sum(t.state != TrialState.FAIL for t in before)
+        counted = [see(t, self.space) for t in before if is_counted(t)]
+        drawn = self.draw(self.rng(number), counted)
+        assert drawn is not None, "everything that it was shown is settled"
+        return drawn.to_dict()
 
     def sample_independent(
         self,
@@ -94,7 +104,7 @@ class RandomSampler(SpaceSampler):
 
     name = "random"
 
-    def draw(self, rng: random.Random, finished: Sequence[FrozenTrial]) -> Configuration:
+    def draw(self, rng: random.Random, before: Sequence[Seen]) -> Configuration:
         return self.space.sample(rng)
 
 
@@ -154,47 +164,59 @@ class EvolutionSampler(SpaceSampler):
             "mutation_share": self.mutation_share,
         }
 
-    def draw(self, rng: random.Random, finished: Sequence[FrozenTrial]) -> Configuration:
-        parents, bred = self._generation(finished)
+    def draw(self, rng: random.Random, before: Sequence[Seen]) -> Configuration | None:
+        generation = self._generation(before)
+        if generation is None:
+            return None
+        parents, fewest, most = generation
         if not parents:
             return self.space.sample(rng)
-        if bred < int(self.population * self.mutation_share):
+        bred_by_mutation = int(self.population * self.mutation_share)
+        if most < bred_by_mutation:
             return self._mutate(rng, rng.choice(parents))
+        if fewest < bred_by_mutation:
+            return None
         return self._crossover(rng, rng.sample(parents, 2))
 
-    def _generation(self, finished: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], int]:
-        """The parents of the present generation (best first), and how many it has bred so far."""
-        parents: list[FrozenTrial] = []
-        population: list[FrozenTrial] = []
-        for trial in finished:
-            if trial.state != TrialState.COMPLETE:
-                continue
-            population.append(trial)
-            if len(population) == self.population:
-                # Stable: of equal scores the earlier comes first, as in the reference.
-                parents = sorted(population, key=_score, reverse=True)[: self.parents]
-                population = []
-        return parents, len(population)
+    def _generation(self, before: Sequence[Seen]) -> tuple[list[Configuration], int, int] | None:
+        """The parents of the present generation (best first), and how many it has bred so far.
 
-    def _mutate(self, rng: random.Random, parent: FrozenTrial) -> Configuration:
+        Of those bred some may not be known to be feasible: at least and at most so many are. None
+        where the generation may be complete, or is, and the parents of the next are not known.
+        """
+        parents: list[Configuration] = []
+        population: list[Seen] = []
+        unknown = 0
+        for seen in before:
+            if seen.feasible is False:
+                continue
+            unknown += seen.feasible is None
+            population.append(seen)
+            if len(population) < self.population:
+                continue
+            if unknown or not all(member.settled for member in population):
+                return None
+            # Stable: of equal scores the earlier comes first, as in the reference.
+            best = sorted(population, key=_standing, reverse=True)[: self.parents]
+            parents = [member.configuration for member in best]
+            population = []
+        return parents, len(population) - unknown, len(population)
+
+    def _mutate(self, rng: random.Random, parent: Configuration) -> Configuration:
         fresh = self.space.sample(rng).to_dict()
-        kept = self._ratios(parent)
         for name in self.space.names:
             if rng.random() > self.mutation_prob:
-                fresh[name] = kept[name]
+                fresh[name] = parent[name]
         return self.space.sorted(fresh)
 
-    def _crossover(self, rng: random.Random, pair: Sequence[FrozenTrial]) -> Configuration:
-        ratios = [self._ratios(parent) for parent in pair]
-        return self.space.sorted({name: rng.choice(ratios)[name] for name in self.space.names})
-
-    def _ratios(self, trial: FrozenTrial) -> Mapping[str, float]:
-        return trial.user_attrs.get(CONFIGURATION) or self.space.sorted(trial.params)
+    def _crossover(self, rng: random.Random, pair: Sequence[Configuration]) -> Configuration:
+        return self.space.sorted({name: rng.choice(pair)[name] for name in self.space.names})
 
 
-def _score(trial: FrozenTrial) -> float:
-    assert trial.value is not None
-    return trial.value
+def _standing(seen: Seen) -> tuple[float, float]:
+    """Who was scored on more images stands before who was stopped early; then the score."""
+    assert seen.score is not None
+    return seen.share, seen.score
 
 
 SAMPLERS: dict[str, type[SpaceSampler]] = {
@@ -202,11 +224,23 @@ SAMPLERS: dict[str, type[SpaceSampler]] = {
 }
 
 
-def make_sampler(name: str, space: Space, seed: int = 0, **options: Any) -> SpaceSampler:
+def make_sampler(
+    name: str,
+    space: Space,
+    seed: int = 0,
+    *,
+    interval: tuple[float, float] | None = None,
+    predict: Callable[[Configuration], float] | None = None,
+    sensitivity: Any = None,
+    **options: Any,
+) -> SpaceSampler:
     """A sampler by name.
 
     Args:
         name: ``evolution`` or ``random``.
+        interval: of the latency in milliseconds, for samplers that aim at it.
+        predict: latency of a configuration in milliseconds, for the same.
+        sensitivity: of score and latency to each knob, for samplers that start from it.
         options: further arguments of the sampler's class.
 
     Raises:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from sparsevit.errors import UserError
-from sparsevit.search.trial import LATENCY_MS, is_counted
+from sparsevit.search.trial import LATENCY_MS, PREDICTED_MS, is_counted
 
 IDENTITY = "identity"
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.
@@ -104,7 +104,7 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
 
 
 def _is_measured(trial: FrozenTrial) -> bool:
-    return is_counted(trial) or LATENCY_MS in trial.user_attrs
+    return is_counted(trial) or bool({LATENCY_MS, PREDICTED_MS} & set(trial.user_attrs))
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:

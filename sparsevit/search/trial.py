@@ -12,6 +12,7 @@ from sparsevit.sparsity import Configuration
 CONFIGURATION = "configuration"
 ITERATION = "iteration"
 LATENCY_MS = "latency_ms"
+PREDICTED_MS = "predicted_ms"
 DUPLICATE_OF = "duplicate_of"
 
 Outcome = Literal["scored", "infeasible", "duplicate", "failed", "running"]
@@ -25,12 +26,13 @@ class Trial:
         number: of the Optuna trial; numbers of trials that were cut short are not used again.
         iteration: which candidate it was, from 0; trials that were cut short do not count.
         configuration: what was tried; None where the trial was cut short before it was drawn.
-        latency_ms: as measured, None where not measured.
+        latency_ms: as measured, or predicted where it was not measured; None where neither.
         score: the metric, None where it was not scored.
         state: ``scored``; ``infeasible`` (outside the latency interval); ``duplicate`` (drawn
             before, so nothing was measured); ``failed`` (cut short); ``running``.
         feasible: whether its latency lay in the interval.
         confirmed_ms: the latency measured again after the search, None where it was not.
+        predicted_ms: what was predicted, None without a predictor.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Trial:
     state: Outcome
     feasible: bool
     confirmed_ms: float | None = None
+    predicted_ms: float | None = None
 
 
 def read_trial(frozen: FrozenTrial, confirmed_ms: float | None = None) -> Trial:
@@ -51,11 +54,12 @@ def read_trial(frozen: FrozenTrial, confirmed_ms: float | None = None) -> Trial:
         number=frozen.number,
         iteration=attrs.get(ITERATION),
         configuration=None if ratios is None else Configuration(ratios),
-        latency_ms=attrs.get(LATENCY_MS),
+        latency_ms=attrs.get(LATENCY_MS, attrs.get(PREDICTED_MS)),
         score=frozen.value if frozen.state == TrialState.COMPLETE else None,
         state=_outcome(frozen),
         feasible=frozen.state == TrialState.COMPLETE,
         confirmed_ms=confirmed_ms,
+        predicted_ms=attrs.get(PREDICTED_MS),
     )
 
 

@@ -71,6 +71,40 @@ def test_a_duplicate_has_the_result_of_the_first(run_search):
         assert (trial.state == "duplicate") == (trial is not known)
 
 
+def test_with_a_predictor_only_the_bounds_and_the_winner_are_measured(run_search, landscape):
+    measure = Counted(lambda configuration: landscape.latency(configuration) + 0.01)
+    result = run_search(measure=measure, predict=landscape.latency)
+    winner = result.best.configuration
+    bounds = {landscape.SPACE.min(), landscape.SPACE.max()}
+    assert set(measure.calls) == {winner, *bounds}
+    assert result.best.confirmed_ms == landscape.latency(winner) + 0.01
+    assert result.best.latency_ms == result.best.predicted_ms == landscape.latency(winner)
+    plain = run_search()
+    assert [(t.configuration, t.score, t.state) for t in result.trials] == [
+        (t.configuration, t.score, t.state) for t in plain.trials
+    ]
+
+
+def test_a_predicted_winner_that_misses_the_interval_when_measured_is_none(run_search, landscape):
+    plain = run_search(predict=landscape.latency)
+    lucky = plain.best.configuration
+
+    def measure(configuration):
+        return 99.0 if configuration == lucky else landscape.latency(configuration)
+
+    result = run_search(measure=measure, predict=landscape.latency)
+    assert [trial.configuration for trial in result.unconfirmed] == [lucky]
+    assert result.best.configuration != lucky
+    assert landscape.MIN_MS <= result.best.confirmed_ms <= landscape.MAX_MS
+
+
+def test_a_study_of_predicted_latencies_is_not_gone_on_with_by_measuring(run_search, landscape):
+    storage = InMemoryStorage()
+    run_search(storage=storage, predict=landscape.latency, trials=2)
+    with pytest.raises(UserError, match='latency was "predicted", now "measured"'):
+        run_search(storage=storage)
+
+
 @pytest.mark.parametrize(("low", "high"), [(1.0, 5.0), (70.0, 80.0)])
 def test_an_interval_out_of_reach_is_refused_at_once_with_both_figures(run_search, low, high):
     def score(_):

@@ -1,12 +1,13 @@
 """Samplers: faithful to the paper's script, stateless, and Optuna's own to whoever looks."""
 
 import random
+from dataclasses import replace
 
 import optuna
 import pytest
 
 from sparsevit.errors import UserError
-from sparsevit.search import EvolutionSampler, RandomSampler, SpaceSampler, make_sampler
+from sparsevit.search import EvolutionSampler, RandomSampler, Seen, SpaceSampler, make_sampler
 from sparsevit.search.samplers import distributions
 from sparsevit.sparsity import Knob, Space
 
@@ -196,3 +197,41 @@ def test_an_unknown_sampler_is_answered_with_those_that_there_are(landscape):
     with pytest.raises(UserError, match="evolution, random"):
         make_sampler("evolutoin", landscape.SPACE)
     assert isinstance(make_sampler("random", landscape.SPACE), SpaceSampler)
+
+
+def test_what_is_not_known_yet_never_changes_what_evolution_draws(landscape):
+    """With some of the candidates before unsettled it draws the same, or waits."""
+    sampler = EvolutionSampler(landscape.SPACE, 0, population=6, parents=3)
+    before = []
+    rng = random.Random(0)
+    waited = 0
+    for number in range(60):
+        drawn = sampler.draw(sampler.rng(number), before)
+        for _ in range(20):
+            known = [forget(seen, rng) for seen in before]
+            early = sampler.draw(sampler.rng(number), known)
+            waited += early is None
+            assert early in (None, drawn)
+        latency_ms = landscape.latency(drawn)
+        feasible = landscape.MIN_MS <= latency_ms <= landscape.MAX_MS
+        score = landscape.score(drawn) if feasible else None
+        before.append(Seen(drawn, latency_ms, feasible, score))
+    assert 0 < waited < 60 * 20
+
+
+def forget(seen, rng):
+    if rng.random() < 0.95:
+        return seen
+    if seen.feasible and rng.random() < 0.5:
+        return replace(seen, score=None)
+    return Seen(seen.configuration)
+
+
+def test_evolution_need_not_wait_for_scores_of_the_generation_it_fills(landscape):
+    sampler = EvolutionSampler(landscape.SPACE, 0, population=6, parents=3)
+    scoring = [
+        Seen(landscape.SPACE.sample(random.Random(n)), latency_ms=40.0, feasible=True)
+        for n in range(5)
+    ]
+    assert sampler.draw(sampler.rng(5), scoring) is not None
+    assert sampler.draw(sampler.rng(6), [*scoring, scoring[0]]) is None
