@@ -6,7 +6,7 @@ import difflib
 import itertools
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -148,6 +148,14 @@ class Space:
     def max(self) -> Configuration:
         """The sparsest configuration of the space."""
         return Configuration({name: self._ceilings[name] for name in self.names})
+
+    def every(self) -> Iterator[Configuration]:
+        """Every configuration of the space, once each, from the least sparse on."""
+        settings = (_settings(members, 0.0) for members in self.groups.values())
+        order = [knob.name for members in self.groups.values() for knob in members]
+        for groups in itertools.product(*map(list, settings)):
+            ratios = dict(zip(order, itertools.chain.from_iterable(groups), strict=True))
+            yield Configuration({name: ratios[name] for name in self.names})
 
     def sample(self, rng: random.Random) -> Configuration:
         """A random configuration, drawn as the paper's code does.
@@ -351,6 +359,16 @@ def _ceilings(members: Sequence[Knob]) -> dict[str, float]:
         ceiling = allowed[-1]
         ceilings[knob.name] = ceiling
     return ceilings
+
+
+def _settings(members: Sequence[Knob], floor: float) -> Iterator[tuple[float, ...]]:
+    """Every setting of one group that never falls, from a ratio on."""
+    if not members:
+        yield ()
+        return
+    for choice in members[0].choices:
+        if choice >= floor:
+            yield from ((choice, *rest) for rest in _settings(members[1:], choice))
 
 
 def _count(members: Sequence[Knob]) -> int:

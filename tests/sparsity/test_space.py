@@ -70,6 +70,15 @@ def test_size_is_the_number_of_configurations_that_there_are(space):
     assert space.size() == sum(1 for _ in every_configuration(space))
 
 
+@given(spaces())
+def test_every_configuration_comes_once_the_least_sparse_first(space):
+    found = list(space.every())
+    assert len(found) == len(set(found)) == space.size()
+    assert all(configuration in space for configuration in found)
+    assert found[0] == space.min()
+    assert found[-1] == space.max()
+
+
 def test_size_of_the_papers_space_counts_multisets_of_the_third_stage():
     assert SWIN_T.size() == 9**3 * math.comb(9 + 3 - 1, 3)
 

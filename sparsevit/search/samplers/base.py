@@ -1,0 +1,117 @@
+"""What all samplers share: they are Optuna samplers that draw whole configurations of a space.
+
+They hold no state: what to draw next follows from the study's trials, and the random numbers from
+the seed and the number of the candidate. So a search that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from sparsevit.search.samplers.feasible import Feasible, Predict
+from sparsevit.search.seen import Seen, see
+from sparsevit.search.trial import is_counted
+from sparsevit.sparsity import Configuration, Knob, Space
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The knobs as Optuna's distributions: stepped floats, or categories where steps differ."""
+    return {knob.name: _distribution(knob) for knob in space.knobs}
+
+
+def _distribution(knob: Knob) -> BaseDistribution:
+    low, high = knob.choices[0], knob.choices[-1]
+    if len(knob.choices) == 1:
+        return FloatDistribution(low, high)
+    step = round((high - low) / (len(knob.choices) - 1), 10)
+    stepped = tuple(round(low + index * step, 10) for index in range(len(knob.choices)))
+    if stepped == knob.choices:
+        return FloatDistribution(low, high, step=step)
+    return CategoricalDistribution(knob.choices)
+
+
+class SpaceSampler(BaseSampler):
+    """A sampler that draws whole configurations of a space.
+
+    Args:
+        space: the knobs.
+        seed: of the random numbers.
+        interval: lowest and highest latency in milliseconds to draw within.
+        predict: latency of a configuration in milliseconds, always the same. With both, no
+            configuration outside the interval is drawn, unless there is none within.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        space: Space,
+        seed: int = 0,
+        *,
+        interval: tuple[float, float] | None = None,
+        predict: Predict | None = None,
+    ) -> None:
+        self.space = space
+        self.seed = seed
+        self.interval = interval
+        self.feasible = None
+        if interval is not None and predict is not None:
+            self.feasible = Feasible(space, interval, predict)
+
+    @abstractmethod
+    def draw(self, rng: random.Random, before: Sequence[Seen]) -> Configuration | None:
+        """The next candidate, or None where it depends on one before that is not settled yet.
+
+        What is drawn must not depend on which of those before are settled: None, or what would be
+        drawn if all of them were. See :mod:`sparsevit.search.seen`.
+
+        Args:
+            rng: fresh for this candidate.
+            before: the candidates before it, in order.
+        """
+
+    def rng(self, number: int) -> random.Random:
+        """The random numbers for a candidate, from 0."""
+        return random.Random(f"{self.seed}:{number}")
+
+    def within(self, rng: random.Random, propose: Callable[[], Configuration]) -> Configuration:
+        """The first of what is proposed that lies in the interval, as far as that is known."""
+        return propose() if self.feasible is None else self.feasible.draw(rng, propose)
+
+    def describe(self) -> dict[str, Any]:
+        """What sets its draws apart, as plain data; a study is not continued where it differs."""
+        return {"name": self.name, "seed": self.seed}
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return distributions(self.space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
+        # A trial that runs beside this one is a candidate too; one that was cut short is none, so
+        # that the trial which takes its place draws the same configuration.
+        number = sum(t.state != TrialState.FAIL for t in before)
+        counted = [see(t, self.space) for t in before if is_counted(t)]
+        drawn = self.draw(self.rng(number), counted)
+        assert drawn is not None, "everything that it was shown is settled"
+        return drawn.to_dict()
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        raise ValueError(f"{param_name!r} is not a knob of the space that is searched.")
