@@ -8,6 +8,8 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    Backend,
+    BackendOption,
     ConfigArgument,
     DeviceOption,
     DevicesOption,
@@ -16,6 +18,10 @@ from sparsevit.cli.options import (
     JsonOption,
     Launcher,
     LauncherOption,
+    Precision,
+    PrecisionOption,
+    Scope,
+    ScopeOption,
     SetOption,
     SparsityOption,
     WorkspaceOption,
@@ -32,12 +38,15 @@ def evaluate(
     ] = False,
     overrides: SetOption = None,
     eval_images: EvalImagesOption = None,
+    scope: ScopeOption = Scope.backbone,
+    backend: BackendOption = Backend.eager,
+    precision: PrecisionOption = Precision.fp32,
     device: DeviceOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """COCO bbox and mask AP of a config, a checkpoint and a sparsity."""
+    """COCO bbox and mask AP of a config, a checkpoint and a sparsity, in any backend."""
     if run.start_processes(devices, launcher):
         return
     from sparsevit.phases.evaluate import evaluate as phase
@@ -51,6 +60,9 @@ def evaluate(
         dense=dense,
         overrides=overrides or (),
         images=eval_images,
+        scope=scope.value,
+        backend=backend.value,
+        precision=precision.value,
         device=device,
         launcher=run.launched_by(launcher),
         reporter=run.reporter(),

@@ -207,7 +207,7 @@ BackendOption = Annotated[
     Backend,
     typer.Option(
         "--backend",
-        help="What executes it; all but eager take a backbone only.",
+        help="What executes the backbone; a whole detector runs in eager alone.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -227,7 +227,7 @@ ScopeOption = Annotated[
     Scope,
     typer.Option(
         "--scope",
-        help="Time the backbone, as the paper does, or the whole detector.",
+        help="The backbone, as the paper times, or the whole detector.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -258,7 +258,7 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="Number format; fp16 and bf16 by autocast.",
+        help="Number format; in PyTorch fp16 and bf16 are autocast.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]

@@ -10,6 +10,8 @@ import typer
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     MEASUREMENT_PANEL,
+    Backend,
+    BackendOption,
     BatchSizeOption,
     CheckpointArgument,
     ConfigArgument,
@@ -112,6 +114,7 @@ def search(
     ] = "bbox_mAP",
     eval_images: EvalImagesOption = None,
     scope: ScopeOption = Scope.backbone,
+    backend: BackendOption = Backend.eager,
     img_size: ImgSizeOption = None,
     batch_size: BatchSizeOption = 4,
     precision: PrecisionOption = Precision.fp32,
@@ -163,6 +166,7 @@ def search(
             metric=metric,
             eval_images=eval_images,
             scope=scope.value,
+            backend=backend.value,
             img_size=size,
             batch_size=batch_size,
             precision=precision.value,

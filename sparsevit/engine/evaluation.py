@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -73,6 +73,7 @@ class DetectorEvaluation:
         with torch.no_grad(), reporter.task(description, len(self.loader)) as task:
             for batch in self._batches():
                 outputs = model.val_step(batch)
+                _to_fp32(outputs)
                 self.evaluator.process(data_samples=outputs, data_batch=batch)
                 task.advance()
         with quiet_libraries():
@@ -111,6 +112,15 @@ class DetectorEvaluation:
         for metric in self.evaluator.metrics:
             if hasattr(metric, "img_ids"):
                 metric.img_ids = ids
+
+
+def _to_fp32(samples: Sequence[Any]) -> None:
+    """Metrics are computed in numpy, which knows no bf16, whatever a detector computed in."""
+    for sample in samples:
+        found = sample.get("pred_instances", {})
+        for name, value in found.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                found[name] = value.float()
 
 
 def known_metrics(evaluator_cfg: Any) -> tuple[str, ...]:

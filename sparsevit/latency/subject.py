@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
-from sparsevit.latency.backends import PRECISIONS, prepare
+from sparsevit.latency.backends import prepare, require_backend
 from sparsevit.latency.backends.base import autocast
+from sparsevit.latency.timer import measure
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
 
 SCOPES = ("backbone", "detector")
 PAPER_BATCH = 4
 PAPER_IMG_SIZE = (672, 672)
+
+
+def require_execution(scope: str, backend: str, precision: str, device: torch.device) -> None:
+    """Refuse what cannot be executed here, before any work is put into it.
+
+    Args:
+        scope: one of ``SCOPES``.
+        backend, precision, device: see :func:`sparsevit.latency.backends.require_backend`.
+
+    Raises:
+        UserError: there is no such scope, or the backend cannot be had, or not for this scope.
+    """
+    if scope not in SCOPES:
+        raise UserError(f"There is no scope {scope!r}.", f"Take one of {', '.join(SCOPES)}.")
+    if scope != "backbone" and backend != "eager":
+        raise UserError(
+            f"The backend {backend} takes a backbone, not a whole detector.",
+            "Take --scope backbone, or --backend eager.",
+        )
+    require_backend(backend, precision, device)
 
 
 class Subject:
@@ -47,11 +69,7 @@ class Subject:
         precision: str = "fp32",
         images: Tensor | None = None,
     ) -> None:
-        if scope not in SCOPES:
-            raise UserError(f"There is no scope {scope!r}.", f"Take one of {', '.join(SCOPES)}.")
-        if precision not in PRECISIONS:
-            names = ", ".join(PRECISIONS)
-            raise UserError(f"There is no precision {precision!r}.", f"Take one of {names}.")
+        require_execution(scope, "eager", precision, device)
         if batch_size < 1 or min(img_size) < 32:
             raise UserError(
                 f"A batch of {batch_size} images of {img_size[0]}x{img_size[1]} cannot be timed.",
@@ -76,11 +94,7 @@ class Subject:
         Raises:
             UserError: the backend cannot be had, or not for this scope.
         """
-        if self.scope != "backbone":
-            raise UserError(
-                f"The backend {backend} takes a backbone, not a whole detector.",
-                "Take --scope backbone, or --backend eager.",
-            )
+        require_execution(self.scope, backend, self.precision, self.device)
         backbone, images = self.model.get_submodule("backbone"), self._images
         run = prepare(backend, backbone, images, self.precision, self.device)
         return lambda: run(images)
@@ -133,6 +147,39 @@ def at(
         return subject()
 
     return call
+
+
+class Timing:
+    """Milliseconds of a subject at one configuration after the other, in a backend.
+
+    What a backend is given of a configuration is dropped when it was timed.
+
+    Args:
+        subject, handle, backend: see :func:`at`.
+        seconds: to spend on timing each, beside preparing it.
+        on_prepared: is told, once, how many seconds the first was prepared in; not by ``eager``.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        handle: SparsityHandle,
+        backend: str,
+        seconds: float,
+        on_prepared: Callable[[float], None] | None = None,
+    ) -> None:
+        self._subject, self._handle = subject, handle
+        self._backend, self._seconds = backend, seconds
+        self._on_prepared = None if backend == "eager" else on_prepared
+
+    def __call__(self, configuration: Configuration) -> float:
+        started = time.perf_counter()
+        call = at(self._subject, self._handle, configuration, self._backend)
+        if self._on_prepared is not None:
+            call()
+            self._on_prepared(time.perf_counter() - started)
+            self._on_prepared = None
+        return measure(call, self._subject.device, seconds=self._seconds).mean_ms
 
 
 def _noise(batch_size: int, img_size: tuple[int, int]) -> Tensor:

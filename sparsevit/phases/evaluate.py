@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from sparsevit.engine import distributed
 from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.engine.runner import build_detector
+from sparsevit.latency.backends.base import autocast
+from sparsevit.latency.backends.stand_in import backbone_in
+from sparsevit.latency.subject import require_execution
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
     PathLike,
@@ -35,6 +42,8 @@ class EvaluateResult:
         sparsity_source: where that came from.
         config_source, checkpoint_source: where config and weights came from.
         checkpoint: the weights.
+        scope, backend, precision: what executed the backbone, or the whole detector, and in what.
+        device: where.
         images: how many were scored.
         seconds: all of it.
     """
@@ -45,6 +54,10 @@ class EvaluateResult:
     config_source: str
     checkpoint: Path
     checkpoint_source: str
+    scope: str
+    backend: str
+    precision: str
+    device: str
     images: int
     seconds: float
 
@@ -58,6 +71,9 @@ def evaluate(
     dense: bool = False,
     overrides: Sequence[str] = (),
     images: int | None = None,
+    scope: str = "backbone",
+    backend: str = "eager",
+    precision: str = "fp32",
     device: str | None = None,
     launcher: str = "none",
     reporter: Reporter = SILENT,
@@ -72,27 +88,43 @@ def evaluate(
         dense: at ratio 0, whatever the config says.
         overrides: config values, ``key=value`` each.
         images: the first N only.
+        scope: what ``backend`` executes in ``precision``: the ``backbone``, the rest being eager
+            fp32, or the whole ``detector``, for which the backend must be ``eager``.
+        backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
         device: where to run; CUDA if there is any where None.
         launcher: who started the processes, over which the images are split.
         reporter: is told what happens.
 
     Raises:
-        UserError: an input is missing or wrong.
+        UserError: an input is missing or wrong, or the backend cannot be had.
     """
     started = time.perf_counter()
     distributed.join(launcher)
+    where = pick_device(device)
+    require_execution(scope, backend, precision, where)
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "evaluate", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "evaluate")
     check_splits(inputs, "val")
-    where = pick_device(device)
     chosen = choose_sparsity(inputs, sparsity, dense=dense, reporter=reporter)
-    given = record_of(ws, inputs, {"sparsity": chosen.configuration.to_dict(), "images": images})
+    given = record_of(
+        ws,
+        inputs,
+        {
+            "sparsity": chosen.configuration.to_dict(),
+            "scope": scope,
+            "backend": backend,
+            "precision": precision,
+            "images": images,
+        },
+    )
     model, _ = build_detector(inputs.cfg, weights, where)
     SparsityHandle(model).set(chosen.configuration)
     evaluation = DetectorEvaluation(inputs.cfg, images)
     with phase_run(ws, "evaluate", given, force=True) as run:
-        metrics = evaluation(model, reporter)
+        with _executed(model, scope, backend, precision, where, reporter):
+            metrics = evaluation(model, reporter)
         run.update(metrics=metrics)
     return EvaluateResult(
         metrics=metrics,
@@ -101,6 +133,36 @@ def evaluate(
         config_source=inputs.config_source,
         checkpoint=weights,
         checkpoint_source=inputs.checkpoint_source,
+        scope=scope,
+        backend=backend,
+        precision=precision,
+        device=str(where),
         images=evaluation.num_images,
         seconds=time.perf_counter() - started,
     )
+
+
+def _executed(
+    model: nn.Module,
+    scope: str,
+    backend: str,
+    precision: str,
+    device: torch.device,
+    reporter: Reporter,
+) -> AbstractContextManager[object]:
+    """The context in which the model, or its backbone, is executed as it was asked."""
+    if scope == "detector":
+        return autocast(precision, device)
+    said = False
+
+    def tell(shape: torch.Size) -> None:
+        nonlocal said
+        if not said and backend != "eager":
+            batch, _, height, width = shape
+            reporter.note(
+                f"preparing the backbone in {backend} for {batch} x {width}x{height}, and then for "
+                "every other size of images that comes"
+            )
+        said = True
+
+    return backbone_in(model, backend, precision, device, on_prepare=tell)

@@ -13,7 +13,13 @@ from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
 from sparsevit.latency.cost import gmacs, parameters
 from sparsevit.latency.paired import measure_paired
-from sparsevit.latency.subject import PAPER_BATCH, PAPER_IMG_SIZE, Subject, at
+from sparsevit.latency.subject import (
+    PAPER_BATCH,
+    PAPER_IMG_SIZE,
+    Subject,
+    at,
+    require_execution,
+)
 from sparsevit.latency.timer import Latency
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import PathLike, gather_inputs
@@ -120,6 +126,7 @@ def latency(
         UserError: an input is missing or wrong, or a device is not there.
     """
     where = pick_device(device)
+    require_execution(scope, backend, precision, where)
     model, configuration, said = _model(
         Workspace.open(workspace, create=False, readonly=True)
         if workspace is not None

@@ -15,8 +15,13 @@ from sparsevit.engine import distributed
 from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
-from sparsevit.latency.subject import PAPER_BATCH, PAPER_IMG_SIZE, Subject
-from sparsevit.latency.timer import measure
+from sparsevit.latency.subject import (
+    PAPER_BATCH,
+    PAPER_IMG_SIZE,
+    Subject,
+    Timing,
+    require_execution,
+)
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
     PathLike,
@@ -60,7 +65,7 @@ class SearchPhaseResult:
         log: every new best in the form of the paper's script.
         storage: the Optuna study; ``optuna-dashboard sqlite:///PATH`` opens it.
         metric: what the score is, in points (AP x 100).
-        scope, batch_size, img_size, precision, device: how latency was measured.
+        scope, backend, batch_size, img_size, precision, device: how latency was measured.
         images: how many images a score is from.
         search: the search itself.
         resumed: whether it went on with an earlier attempt.
@@ -72,6 +77,7 @@ class SearchPhaseResult:
     storage: Path
     metric: str
     scope: str
+    backend: str
     batch_size: int
     img_size: tuple[int, int]
     precision: str
@@ -98,6 +104,7 @@ def search(
     metric: str = METRIC,
     eval_images: int | None = None,
     scope: str = "backbone",
+    backend: str = "eager",
     img_size: tuple[int, int] | None = None,
     batch_size: int = PAPER_BATCH,
     precision: str = "fp32",
@@ -125,6 +132,8 @@ def search(
         metric: what to maximise, such as ``bbox_mAP`` or ``segm_mAP``.
         eval_images: score on the first N images only.
         scope: time the ``backbone``, as the paper does, or the ``detector``.
+        backend: what executes it while it is timed; a configuration is prepared anew in all but
+            ``eager`` and ``compile``. Scores are of eager PyTorch in fp32, whatever is timed.
         img_size: (height, width) to time at; that of the config's validation where it is one
             fixed size, else 672x672, where None.
         batch_size: images a timed call.
@@ -144,14 +153,16 @@ def search(
     """
     _check_interval(min_ms, max_ms)
     distributed.join(launcher)
-    ws = open_workspace(workspace)
     where = pick_device(device)
+    require_execution(scope, backend, precision, where)
+    ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "search", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "search")
     check_splits(inputs, "val")
     size = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
     timing = {
         "scope": scope,
+        "backend": backend,
         "img_size": list(size),
         "batch_size": batch_size,
         "precision": precision,
@@ -199,10 +210,10 @@ def search(
             distributed.share(configuration)
             return _score(model, handle, evaluation, configuration, metric)
 
-        def time_ms(configuration: Configuration) -> float:
-            handle.set(configuration)
-            return measure(subject, where, seconds=latency_seconds).mean_ms
+        def tell(seconds: float) -> None:
+            reporter.note(f"{backend}: ready for a first configuration after {seconds:.1f} s")
 
+        time_ms = Timing(subject, handle, backend, latency_seconds, tell)
         if not distributed.is_first():
             _score_for_the_first(model, handle, evaluation, metric)
             raise SystemExit(0)
@@ -245,6 +256,7 @@ def search(
         storage=storage,
         metric=metric,
         scope=scope,
+        backend=backend,
         batch_size=batch_size,
         img_size=size,
         precision=precision,

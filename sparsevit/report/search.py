@@ -203,7 +203,8 @@ def search_summary(result: SearchPhaseResult) -> Group:
     return Group(
         results_table(result.search),
         f"score: {result.metric} x 100 on {result.images} images; latency: {result.scope}, "
-        f"{result.batch_size} x {width}x{height}, {result.precision}, {result.device}",
+        f"{result.batch_size} x {width}x{height}, {result.backend} {result.precision}, "
+        f"{result.device}",
         f"best: {result.best}",
         f"log: {result.log}",
         f"study: {result.storage} (optuna-dashboard opens it)",

@@ -46,7 +46,10 @@ def training_table(result: TrainResult) -> Group:
 
 def evaluation_table(result: EvaluateResult) -> Group:
     """The metrics of one evaluation."""
-    table = Table(title=f"{result.images} images", title_justify="left")
+    how = f"{result.scope} in {result.backend} {result.precision}"
+    plain = (result.backend, result.precision) == ("eager", "fp32")
+    title = f"{result.images} images" if plain else f"{result.images} images, {how}"
+    table = Table(title=title, title_justify="left")
     kinds = {"bbox": "bbox", "segm": "mask"}
     table.add_column("")
     for item in ("AP", "AP50", "AP75", "small", "medium", "large"):

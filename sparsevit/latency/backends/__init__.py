@@ -5,6 +5,6 @@
 """
 
 from sparsevit.latency.backends.base import Run
-from sparsevit.latency.backends.registry import BACKENDS, PRECISIONS, prepare
+from sparsevit.latency.backends.registry import BACKENDS, PRECISIONS, prepare, require_backend
 
-__all__ = ["BACKENDS", "PRECISIONS", "Run", "prepare"]
+__all__ = ["BACKENDS", "PRECISIONS", "Run", "prepare", "require_backend"]

@@ -27,6 +27,27 @@ def check_onnx() -> None:
         require(package, EXTRA)
 
 
+def require_onnxruntime(precision: str, device: torch.device) -> None:
+    """Refuse what ONNX Runtime cannot do here.
+
+    Raises:
+        UserError: a package is not installed, the build is not for this device, or another
+            precision than fp32 is asked for.
+    """
+    check_onnx()
+    _require_runtime(precision, device)
+
+
+def _require_runtime(precision: str, device: torch.device) -> None:
+    require_precision("onnxruntime", precision, ("fp32",))
+    provider = PROVIDERS.get(device.type, device.type)
+    if provider not in require("onnxruntime", EXTRA).get_available_providers():
+        raise UserError(
+            f"This build of onnxruntime cannot use {device}.",
+            "Take --device cpu, or install a build for the device (onnxruntime-gpu).",
+        )
+
+
 def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
     """Write a backbone at its sparsity as ONNX, weights included.
 
@@ -62,16 +83,10 @@ def load_onnx(path: Path, precision: str, device: torch.device) -> Run:
             fp32 is asked for.
     """
     runtime = require("onnxruntime", EXTRA)
-    require_precision("onnxruntime", precision, ("fp32",))
-    provider = PROVIDERS.get(device.type, device.type)
-    if provider not in runtime.get_available_providers():
-        raise UserError(
-            f"This build of onnxruntime cannot use {device}.",
-            "Take --device cpu, or install a build for the device (onnxruntime-gpu).",
-        )
+    _require_runtime(precision, device)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(os.fspath(path), options, providers=[provider])
+    session = runtime.InferenceSession(os.fspath(path), options, providers=[PROVIDERS[device.type]])
 
     def run(images: Tensor) -> list[Tensor]:
         maps = session.run(None, {INPUT: images.cpu().numpy()})
@@ -84,8 +99,6 @@ def prepare_onnxruntime(
     backbone: nn.Module, images: Tensor, precision: str, device: torch.device
 ) -> Run:
     """Exported to ONNX at its sparsity, and loaded into ONNX Runtime."""
-    check_onnx()
-    require_precision("onnxruntime", precision, ("fp32",))
     with tempfile.TemporaryDirectory() as folder:
         path = write_onnx(backbone, images, Path(folder, "backbone.onnx"))
         return load_onnx(path, precision, device)

@@ -26,6 +26,19 @@ def check_openvino() -> None:
     require("openvino", EXTRA)
 
 
+def require_openvino(precision: str, device: torch.device) -> None:
+    """Refuse what OpenVINO cannot do here.
+
+    Raises:
+        UserError: it is not installed, the device is not the CPU, or the CPU has no such precision.
+    """
+    check_openvino()
+    require_cpu("openvino", device)
+    able = require("openvino", EXTRA).Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    supported = tuple(name for flag, name in _CAPABILITIES.items() if flag in able)
+    require_precision("openvino", precision, supported)
+
+
 def convert(backbone: nn.Module, images: Tensor) -> Any:
     """A backbone at its sparsity as an ``openvino.Model``.
 
@@ -64,14 +77,10 @@ def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
         device: must be the CPU.
 
     Raises:
-        UserError: openvino is not installed, or the CPU has no such precision.
+        UserError: see :func:`require_openvino`.
     """
-    openvino = require("openvino", EXTRA)
-    require_cpu("openvino", device)
-    core = openvino.Core()
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    supported = tuple(name for flag, name in _CAPABILITIES.items() if flag in able)
-    require_precision("openvino", precision, supported)
+    require_openvino(precision, device)
+    core = require("openvino", EXTRA).Core()
     settings = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -92,6 +101,4 @@ def prepare_openvino(
     backbone: nn.Module, images: Tensor, precision: str, device: torch.device
 ) -> Run:
     """Converted at its sparsity, and compiled for the CPU."""
-    require("openvino", EXTRA)
-    require_cpu("openvino", device)
     return load_openvino(convert(backbone, images), precision, device)

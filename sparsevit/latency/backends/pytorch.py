@@ -12,6 +12,20 @@ from sparsevit.latency.backends.base import Run, autocast, require_compiler
 from sparsevit.sparsity.handle import SparseModule
 
 
+def require_eager(precision: str, device: torch.device) -> None:
+    """PyTorch is always there."""
+
+
+def require_compile(precision: str, device: torch.device) -> None:
+    """Refuse where nothing can be compiled.
+
+    Raises:
+        UserError: it is to run on the CPU, and there is no C++ compiler.
+    """
+    if device.type == "cpu":
+        require_compiler("The backend compile")
+
+
 def prepare_eager(backbone: nn.Module, images: Tensor, precision: str, device: torch.device) -> Run:
     """The backbone as it is, at the sparsity that it has now."""
     return _called(backbone, backbone, precision, device)
@@ -22,15 +36,10 @@ def prepare_compile(
 ) -> Run:
     """Compiled by :func:`torch.compile`: a SparseViT piece by piece, so that other ratios need no
     other graphs (:mod:`sparsevit.models.compiled`), anything else as a whole.
-
-    Raises:
-        UserError: it is to run on the CPU, and there is no C++ compiler.
     """
     from sparsevit.models import SparseViT
     from sparsevit.models.compiled import compiled
 
-    if device.type == "cpu":
-        require_compiler("The backend compile")
     if isinstance(backbone, SparseViT):
         twin = compiled(backbone)
         return _called(twin, twin, precision, device)

@@ -3,27 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
 from sparsevit.latency.backends.base import DTYPES, Run
-from sparsevit.latency.backends.onnx_runtime import prepare_onnxruntime
-from sparsevit.latency.backends.open_vino import prepare_openvino
-from sparsevit.latency.backends.pytorch import prepare_compile, prepare_eager
-
-Prepare = Callable[[nn.Module, Tensor, str, torch.device], Run]
-
-BACKENDS: dict[str, Prepare] = {
-    "eager": prepare_eager,
-    "compile": prepare_compile,
-    "onnxruntime": prepare_onnxruntime,
-    "openvino": prepare_openvino,
-}
-"""name -> (backbone in evaluation mode, example images, precision, device) -> what runs it."""
+from sparsevit.latency.backends.onnx_runtime import prepare_onnxruntime, require_onnxruntime
+from sparsevit.latency.backends.open_vino import prepare_openvino, require_openvino
+from sparsevit.latency.backends.pytorch import (
+    prepare_compile,
+    prepare_eager,
+    require_compile,
+    require_eager,
+)
 
 PRECISIONS = tuple(DTYPES)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What can execute a backbone.
+
+    Attributes:
+        name: as the command line has it.
+        require: (precision, device) -> raises a UserError where it cannot be had, in a moment.
+        prepare: (backbone in evaluation mode, example images, precision, device) -> what runs it.
+    """
+
+    name: str
+    require: Callable[[str, torch.device], None]
+    prepare: Callable[[nn.Module, Tensor, str, torch.device], Run]
+
+
+BACKENDS = {
+    one.name: one
+    for one in (
+        Backend("eager", require_eager, prepare_eager),
+        Backend("compile", require_compile, prepare_compile),
+        Backend("onnxruntime", require_onnxruntime, prepare_onnxruntime),
+        Backend("openvino", require_openvino, prepare_openvino),
+    )
+}
+
+
+def require_backend(name: str, precision: str, device: torch.device) -> None:
+    """Refuse a backend that cannot be had here, before any work is put into it.
+
+    Args:
+        name: one of ``BACKENDS``.
+        precision: one of ``PRECISIONS``.
+        device: where it shall run.
+
+    Raises:
+        UserError: the backend or precision is unknown, is not for this device, or something that
+            it needs is not installed.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"There is no backend {name!r}.", f"Take one of {', '.join(BACKENDS)}.")
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
+        raise UserError(f"There is no precision {precision!r}.", f"Take one of {names}.")
+    BACKENDS[name].require(precision, device)
 
 
 def prepare(
@@ -47,10 +89,7 @@ def prepare(
     Raises:
         UserError: the backend or precision is unknown, cannot be had here or is not installed.
     """
-    if name not in BACKENDS:
-        raise UserError(f"There is no backend {name!r}.", f"Take one of {', '.join(BACKENDS)}.")
-    if precision not in PRECISIONS:
-        names = ", ".join(PRECISIONS)
-        raise UserError(f"There is no precision {precision!r}.", f"Take one of {names}.")
+    where = device or images.device
+    require_backend(name, precision, where)
     backbone.eval()
-    return BACKENDS[name](backbone, images, precision, device or images.device)
+    return BACKENDS[name].prepare(backbone, images, precision, where)
