@@ -17,6 +17,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
 
 # Set SPARSEVIT=sparsevit to use an environment of your own: nothing is installed then.
 ifeq ($(origin SPARSEVIT),undefined)
@@ -25,6 +26,8 @@ NEEDS := $(READY)
 else
 NEEDS :=
 endif
+
+BENCHMARKS := backbone backends scaling adaptation detector ops demo gpu
 
 PHASES := pretrain adapt search finetune evaluate latency export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
@@ -54,10 +57,12 @@ lint: $(READY) ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(READY) ## Run every benchmark; each keeps its figures as JSON beside itself.
-	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do \
-		echo "== $$file"; $(BIN)/python "$$file" $(ARGS); \
-	done
+benchmark: $(PEERS) ## Install the peers, run every benchmark, make tables and plots: an hour on 2 cores.
+	@failed=; for file in $(BENCHMARKS:%=benchmarks/%.py); do \
+		echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || failed="$$failed $$file"; \
+	done; \
+	$(BIN)/python benchmarks/shared/plots.py && $(BIN)/python benchmarks/shared/tables.py; \
+	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
 
 status: $(NEEDS) ## What ran in WORKSPACE, and what came of it.
 	$(SPARSEVIT) status $(WORKSPACE_OPTION) $(ARGS)
@@ -72,6 +77,11 @@ $(PHASES): $(NEEDS)
 	$(if $(and $(CHECKPOINT),$(if $(CONFIG),,no)),$(error CHECKPOINT=... needs CONFIG=... beside it))
 	$(SPARSEVIT) $@ $(if $(CONFIG),"$(CONFIG)") $(if $(CHECKPOINT),"$(CHECKPOINT)") $(WORKSPACE_OPTION) $(ARGS)
 
+define HEADLESS_OPENCV
+	$(PIP) uninstall --quiet --yes opencv-python
+	$(PIP) install --quiet --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
+endef
+
 # onedl-mmcv asks for opencv-python, which needs libGL; others ask for the headless build. Both own
 # cv2/, so the one that is not wanted goes, and the other is laid down again.
 $(READY): pyproject.toml constraints.txt
@@ -83,6 +93,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt $(TORCH_PIP_ARGS) torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	$(PIP) uninstall --quiet --yes opencv-python
-	$(PIP) install --quiet --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
-	@touch $(READY)
+	$(HEADLESS_OPENCV)
+	@touch $@
+
+# What benchmarks/ compares with. pip brings opencv-python back, as above.
+$(PEERS): $(READY)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(HEADLESS_OPENCV)
+	@touch $@

@@ -27,28 +27,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from shared.agreement import agreement
 from shared.record import account, interleave, summary, wait, write
+from shared.swin import CONFIGURATIONS, SWIN_T
 from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "shared"), str(ROOT)]
 from plain_forward import plain_forward  # noqa: E402
 
-SWIN_T = {"embed_dims": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
 TINY = {"embed_dims": 16, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]}
-CONFIGURATIONS: dict[str, list[list[float]]] = {
-    "dense": [[0.0] * 2, [0.0] * 2, [0.0] * 6, [0.0] * 2],
-    "cfg1": [[0.3, 0.3], [0.0, 0.0], [0.1, 0.1, 0.2, 0.2, 0.2, 0.2], [0.0, 0.0]],
-    "cfg2": [[0.6, 0.6], [0.0, 0.0], [0.2, 0.2, 0.4, 0.4, 0.5, 0.5], [0.0, 0.0]],
-    "cfg3": [[0.7, 0.7], [0.0, 0.0], [0.2, 0.2, 0.4, 0.4, 0.5, 0.5], [0.0, 0.0]],
-    "60%": [[0.6] * 2, [0.6] * 2, [0.6] * 6, [0.6] * 2],
-}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Error of a token (its C values, relative to their norm): what half of them, and 99 of 100, may
-# have. Where scores are close, rounding decides which of two windows is kept, so in 16 bits a share
-# of the tokens may differ more at ratios above 0; nowhere the half.
-MEDIAN = {"fp32": 1e-4, "fp16": 3e-2, "bf16": 1e-1}
-MOST = {"fp32": 1e-3, "fp16": 1e-1, "bf16": 4e-1}
 
 
 @dataclass(frozen=True)
@@ -58,19 +47,6 @@ class Case:
     dtype: str
     batch_size: int
     img_size: int
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Errors of tokens, relative to their norm, worst of the output maps."""
-
-    median: float
-    most: float  # 99 of 100 are below
-    largest: float
-
-    def holds(self, dtype: str, dense: bool) -> bool:
-        strict = dense or dtype == "fp32"
-        return self.median <= MEDIAN[dtype] and (not strict or self.most <= MOST[dtype])
 
 
 def main() -> None:
@@ -256,19 +232,6 @@ def pictures(case: Case) -> Tensor:
     contrast = F.interpolate(coarse, size=(case.img_size, case.img_size), mode="bicubic")
     noise = torch.randn(case.batch_size, 3, case.img_size, case.img_size, generator=generator)
     return noise * (0.1 + 2 * contrast.clamp_min(0) ** 2)
-
-
-def agreement(got: list[Tensor], expected: list[Tensor]) -> Agreement:
-    worst = [0.0, 0.0, 0.0]
-    for a, b in zip(got, expected, strict=True):
-        a, b = a.float(), b.float()
-        error = (a - b).norm(dim=1).flatten() / b.norm(dim=1).flatten().clamp_min(1e-6)
-        # NaN must not pass for small
-        error = error.nan_to_num(nan=float("inf")).sort().values
-        last = len(error) - 1
-        found = [error[int(share * last)].item() for share in (0.5, 0.99, 1.0)]
-        worst = [max(pair) for pair in zip(worst, found, strict=True)]
-    return Agreement(*worst)
 
 
 def gemm_gflops(device: str, dtype: torch.dtype) -> float:

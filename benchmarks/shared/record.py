@@ -9,7 +9,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,17 @@ PACKAGES = (
     "onedl-mmdetection",
     "onedl-mmengine",
     "transformers",
+    "onnx",
+    "onnxscript",
     "onnxruntime",
     "openvino",
     "triton",
     "sparsevit",
 )
+
+
+# What has to be the same for figures to stand in one file.
+_SAME = ("device", "cores", "threads")
 
 
 def account() -> dict[str, Any]:
@@ -70,6 +76,47 @@ def device_name() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def taken() -> dict[str, Any]:
+    """When and how a part of a file was measured that other runs measured the rest of."""
+    told = account()
+    return {
+        "command": told["command"],
+        "date": told["date"],
+        "load_average": told["machine"]["load_average"],
+        "versions": told["versions"],
+    }
+
+
+def merged(
+    earlier: Mapping[str, Any], result: Mapping[str, Any], settings: Sequence[str]
+) -> dict[str, Any]:
+    """A result, with the parts of an earlier one that it did not measure again.
+
+    Args:
+        earlier, result: with ``results`` and ``left_out`` by part.
+        settings: keys that must be the same in both, beside the machine.
+
+    Raises:
+        SystemExit: they were not measured alike, so they are not to be compared.
+    """
+    told = [(f"machine.{key}", earlier["machine"][key], result["machine"][key]) for key in _SAME]
+    told += [(key, earlier[key], result[key]) for key in settings]
+    other = [f"{name} was {then!r} and is {now!r}" for name, then, now in told if then != now]
+    if other:
+        raise SystemExit(f"Not merged with the earlier file: {'; '.join(other)}.")
+    new = {*result["results"], *result["left_out"]}
+    return {
+        **result,
+        **{
+            part: {
+                **{name: found for name, found in earlier[part].items() if name not in new},
+                **result[part],
+            }
+            for part in ("results", "left_out")
+        },
+    }
 
 
 def interleave(
@@ -117,20 +164,16 @@ def summary(samples_ms: list[float], against: list[float] | None = None) -> dict
     return figure
 
 
-def gemm_gflops(dtype: torch.dtype = torch.float32, rounds: int = 7) -> float:
-    """Billions of floating point operations a second in a matrix product of Swin's shape."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(8192, 768, device=device, dtype=dtype)
-    b = torch.randn(768, 3072, device=device, dtype=dtype)
-    times = interleave({"mm": lambda: a @ b}, rounds)["mm"]
-    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / (min(times) * 1e-3) / 1e9
+def destination(name: str, output: str | None = None) -> Path:
+    """``benchmarks/results/NAME.json``, or where the caller wants it."""
+    return Path(output) if output else RESULTS / f"{name}.json"
 
 
 def write(name: str, result: Mapping[str, Any], output: str | None = None) -> None:
     """Write the figures to ``benchmarks/results/NAME.json``, or elsewhere, or (``-``) nowhere."""
     if output == "-":
         return
-    path = Path(output) if output else RESULTS / f"{name}.json"
+    path = destination(name, output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")

@@ -1,31 +1,63 @@
-"""The README's results, made from the files in ``benchmarks/results/``.
+"""The results in the README and in docs/, made from the files in ``benchmarks/results/``.
 
-python benchmarks/shared/tables.py           # rewrites the part between the results marks
+    python benchmarks/shared/tables.py           # rewrites what stands between the results marks
+
+A region ``<!-- results NAME -->`` ... ``<!-- /results -->`` holds the table NAME of :data:`TABLES`;
+the README's, without a name, holds those of :data:`README`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "backends.md", ROOT / "docs" / "results.md")
+REGION = re.compile(r"<!-- results ?(\w*) -->\n.*?<!-- /results -->", re.DOTALL)
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(with_results(readme.read_text()))
+    for page in PAGES:
+        page.write_text(with_results(page.read_text(), page.parent))
 
 
-def with_results(text: str) -> str:
-    """A README with its results brought up to date."""
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    parts = [backbone(load("backbone")), demo(load("demo")), ops(load("ops"))]
-    return head + BEGIN + "\n" + "\n".join(parts) + END + tail
+def with_results(text: str, folder: Path = ROOT) -> str:
+    """A page with its results brought up to date.
+
+    Args:
+        text: of the page.
+        folder: where the page lies, for its links.
+    """
+
+    def region(match: re.Match[str]) -> str:
+        names = [match[1]] if match[1] else [name for name in README if measured(name)]
+        body = "\n".join(table(name) for name in names).replace(
+            "(benchmarks/", f"({up(folder)}benchmarks/"
+        )
+        body = body.replace("(docs/", f"({up(folder)}docs/").replace("(../docs/", "(")
+        return f"<!-- results{' ' if match[1] else ''}{match[1]} -->\n{body}<!-- /results -->"
+
+    return REGION.sub(region, text)
+
+
+def up(folder: Path) -> str:
+    """From a page's folder to the root of the checkout."""
+    return "../" * len(folder.relative_to(ROOT).parts)
+
+
+def table(name: str) -> str:
+    """The table of a file of results; where there is none yet, how to make it."""
+    if not measured(name):
+        return f"Not measured yet: `python benchmarks/{name}.py`.\n"
+    return TABLES[name](load(name))
+
+
+def measured(name: str) -> bool:
+    return (RESULTS / f"{name}.json").exists()
 
 
 def load(name: str) -> Any:
@@ -88,17 +120,166 @@ def ops(result: Mapping[str, Any]) -> str:
     )
 
 
+def backends(result: Mapping[str, Any]) -> str:
+    """Every backend and precision: dense peers, ours, and the floor of the products."""
+    lines = [
+        f"**Backends.** Swin-T, batch {result['batch_size']}, {result['img_size']}x"
+        f"{result['img_size']}; median milliseconds, and in brackets how many times as fast as "
+        "mmdet's dense Swin in the same backend and precision, of calls that took turns. Floor: the"
+        " multiplications of dense, cfg2 and 60% everywhere alone, at the rate of products of the "
+        f"model's shapes in the same run ({provenance(result, 'backends')}).",
+        "",
+        "| backend | mmdet dense | Hugging Face dense | dense | cfg2 | 60% | floor | cfg2, against "
+        "mmdet dense in eager fp32 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for group in result["results"].values():
+        rows = group["rows"]
+        ours = [rows.get(f"ours {name}") for name in ("dense", "cfg2", "60%")]
+        floors = [f"{row['gemm_floor_ms']:.0f}" if row else "-" for row in ours]
+        cells = [
+            f"`{group['backend']}` {group['precision']}",
+            f"{rows['mmdet dense']['median_ms']:.0f}" if "mmdet dense" in rows else "-",
+            cell(rows.get("Hugging Face dense")),
+            *(f"**{cell(row)}**" if row else "-" for row in ours),
+            " / ".join(floors),
+            f"{ours[1]['speedup_over_eager_fp32']:.2f}x" if ours[1] else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    errors = [
+        f"{group['backend']} {max(one['most'] for one in group['agreement'].values()):.1%}"
+        for group in result["results"].values()
+        if group["precision"] != "fp32" and group["agreement"]
+    ]
+    lines += ["", "Outputs in fp32 were within 1e-3 of eager."]
+    if errors:
+        lines[-1] += (
+            " Relative error of 99 of 100 tokens against eager fp32 at 16 bits, worst of a row: "
+            f"{', '.join(errors)}."
+        )
+    if result["left_out"]:
+        told = [f"{name} ({why})" for name, why in result["left_out"].items()]
+        lines += ["", f"Left out: {'; '.join(told)}"]
+    return "\n".join(lines) + "\n"
+
+
+def scaling(result: Mapping[str, Any]) -> str:
+    """Time and memory against image size."""
+    routes = result["results"]
+    sizes = list(next(iter(routes.values())))
+    lines = [
+        f"**Image size.** Swin-T, batch {result['batch_size']}, fp32, eager; median milliseconds, "
+        "milliseconds a megapixel, and MiB that a forward allocates at most, each backbone in a "
+        f"process of its own, the processes taking turns ({provenance(result, 'scaling')}).",
+        "",
+        "| | "
+        + " | ".join(f"{size}x{size}" for size in sizes)
+        + " | ms ~ tokens^p | R2 of a line |",
+        "| --- |" + " ---: |" * (len(sizes) + 2),
+    ]
+    for route, rows in routes.items():
+        cells = [
+            f"{row['median_ms']:.0f} ms, {row['ms_per_megapixel']:.0f}/Mpx, "
+            f"{row['allocated_mib']:.0f} MiB"
+            for row in rows.values()
+        ]
+        found = result["fits"].get(route)
+        cells += [f"{found['exponent']:.2f}", f"{found['r2']:.4f}"] if found else ["-", "-"]
+        lines.append(f"| {route} | {' | '.join(cells)} |")
+    lines += ["", "![Milliseconds and peak memory against tokens](docs/images/scaling.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def adaptation(result: Mapping[str, Any]) -> str:
+    """A training iteration against the share of windows kept."""
+    size, batch = result["img_size"], result["batch_size"]
+    lines = [
+        "**Adapting.** One training iteration (forward, backward, AdamW) with Swin-T, batch "
+        f"{batch}, {size}x{size}, fp32; medians of calls that took turns, and the most memory "
+        "allocated beside weights and the optimiser's state "
+        f"({provenance(result, 'adaptation')}).",
+        "",
+        "| | ratios | windows kept | ms | of dense | MiB | of dense |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for scope, found in result["results"].items():
+        for name, row in found["rows"].items():
+            lines.append(
+                f"| {scope} | {name} | {row['kept']:.0%} | {row['median_ms']:.0f} | "
+                f"{row['ms_of_dense']:.0%} | {row['allocated_mib']:.0f} | "
+                f"{row['memory_of_dense']:.0%} |"
+            )
+    lines.append("")
+    for scope, found in result["results"].items():
+        time, memory = found["fits"]["ms"], found["fits"]["memory"]
+        lines.append(
+            f"{scope.capitalize()}: of a dense iteration, time is {time['at_none']:.2f} + "
+            f"{time['slope']:.2f} x kept (R2 {time['r2']:.3f}), memory {memory['at_none']:.2f} + "
+            f"{memory['slope']:.2f} x kept (R2 {memory['r2']:.3f})."
+        )
+    lines += ["", "![Cost of an iteration against kept windows](docs/images/adaptation.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def detector(result: Mapping[str, Any]) -> str:
+    """Mask R-CNN part by part, and the selection's share of the backbone."""
+    rows = result["results"]
+    size, found = result["img_size"], rows["mmdet dense"]["detections"]
+    lines = [
+        f"**Whole detector.** Mask R-CNN with Swin-T, batch {result['batch_size']}, {size}x{size}, "
+        f"fp32, eager, {sum(found)} objects found; median milliseconds and share of each part, "
+        f"timed from within, of calls that took turns ({provenance(result, 'detector')}).",
+        "",
+        "| part | " + " | ".join(rows) + " |",
+        "| --- |" + " ---: |" * len(rows),
+    ]
+    for part in next(iter(rows.values()))["parts"]:
+        figures = [row["parts"][part] for row in rows.values()]
+        cells = [f"{figure['median_ms']:.1f} ({figure['share']:.1%})" for figure in figures]
+        lines.append(f"| {part} | {' | '.join(cells)} |")
+    wholes = [f"**{row['median_ms']:.0f} ({row['speedup']:.2f}x)**" for row in rows.values()]
+    lines += [f"| all | {' | '.join(wholes)} |", ""]
+    shares = [
+        f"{one['selection_share']:.2%} at {name}" for name, one in result["selection"].items()
+    ]
+    lines.append(
+        "Selection (scores, top-k, and the lists of the tokens of kept windows) takes "
+        f"{' and '.join(shares)} of the backbone."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def cell(row: Mapping[str, Any] | None) -> str:
+    return timed(row) if row else "-"
+
+
 def timed(row: Mapping[str, Any]) -> str:
-    return f"{row['median_ms']:.0f} ({row['speedup']:.2f}x)"
+    ratio = f" ({row['speedup']:.2f}x)" if "speedup" in row else ""
+    return f"{row['median_ms']:.0f}{ratio}"
 
 
 def provenance(result: Mapping[str, Any], name: str) -> str:
-    machine = result["machine"]
+    machine, command = result["machine"], result["command"]
+    if "--merge" in command:
+        # row by row; the file has the command of each
+        command = f"python benchmarks/{name}.py"
     return (
         f"{machine['device']}, {machine['threads']} threads, torch {result['versions']['torch']}, "
-        f"`{result['command']}`, "
+        f"`{command}`, "
         f"[{name}.json](benchmarks/results/{name}.json)"
     )
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "backbone": backbone,
+    "backends": backends,
+    "scaling": scaling,
+    "adaptation": adaptation,
+    "detector": detector,
+    "demo": demo,
+    "ops": ops,
+}
+README = ("backbone", "backends", "demo", "ops")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,180 @@
+"""Mask R-CNN with Swin-T part by part: mmdet's dense backbone and ours, and what selection costs.
+
+    python benchmarks/detector.py                   # writes benchmarks/results/detector.json
+    python benchmarks/detector.py --img-size 448 --rounds 3 --output -
+
+Eager, in fp32, on images of the generated dataset. Weights are random, with class scores spread so
+that the heads have all the work that the test settings allow. Selection is the calls that decide
+which windows a block works on: scores, top-k, and the lists of the tokens of the kept windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from shared.detectors import backbone_of, build_pair, spread_class_scores, test_batch
+from shared.record import account, summary, write
+from shared.stopwatch import Part, Stopwatch
+from shared.swin import CONFIGURATIONS, backbones, random_images
+
+import sparsevit.models.sparsevit as forward
+from sparsevit.ops import mmcv_ext
+
+PEER = "mmdet dense"
+SHOWN = ("dense", "cfg2", "60%")
+PARTS = (
+    ("preprocessing", "data_preprocessor", "forward"),
+    ("backbone", "backbone", "forward"),
+    ("FPN", "neck", "forward"),
+    ("RPN head", "rpn_head", "forward"),
+    ("RPN proposals and NMS", "rpn_head", "predict_by_feat"),
+    ("RoIAlign, boxes", "roi_head.bbox_roi_extractor", "forward"),
+    ("box head", "roi_head.bbox_head", "forward"),
+    ("boxes and NMS", "roi_head.bbox_head", "predict_by_feat"),
+    ("RoIAlign, masks", "roi_head.mask_roi_extractor", "forward"),
+    ("mask head", "roi_head.mask_head", "forward"),
+    ("masks pasted", "roi_head.mask_head", "predict_by_feat"),
+)
+REST = "the rest"
+# Everything in a forward that a dense Swin has not: scores, ranking, and where kept tokens lie.
+SELECTION: tuple[Part, ...] = (
+    ("scores", forward.WindowChooser, "score"),
+    ("windows kept", forward.WindowChooser, "kept"),
+    ("where they lie", forward, "locate"),
+    ("where they lie", forward, "placed"),
+    ("where all lie", forward, "all_windows"),
+    ("partition", forward, "window_layout"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--img-size", type=int, default=672)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", help="JSON file, or - for none")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    told = account()
+    detectors = time_detectors(arguments)
+    selection = time_selection(arguments)
+    result = {
+        **told,
+        "img_size": arguments.img_size,
+        "batch_size": arguments.batch_size,
+        "ops": mmcv_ext.describe(),
+        "results": detectors,
+        "selection": selection,
+    }
+    write("detector", result, arguments.output)
+
+
+def time_detectors(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Each detector in turn, its parts timed from within."""
+    dense, sparse = build_pair()
+    batch = test_batch(arguments.img_size, arguments.batch_size)
+    spread_class_scores(dense, batch)
+    sparse.load_state_dict(dense.state_dict())
+    calls: dict[str, Callable[[], Any]] = {PEER: lambda: dense.test_step(batch)}
+    parts = {PEER: parts_of(dense)}
+    for name in SHOWN:
+        calls[f"ours {name}"] = at_ratios(
+            backbone_of(sparse), CONFIGURATIONS[name], lambda: sparse.test_step(batch)
+        )
+        parts[f"ours {name}"] = parts_of(sparse)
+    found = {name: [len(one.pred_instances) for one in call()] for name, call in calls.items()}
+    samples = split_in_turn(calls, parts, arguments.rounds)
+    results = {}
+    for name, taken in samples.items():
+        row = summary(taken[""], against=samples[PEER][""])
+        split = shares(taken)
+        results[name] = {**row, "detections": found[name], "parts": split}
+        print(f"\n{name}: {row['median_ms']:.1f} ms, {row['speedup']:.2f}x, {found[name]} found")
+        for part, figure in split.items():
+            print(f"  {part:<24}{figure['median_ms']:>9.2f} ms  {figure['share']:>6.1%}")
+    return results
+
+
+def time_selection(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What deciding which windows to work on costs of a backbone's time."""
+    _, sparse = backbones()
+    images = random_images(arguments.batch_size, arguments.img_size)
+    names = [name for name in SHOWN if name != "dense"]
+    calls = {
+        name: at_ratios(sparse, CONFIGURATIONS[name], lambda: sparse(images)) for name in names
+    }
+    samples = split_in_turn(calls, dict.fromkeys(calls, SELECTION), arguments.rounds)
+    results = {}
+    for name, taken in samples.items():
+        row = summary(taken[""])
+        split = shares(taken)
+        split.pop(REST)
+        share = sum(part["share"] for part in split.values())
+        results[name] = {**row, "selection_share": round(share, 5), "parts": split}
+        print(f"\nselection at {name}: {share:.2%} of the backbone's {row['median_ms']:.1f} ms")
+        for part, figure in split.items():
+            print(f"  {part:<24}{figure['median_ms']:>9.3f} ms  {figure['share']:>6.2%}")
+    return results
+
+
+def parts_of(detector: Any) -> tuple[Part, ...]:
+    """The watched functions of a detector."""
+    return tuple(
+        (name, detector.get_submodule(module), attribute) for name, module, attribute in PARTS
+    )
+
+
+def at_ratios(
+    backbone: Any, ratios: list[list[float]], call: Callable[[], Any]
+) -> Callable[[], Any]:
+    """A call with the backbone set to these ratios before it."""
+
+    def with_ratios() -> Any:
+        backbone.pruning_ratios = ratios
+        return call()
+
+    return with_ratios
+
+
+def split_in_turn(
+    calls: dict[str, Callable[[], Any]], parts: dict[str, tuple[Part, ...]], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds by call and part, and under ``""`` of the whole call; one of each in turn."""
+    samples: dict[str, dict[str, list[float]]] = {name: {"": []} for name in calls}
+    with torch.no_grad():
+        for call in calls.values():
+            call()
+        for _ in range(rounds):
+            for name, call in calls.items():
+                # untimed, so that none is timed with the caches of another
+                call()
+                stopwatch = Stopwatch()
+                with stopwatch.watching(parts[name]):
+                    whole, spent = stopwatch.split(call)
+                samples[name][""].append(whole)
+                for part, ms in {**spent, REST: whole - sum(spent.values())}.items():
+                    samples[name].setdefault(part, []).append(ms)
+    return samples
+
+
+def shares(taken: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each part, and its share of the whole, call by call."""
+    found = {}
+    for part, times in taken.items():
+        if not part:
+            continue
+        portions = [ms / whole for ms, whole in zip(times, taken[""], strict=True)]
+        found[part] = {
+            "median_ms": round(statistics.median(times), 4),
+            "share": round(statistics.median(portions), 5),
+            "samples_ms": [round(ms, 4) for ms in times],
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The scripts of benchmarks/ at sizes at which no figure means a thing: they run, and say all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a script; returns what it wrote."""
+
+    def run_script(name, *arguments):
+        output = tmp_path / f"{name}.json"
+        done = subprocess.run(
+            [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments, "--output", str(output)],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(output.read_text())
+        assert result["machine"]["cores"]
+        assert result["versions"]["torch"]
+        return result
+
+    return run_script
+
+
+def test_backends_are_compared_and_a_partial_run_is_merged(run):
+    small = ("--img-size", "64", "--rounds", "2", "--backends", "eager")
+    first = run("backends", *small, "--precisions", "fp32", "bf16")
+    assert set(first["results"]) == {"eager fp32", "eager bf16"}
+    for group in first["results"].values():
+        assert {"mmdet eager fp32", "mmdet dense", "ours dense", "ours cfg2", "ours 60%"} <= set(
+            group["rows"]
+        )
+        assert all(len(row["samples_ms"]) == 2 for row in group["rows"].values())
+        assert group["rows"]["ours cfg2"]["gemm_floor_ms"] > 0
+    assert first["results"]["eager fp32"]["agreement"]["ours cfg2"]["absolute"] < 1e-3
+    second = run("backends", *small, "--precisions", "fp32", "--merge")
+    assert second["results"]["eager bf16"] == first["results"]["eager bf16"]
+    assert second["results"]["eager fp32"] != first["results"]["eager fp32"]
+
+
+def test_scaling_times_each_backbone_in_a_process_of_its_own(run):
+    result = run("scaling", "--sizes", "64", "96", "--rounds", "2")
+    assert set(result["results"]) == {"mmdet dense", "ours dense", "ours cfg2", "ours 60%"}
+    for route, rows in result["results"].items():
+        assert [row["tokens"] for row in rows.values()] == [256, 576]
+        assert all(row["allocated_mib"] > 0 for row in rows.values())
+        assert "exponent" in result["fits"][route]
+
+
+def test_adaptation_sets_cost_against_the_windows_kept(run):
+    result = run("adaptation", "--img-size", "64", "--rounds", "2", "--draws", "2")
+    for found in result["results"].values():
+        rows = found["rows"]
+        assert rows["uniform 60%"]["kept"] == pytest.approx(0.4)
+        assert 0 < rows["random 0"]["kept"] < 1
+        assert rows["uniform 80%"]["allocated_mib"] < rows["ours dense"]["allocated_mib"]
+        assert {"at_none", "slope", "r2"} == set(found["fits"]["memory"])
+    assert set(result["results"]) == {"backbone", "detector"}
+
+
+def test_the_detector_is_split_into_parts_that_add_up(run):
+    result = run("detector", "--img-size", "96", "--rounds", "2")
+    detections = {tuple(row["detections"]) for row in result["results"].values()}
+    assert min(min(found) for found in detections) > 0
+    for row in result["results"].values():
+        assert {"backbone", "FPN", "RoIAlign, boxes", "masks pasted"} <= set(row["parts"])
+        assert all(part["median_ms"] > 0 for part in row["parts"].values())
+    for found in result["selection"].values():
+        assert {"scores", "windows kept", "where they lie"} <= set(found["parts"])
+        assert 0 < found["selection_share"] < 1
