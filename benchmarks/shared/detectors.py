@@ -83,6 +83,7 @@ def training_batch(folder: Path, img_size: int, batch_size: int) -> dict[str, An
     """
     from mmengine.runner import Runner
 
+    smallest, largest = spec(img_size, 1).size_range()
     cfg = load_config(
         DATASET,
         [
@@ -91,7 +92,7 @@ def training_batch(folder: Path, img_size: int, batch_size: int) -> dict[str, An
             f"embedded_dataset.width={img_size}",
             f"embedded_dataset.height={img_size}",
             "embedded_dataset.objects=(5,9)",
-            f"embedded_dataset.object_size=({img_size / 19:.0f},{img_size / 5:.0f})",
+            f"embedded_dataset.object_size=({smallest:.0f},{largest:.0f})",
             f"train_dataloader.batch_size={batch_size}",
         ],
     )

@@ -120,11 +120,16 @@ def merged(
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 2
+    calls: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 2, untimed: int = 1
 ) -> dict[str, list[float]]:
     """Milliseconds of each call: one of each in turn, so that drift hits all alike.
 
-    Each is called once untimed right before it is timed, so none pays for another's caches.
+    Args:
+        calls: by name.
+        rounds: samples of each.
+        warmup: calls of each before the first round.
+        untimed: calls right before each timed one, so that none pays for another's caches; 0 where
+            a call takes so long that this does not matter.
     """
     for _ in range(warmup):
         for call in calls.values():
@@ -132,7 +137,8 @@ def interleave(
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            call()
+            for _ in range(untimed):
+                call()
             wait()
             start = time.perf_counter()
             call()
