@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# detectors of full width: long where a machine is shared
+pytestmark = pytest.mark.timeout(900)
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -23,7 +26,7 @@ def run(tmp_path):
             [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments, "--output", str(output)],
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=800,
             check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
@@ -62,7 +65,7 @@ def test_scaling_times_each_backbone_in_a_process_of_its_own(run):
 
 
 def test_adaptation_sets_cost_against_the_windows_kept(run):
-    result = run("adaptation", "--img-size", "64", "--rounds", "2", "--draws", "2")
+    result = run("adaptation", "--img-size", "64", "--rounds", "2", "--draws", "1")
     for found in result["results"].values():
         rows = found["rows"]
         assert rows["uniform 60%"]["kept"] == pytest.approx(0.4)
