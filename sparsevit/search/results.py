@@ -32,6 +32,9 @@ class Progress:
         current: what is being measured or scored.
         seconds: since this session began.
         eta_seconds: until the target at this session's rate; None before its first score.
+        running: candidates that workers are at.
+        prediction_error: mean of |predicted - measured| / measured over the candidates for which
+            both are known; None where there are none.
     """
 
     stage: Stage
@@ -44,6 +47,8 @@ class Progress:
     current: Configuration | None
     seconds: float
     eta_seconds: float | None
+    running: int = 0
+    prediction_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class SearchResult:
         trials: all candidates in order (no trial that was cut short).
         candidates: how many were drawn, duplicates among them.
         distinct: how many different configurations were drawn.
-        feasible: different configurations within the interval; each was scored.
+        feasible: different configurations within the interval; each was scored, on some of the
+            images at least.
         unconfirmed: better trials than ``best`` that missed the interval when measured again.
         min_ms: lower end of the interval, in milliseconds.
         max_ms: upper end of the interval.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from sparsevit.search.trial import read_trial
 from sparsevit.sparsity import Configuration, Space
@@ -48,6 +48,7 @@ def see(frozen: FrozenTrial, space: Space) -> Seen:
     return Seen(
         configuration=trial.configuration or space.sorted(frozen.params),
         latency_ms=trial.latency_ms,
-        feasible=frozen.state == TrialState.COMPLETE if finished else None,
+        feasible=trial.feasible if finished else None,
         score=trial.score,
+        share=trial.share,
     )

@@ -12,7 +12,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from sparsevit.errors import UserError
@@ -123,17 +123,6 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
 def _short(value: Any, limit: int = 80) -> str:
     text = "not given" if value is None else json.dumps(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def fail_left_over_trials(study: Study) -> int:
-    """Fails the trials that a killed search left running; gives how many there were.
-
-    Only for a study that no other process works on.
-    """
-    left_over = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in left_over:
-        study.tell(trial.number, state=TrialState.FAIL)
-    return len(left_over)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def calls(folder):
 
 def wait_for(process, condition):
     """Waits until it holds; gives False where the process ended before."""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < give_up
         if process.poll() is not None:
