@@ -1,5 +1,6 @@
 """Search for the best configuration within a latency interval, on an Optuna study."""
 
+from sparsevit.search.halving import Halving
 from sparsevit.search.log import log_name, log_text, write_log
 from sparsevit.search.loop import search
 from sparsevit.search.results import Progress, SearchResult, write_best
@@ -17,6 +18,7 @@ from sparsevit.search.trial import Trial
 __all__ = [
     "SAMPLERS",
     "EvolutionSampler",
+    "Halving",
     "Progress",
     "RandomSampler",
     "SearchResult",

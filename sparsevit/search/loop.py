@@ -26,7 +26,7 @@ from sparsevit.search.plugged import PluggedSampler
 from sparsevit.search.results import SearchResult
 from sparsevit.search.samplers import SpaceSampler, make_sampler
 from sparsevit.search.session import Measure, OnEvent, Predict, Problem, Score, Session, bounds
-from sparsevit.search.study import claim_study, open_study, quiet_optuna
+from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna
 from sparsevit.search.workers import BEAT_SECONDS, Worker
 from sparsevit.sparsity import Space
 
@@ -149,7 +149,7 @@ def _session(
     on_event: OnEvent | None,
     confirm_best: bool,
 ) -> Iterator[Session]:
-    directions = ("maximize", "minimize") if problem.front else ("maximize",)
+    directions: list[Direction] = ["maximize", "minimize"] if problem.front else ["maximize"]
     with quiet_optuna():
         study = open_study(storage, study_name, sampler=sampler, directions=directions)
         claim_study(study, _identity(problem, sampler, identity))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Literal
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -12,6 +11,7 @@ from optuna.trial import Trial, TrialState
 
 from sparsevit.search.samplers import distributions
 from sparsevit.search.seen import Seen
+from sparsevit.search.study import Direction
 from sparsevit.sparsity import Configuration, Space
 
 
@@ -31,7 +31,7 @@ class PluggedSampler:
         self,
         sampler: BaseSampler,
         space: Space,
-        directions: Sequence[Literal["maximize", "minimize"]],
+        directions: Sequence[Direction],
     ) -> None:
         self._space = space
         self._study = optuna.create_study(sampler=sampler, directions=list(directions))

@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sparsevit.errors import UserError
 from sparsevit.search.trial import LATENCY_MS, PREDICTED_MS, is_counted
 
 IDENTITY = "identity"
+Direction = Literal["maximize", "minimize"]
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.
 _BUSY_SECONDS = 60
 
 
+# What several processes run into when they make the same tables at the same time.
+_MAKE_ATTEMPTS = 5
+
+
 def storage_url(storage: str | Path) -> str:
-    """An SQLAlchemy URL: as it is where it is one, else SQLite's for that file."""
+    """What a storage is, as a URL: as it is where it is one.
+
+    Of a file the suffix tells: ``.log`` is Optuna's journal, for file systems that several machines
+    share; anything else SQLite's.
+    """
     text = str(storage)
-    return text if "://" in text else f"sqlite:///{Path(text).absolute()}"
+    if "://" in text:
+        return text
+    kind = "journal" if text.endswith(".log") else "sqlite"
+    return f"{kind}:///{Path(text).absolute()}"
+
+
+def shown_url(storage: str | Path) -> str:
+    """The URL without the password that may be in it."""
+    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage_url(storage))
 
 
 def open_study(
@@ -34,13 +55,14 @@ def open_study(
     name: str,
     *,
     sampler: BaseSampler | None = None,
-    directions: Sequence[Literal["maximize", "minimize"]] = ("maximize",),
+    directions: Sequence[Direction] = ("maximize",),
 ) -> Study:
     """Opens a study, or makes it where there is none of that name.
 
     Args:
-        storage: a file (SQLite; its folder is made), a database URL, an Optuna storage, or None to
-            keep the study in memory.
+        storage: a file (SQLite, or a journal where it ends in ``.log``; its folder is made), a URL
+            (``sqlite:///``, ``journal:///``, ``postgresql://``, or what SQLAlchemy takes), an
+            Optuna storage, or None to keep the study in memory.
         name: of the study in its storage.
         sampler: what draws its candidates.
         directions: one for each objective.
@@ -49,28 +71,67 @@ def open_study(
         UserError: where the storage cannot be opened, or holds something else.
     """
     try:
-        return optuna.create_study(
-            storage=_open_storage(storage),
-            study_name=name,
-            sampler=sampler,
-            directions=list(directions),
-            load_if_exists=True,
-        )
-    except (SQLAlchemyError, OSError, RuntimeError, ImportError) as error:
+        return _made(storage, name, sampler, directions)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"The storage {_named(storage)} needs {error.name}, which is not installed.",
+            "Install it, for PostgreSQL with: pip install 'sparsevit[postgres]'",
+        ) from error
+    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise UserError(
-            f"The study's storage {storage} cannot be opened: {reason}.",
-            "Give a file that can be written and that an earlier search made, or none yet.",
+            f"The study's storage {_named(storage)} cannot be opened: {reason}.",
+            "Give a file that can be written and that an earlier search made, or none yet; or the "
+            "URL of a database that can be reached.",
         ) from error
+
+
+def _named(storage: Any) -> str:
+    return shown_url(storage) if isinstance(storage, (str, Path)) else type(storage).__name__
+
+
+def _made(
+    storage: str | Path | BaseStorage | None,
+    name: str,
+    sampler: BaseSampler | None,
+    directions: Sequence[Direction],
+) -> Study:
+    for attempt in range(1, _MAKE_ATTEMPTS + 1):
+        try:
+            return optuna.create_study(
+                storage=_open_storage(storage),
+                study_name=name,
+                sampler=sampler,
+                directions=list(directions),
+                load_if_exists=True,
+            )
+        except (DBAPIError, StorageInternalError) as error:
+            if attempt == _MAKE_ATTEMPTS or not _was_made_meanwhile(error):
+                raise
+            time.sleep(0.2 * attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _was_made_meanwhile(error: BaseException) -> bool:
+    text = str(error).lower()
+    return "already exists" in text or "unique" in text or "duplicate key" in text
 
 
 def _open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
     if storage is None or isinstance(storage, BaseStorage):
         return storage
     url = storage_url(storage)
-    if not url.startswith("sqlite:///"):
+    kind, _, rest = url.partition("://")
+    if kind == "postgresql":
+        return optuna.storages.RDBStorage(
+            f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True}
+        )
+    if kind not in ("sqlite", "journal"):
         return optuna.storages.RDBStorage(url)
-    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(rest.removeprefix("/"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "journal":
+        return JournalStorage(JournalFileBackend(str(path)))
     return optuna.storages.RDBStorage(
         url, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}}
     )

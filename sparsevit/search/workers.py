@@ -14,7 +14,7 @@ import platform
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,22 +64,23 @@ class Worker:
         self._trial_id: int | None = None
         self._ended = threading.Event()
         self._guard = threading.Lock()
-        self.signature = {
+        self.token = secrets.token_hex(8)
+        self.signature: dict[str, Any] = {
             "machine": machine(),
             "pid": os.getpid(),
             "started": process_start(os.getpid()),
-            "token": secrets.token_hex(8),
+            "token": self.token,
         }
 
     def __enter__(self) -> Worker:
-        _active.add(self.signature["token"])
+        _active.add(self.token)
         self._thread = threading.Thread(target=self._beat, name="search-heartbeat", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
-        _active.discard(self.signature["token"])
+        _active.discard(self.token)
         self._thread.join()
 
     def holds(self, trial_id: int | None) -> None:
@@ -101,8 +102,8 @@ class Worker:
 @dataclass
 class _Look:
     beat: Any
+    at: float
     quiet: float = 0.0
-    at: float = field(default_factory=time.monotonic)
 
 
 class Watch:
@@ -127,7 +128,7 @@ class Watch:
         beat, now = trial.system_attrs.get(BEAT), time.monotonic()
         look = self._looks.get(trial.number)
         if look is None or look.beat != beat:
-            self._looks[trial.number] = _Look(beat)
+            self._looks[trial.number] = _Look(beat, now)
             return False
         look.quiet += min(now - look.at, _LOOK_SECONDS)
         look.at = now

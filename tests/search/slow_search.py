@@ -1,9 +1,9 @@
 """A search over a made-up landscape; run as a script, one that is slow enough to be killed.
 
-    python slow_search.py FOLDER
+    python slow_search.py FOLDER [STORAGE [WORKER]]
 
-writes into FOLDER: study.db, the log, and ``calls``, a line as each latency and score is asked for
-and as each was given.
+works on the study in STORAGE, else FOLDER/study.db, and writes into FOLDER the log, and ``calls``
+(``calls-WORKER``), a line as each latency and score is asked for and as each was given.
 """
 
 import sys
@@ -35,8 +35,9 @@ def evolution(seed=0):
     return EvolutionSampler(SPACE, seed, population=6, parents=3)
 
 
-def main(folder):
-    with (folder / "calls").open("a", buffering=1) as calls:
+def main(folder, storage=None, worker=None):
+    name = "calls" if worker is None else f"calls-{worker}"
+    with (folder / name).open("a", buffering=1) as calls:
 
         def noted(what, function, seconds):
             def call(configuration):
@@ -56,11 +57,11 @@ def main(folder):
             max_ms=MAX_MS,
             trials=TRIALS,
             sampler=evolution(),
-            storage=folder / "study.db",
+            storage=storage or folder / "study.db",
             study_name="search",
-            log_path=folder / "log.txt",
+            log_path=folder / "log.txt" if worker is None else None,
         )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
