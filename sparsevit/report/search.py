@@ -79,12 +79,12 @@ def _draw(display: Progress, task: TaskID, event: SearchProgress) -> None:
 
 
 def _print_new_bests(console: Console) -> Callable[[SearchProgress], None]:
-    printed: list[Trial] = []
+    printed: list[int] = []
 
     def on_event(event: SearchProgress) -> None:
-        if event.best is None or printed[-1:] == [event.best]:
+        if event.best is None or printed[-1:] == [event.best.number]:
             return
-        printed.append(event.best)
+        printed.append(event.best.number)
         left = time_left(event.eta_seconds)
         console.print(
             f"{counts_line(event)}; best so far {_brief(event.best)}: "
