@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= all,dev
+EXTRAS ?= all,dev,onnx,openvino
 # Options of pip for the torch download alone, e.g. --index-url (docs/installation.md).
 TORCH_PIP_ARGS ?=
 

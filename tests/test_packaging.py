@@ -98,6 +98,13 @@ def test_constraints_are_plain_pins():
         assert marker in ("", 'python_version >= "3.11"'), pin
 
 
+def test_make_installs_the_backends_that_the_tests_prove():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines}
+    assert {"onnx", "onnxscript", "onnxruntime", "openvino"} <= pinned
+    assert "[all,dev,onnx,openvino]" in make("--dry-run", "--always-make", "setup").stdout
+
+
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make as from a fresh shell: a make around the tests hands its own variables down."""
     return subprocess.run(

@@ -35,10 +35,10 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            metavar="onnx|openvino|pt2",
+            metavar="onnx|openvino|pt2|tensorrt",
             show_default="what FILE ends in, else onnx",
             help="onnx: for ONNX Runtime and others; openvino: .xml and .bin; pt2: compiled by "
-            "AOTInductor for this CPU.",
+            "AOTInductor for this CPU; tensorrt: an engine for this GPU.",
         ),
     ] = None,
     out: Annotated[
@@ -74,7 +74,7 @@ def export(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the backbone at its sparsity for ONNX Runtime, OpenVINO or AOTInductor.
+    """Write the backbone at its sparsity for ONNX Runtime, OpenVINO, AOTInductor or TensorRT.
 
     Image size, batch and ratios are fixed in the file; which windows it keeps is decided for each
     image. It is compared with PyTorch before it gets its name.

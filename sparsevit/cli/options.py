@@ -199,6 +199,7 @@ class Backend(str, Enum):
     compile = "compile"
     onnxruntime = "onnxruntime"
     openvino = "openvino"
+    tensorrt = "tensorrt"
 
 
 MEASUREMENT_PANEL = "Measurement"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from sparsevit.engine.distributed import default_device
@@ -30,6 +32,20 @@ def pick_device(name: str | None) -> torch.device:
     elif device.type != "cpu":
         raise UserError(f"Device {name} is not supported.", _here())
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware behind a device, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _here() -> str:

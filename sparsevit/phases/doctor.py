@@ -101,6 +101,7 @@ def diagnose(workspace: Path | None = None) -> Diagnosis:
         *_imports(),
         *_devices(),
         *_shared_names(),
+        *_backends(),
         *_optional(),
         _workspace(workspace),
     )
@@ -364,6 +365,39 @@ def _cuda_devices(torch: Any) -> list[str]:
 
 def _mps(torch: Any) -> list[str]:
     return ["mps"] if torch.backends.mps.is_available() else []
+
+
+# --- backends -----------------------------------------------------------------------------------
+
+
+def _backends() -> Iterator[Finding]:
+    torch, _ = _import("torch")
+    backends, _ = _import("sparsevit.latency.backends")
+    if torch is None or backends is None:
+        return
+    devices = ["cpu", *(["cuda"] if _guarded(lambda: _cuda_devices(torch)) else [])]
+    for name in backends.BACKENDS:
+        yield _backend(name, [torch.device(one) for one in devices], backends)
+
+
+def _backend(name: str, devices: list[Any], backends: Any) -> Finding:
+    found: dict[str, list[str]] = {}
+    refused, remedy = "", ""
+    for device in devices:
+        for precision in backends.PRECISIONS:
+            try:
+                backends.require_backend(name, precision, device)
+            except UserError as error:
+                # the last device is the one that there is most for
+                refused, remedy = error.problem, error.remedy
+            except Exception as error:
+                refused, remedy = f"does not work: {type(error).__name__}: {error}", ""
+            else:
+                found.setdefault(device.type, []).append(precision)
+    if not found:
+        return Finding("Backends", name, Status.note, refused, remedy)
+    told = "; ".join(f"{device}: {', '.join(able)}" for device, able in found.items())
+    return Finding("Backends", name, Status.ok, told)
 
 
 # --- optional -----------------------------------------------------------------------------------

@@ -20,8 +20,10 @@ from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
 from sparsevit.latency.backends.artefacts import FORMATS, Format
+from sparsevit.latency.backends.base import Run
 from sparsevit.latency.backends.graph import INPUT, output_names
 from sparsevit.latency.subject import PAPER_IMG_SIZE
+from sparsevit.phases.device import device_name
 from sparsevit.phases.inputs import Inputs, PathLike, gather_inputs, require_checkpoint
 from sparsevit.phases.search import validation_size
 from sparsevit.phases.sparsity import Chosen, choose_sparsity
@@ -97,7 +99,8 @@ def export(
         checkpoint: weights; those of the workspace's last phase where None.
         out: file to write; ``backbone`` and the format's suffix where None. ``<out>.json`` beside
             it says what it is.
-        format: ``onnx``, ``openvino`` or ``pt2``; what ``out`` ends in where None, else ``onnx``.
+        format: ``onnx``, ``openvino``, ``pt2`` or ``tensorrt``; where None what ``out`` ends in,
+            else ``onnx``.
         sparsity: file with a configuration; where None that of the config, else the workspace's
             best, else dense.
         img_size: (height, width) in pixels; that of the config's validation where it is one fixed
@@ -138,6 +141,7 @@ def export(
     files, difference, maps = _write_checked(form, backbone, shape, target)
     description = {
         **_identity(form, target, difference),
+        "device": device_name(torch.device(form.device)),
         **_model(inputs, chosen, weights, ws),
         **_signature(inputs.cfg, shape, maps),
     }
@@ -186,7 +190,8 @@ def _write_checked(
             eager = prepare("eager", backbone, _images(shape, 0))
             expected = eager(_images(shape, 0))
             staged = form.write(backbone, _images(shape, 0), Path(folder, target.name))
-            difference = _difference(form.load(staged, "fp32", CPU), eager, shape)
+            run = _on(form.load(staged, "fp32", torch.device(form.device)), form.device)
+            difference = _difference(run, eager, shape)
             if not difference <= LARGEST_DIFFERENCE:
                 raise UserError(
                     f"The {form.name} file differs from eager PyTorch by {difference:.2g}, and was "
@@ -210,6 +215,11 @@ def _write_checked(
         difference,
         {name: list(one.shape) for name, one in zip(names, expected, strict=True)},
     )
+
+
+def _on(run: Run, device: str) -> Run:
+    """The same for images and feature maps on the CPU."""
+    return lambda images: [one.to(CPU) for one in run(images.to(device))]
 
 
 def _difference(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from sparsevit.latency.subject import (
     require_execution,
 )
 from sparsevit.latency.timer import Latency
-from sparsevit.phases.device import pick_device
+from sparsevit.phases.device import device_name, pick_device
 from sparsevit.phases.inputs import PathLike, gather_inputs
 from sparsevit.phases.sparsity import choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
@@ -178,20 +177,6 @@ def latency(
         parameters=parameters(model.get_submodule("backbone") if scope == "backbone" else model),
         rows=rows,
     )
-
-
-def device_name(device: torch.device) -> str:
-    """The hardware behind a device, for people."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def paper_backbone() -> nn.Module:

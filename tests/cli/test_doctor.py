@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparsevit.cli.main import main
+from sparsevit.latency.backends import BACKENDS
 from sparsevit.phases import doctor as phase
 from sparsevit.phases.doctor import Status, diagnose
 
@@ -81,6 +82,17 @@ def test_a_whole_environment_is_reported_with_every_requirement():
         assert finding is not None
         assert finding.status is Status.ok, finding
     assert found.ok
+
+
+def test_every_backend_is_named_and_what_to_install_for_it():
+    code, findings = run_blocked(["openvino", "tensorrt"], "ModuleNotFoundError('no', name=name)")
+    assert code == 0
+    assert set(BACKENDS) <= set(findings)
+    assert findings["eager"]["value"].startswith("cpu: fp32, fp16, bf16")
+    for name in ("openvino", "tensorrt"):
+        assert findings[name]["status"] == "note"
+        assert findings[name]["value"] == f"{name} is not installed."
+        assert f"pip install 'sparsevit[{name}]'" in findings[name]["remedy"]
 
 
 @pytest.mark.parametrize(

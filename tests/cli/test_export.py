@@ -154,7 +154,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(finished, kept, tmp_path
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--format", "tflite"), "onnx, openvino, pt2"),
+        (("--format", "tflite"), "onnx, openvino, pt2, tensorrt"),
         (("--out", "small.bin"), ".xml"),
         (("--format", "onnx", "--out", "small.pt2"), ".onnx"),
         (("--out", "small.kept", "--img-size", "16"), "32x32"),

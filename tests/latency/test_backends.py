@@ -168,7 +168,7 @@ def test_the_command_line_offers_every_backend():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"name": "tensorflow"}, "eager, compile, onnxruntime, openvino"),
+        ({"name": "tensorflow"}, "eager, compile, onnxruntime, openvino, tensorrt"),
         ({"name": "eager", "precision": "int8"}, "fp32, fp16, bf16"),
     ],
 )

@@ -13,6 +13,7 @@ from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_p
 from sparsevit.latency.backends.base import Run
 from sparsevit.latency.backends.onnx_runtime import check_onnx, load_onnx, write_onnx
 from sparsevit.latency.backends.open_vino import check_openvino, load_openvino, write_openvino
+from sparsevit.latency.backends.tensor_rt import check_tensorrt, load_tensorrt, write_tensorrt
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Format:
         check: raises a UserError where it cannot be written or run here.
         write: (backbone in evaluation mode on the CPU, images, path) -> path.
         load: (path, precision, device) -> what runs it.
+        device: what it is compared on.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Format:
     check: Callable[[], None]
     write: Callable[[nn.Module, Tensor, Path], Path]
     load: Callable[[Path, str, torch.device], Run]
+    device: str = "cpu"
 
 
 FORMATS = {
@@ -49,5 +52,14 @@ FORMATS = {
         ),
         Format("openvino", ".xml", ("openvino",), check_openvino, write_openvino, load_openvino),
         Format("pt2", ".pt2", (), check_pt2, write_pt2, load_pt2),
+        Format(
+            "tensorrt",
+            ".engine",
+            ("tensorrt", "onnx", "onnxscript"),
+            check_tensorrt,
+            write_tensorrt,
+            load_tensorrt,
+            device="cuda",
+        ),
     )
 }

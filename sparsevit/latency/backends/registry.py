@@ -18,6 +18,7 @@ from sparsevit.latency.backends.pytorch import (
     require_compile,
     require_eager,
 )
+from sparsevit.latency.backends.tensor_rt import prepare_tensorrt, require_tensorrt
 
 PRECISIONS = tuple(DTYPES)
 
@@ -44,6 +45,7 @@ BACKENDS = {
         Backend("compile", require_compile, prepare_compile),
         Backend("onnxruntime", require_onnxruntime, prepare_onnxruntime),
         Backend("openvino", require_openvino, prepare_openvino),
+        Backend("tensorrt", require_tensorrt, prepare_tensorrt),
     )
 }
 
