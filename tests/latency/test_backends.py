@@ -48,11 +48,11 @@ def difference(got, expected):
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-@pytest.mark.parametrize("ratio", [0.0, 0.6])
-def test_a_runtime_gives_what_eager_gives(name, ratio, backbone, images):
+def test_a_runtime_gives_what_eager_gives(name, backbone, images):
     for package in PACKAGES[name]:
         pytest.importorskip(package)
-    backbone.pruning_ratios = ratio
+    # an export takes seconds: one with a dense and a sparse stage shows both
+    backbone.pruning_ratios = ratio = [0.0, 0.6]
     expected = prepare("eager", backbone, images)(images)
     run = prepare(name, backbone, images)
     backbone.pruning_ratios = 0.3
@@ -201,11 +201,11 @@ def test_latency_takes_a_backend_and_says_which(tiny_config, tmp_path):
     words = ("--img-size", 64, "--batch-size", 1, "--repeats", 1, "--warmup", 0)
     done = tiny.run(
         *("latency", tiny_config, "--workspace", tmp_path, "--backend", "openvino"),
-        *("--compare", "--set", "model.backbone.pruning_ratios=0.5", *words, "--json"),
+        *("--set", "model.backbone.pruning_ratios=0.5", *words, "--json"),
     )
     assert done.code == 0, done.err
     assert done.document["backend"] == "openvino"
-    assert [row["name"] for row in done.document["rows"]] == ["dense", "sparse"]
+    assert [row["name"] for row in done.document["rows"]] == ["sparse"]
 
 
 @pytest.mark.parametrize("backend", ["compile", "onnxruntime", "openvino"])
