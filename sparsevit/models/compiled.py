@@ -19,7 +19,8 @@ import torch
 from mmdet.models.backbones.swin import SwinBlock
 from torch import Tensor
 
-from sparsevit.models.sparsevit import Pieces, SparseViT, Windows
+from sparsevit.models.sparsevit import Pieces, SparseViT
+from sparsevit.models.window_block import Windows
 
 GRAPHS_A_PIECE = 256
 """How often one piece may be compiled; torch gives up and runs eagerly after 8 by default."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sparsevit.ops import window_kernels
 
 if TYPE_CHECKING:
-    from sparsevit.models.sparsevit import Windows
+    from sparsevit.models.window_block import Windows
 
 # Up to here a window's attention, projection and residual are one program; with more channels, a
 # program for each head and a product of its own fill a GPU better.

@@ -8,48 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
-from mmdet.models.backbones.swin import SwinBlock, SwinTransformer, WindowMSA
+from mmdet.models.backbones.swin import SwinBlock, SwinTransformer
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from sparsevit.models.kernel_block import run_block_by_kernels, window_block_kernels_usable
 from sparsevit.models.ratios import Ratios, nested_ratios
 from sparsevit.models.swin_weights import initialise
-from sparsevit.ops.attention import window_attention
-from sparsevit.ops.tracing import own_tensors
+from sparsevit.models.window_block import (
+    Windows,
+    all_windows,
+    feature_map,
+    in_parts,
+    listed,
+    locate,
+    merge_patches,
+    placed,
+    run_block,
+)
 from sparsevit.ops.windows import WindowLayout, window_layout
 from sparsevit.sparsity.configuration import Configuration
 from sparsevit.sparsity.scores import token_magnitudes, window_scores
 from sparsevit.sparsity.selection import num_kept, rank_windows
 from sparsevit.sparsity.space import Space
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """A list of M windows of N tokens, as positions in the flattened map of a batch.
-
-    Attributes:
-        row_MN: (M, N) int64, the row of each token in the (B * rows-an-image, C) map.
-        image_M: (M,) int64, the image each window lies in.
-        is_padding_MN1: (M, N, 1) bool, or None where no window has padding.
-        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition, and
-            for kernels, which need none.
-        edge_kind_M: (M,) int64, which mask each window needs (see :class:`WindowLayout`), or None
-            in the plain partition.
-    """
-
-    row_MN: Tensor
-    image_M: Tensor
-    is_padding_MN1: Tensor | None
-    edge_masks_ENN: Tensor | None
-    edge_kind_M: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,61 +61,10 @@ class Selection:
     windows: Windows | None
 
 
-def run_block(
-    block: SwinBlock, t_MNC: Tensor, windows: Windows, batch: int, pad_before_norm: bool
-) -> Tensor:
-    """One Swin block on gathered windows: attention, then the FFN, each with its residual.
-
-    Args:
-        block: mmdet's block, whose parameters are used.
-        t_MNC: (M, N, C) tokens of the windows.
-        windows: where they come from.
-        batch: images in the batch; stochastic depth drops a block for an image, not a window.
-        pad_before_norm: see :class:`SparseViT`.
-
-    Returns:
-        (M, N, C), the new tokens of the same windows.
-    """
-    attn = block.attn.w_msa
-    if windows.is_padding_MN1 is not None:
-        t_MNC = t_MNC.masked_fill(windows.is_padding_MN1, 0)
-    y_MNC = block.norm1(t_MNC)
-    if windows.is_padding_MN1 is not None and not pad_before_norm:
-        y_MNC = y_MNC.masked_fill(windows.is_padding_MN1, 0)
-    y_MNC = window_attention(
-        attn.qkv(y_MNC),
-        relative_position_bias(attn),
-        attn.num_heads,
-        attn.scale,
-        windows.edge_masks_ENN,
-        attn.attn_drop.p if attn.training else 0.0,
-    )
-    y_MNC = attn.proj_drop(attn.proj(y_MNC))
-    t_MNC = t_MNC + drop_path(block.attn.drop, y_MNC, windows.image_M, batch)
-    y_MNC = block.ffn.gamma2(block.ffn.layers(block.norm2(t_MNC)))
-    return t_MNC + drop_path(block.ffn.dropout_layer, y_MNC, windows.image_M, batch)
-
-
-def relative_position_bias(attn: WindowMSA) -> Tensor:
-    """(heads, N, N) bias of mmdet's ``WindowMSA``, looked up in its table."""
-    N = attn.window_size[0] * attn.window_size[1]
-    bias = attn.relative_position_bias_table[attn.relative_position_index.view(-1)]
-    return bias.view(N, N, -1).permute(2, 0, 1).contiguous()
-
-
-def drop_path(drop: nn.Module, y_MNC: Tensor, image_M: Tensor, batch: int) -> Tensor:
-    """Stochastic depth by image on a list of windows: mmdet's own layer decides, on one number an
-    image, so that it draws the same random numbers as in the dense model."""
-    if not drop.training or getattr(drop, "drop_prob", 0.0) == 0.0:
-        return y_MNC
-    factor_B11 = drop(y_MNC.new_ones(batch, 1, 1))
-    return y_MNC * factor_B11[image_M]
-
-
-def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
-    """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
-    out_BHWC = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
-    return out_BHWC.permute(0, 3, 1, 2).contiguous()
+def put_in_place(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:
+    """Write tokens into rows of the map, which is overwritten: a gather saves no values for
+    backward, so nothing that is overwritten is still needed."""
+    return x_RC.index_copy_(0, rows, t_RC)
 
 
 def call(module: nn.Module, *inputs: Any) -> Any:
@@ -143,64 +79,62 @@ class Pieces:
     Attributes:
         embed: (patch embedding, images) -> (tokens, size of the map).
         block: :func:`run_block`.
+        split: :func:`in_parts`.
+        put: (map, rows, tokens) -> the map with the tokens in these rows.
         feature_map: :func:`feature_map`.
-        downsample: (patch merging, tokens, size of the map) -> (tokens, size of the map).
+        downsample: :func:`merge_patches`.
     """
 
     embed: Callable[..., Any] = call
     block: Callable[..., Tensor] = run_block
+    split: Callable[[Windows, SwinBlock], list[Windows]] = in_parts
+    put: Callable[[Tensor, Tensor, Tensor], Tensor] = put_in_place
     feature_map: Callable[..., Tensor] = feature_map
-    downsample: Callable[..., Any] = call
+    downsample: Callable[..., Any] = merge_patches
 
 
-@lru_cache(maxsize=64)
-def all_windows(layout: WindowLayout, batch: int) -> Windows:
-    """Every window of each of ``batch`` images, as :func:`locate` gives them; kept for reuse."""
-    with own_tensors():
-        device = layout.token_index_WN.device
-        return locate(layout, torch.arange(layout.num_windows, device=device).repeat(batch, 1))
+@dataclass(frozen=True, eq=False)
+class StageTokens:
+    """The tokens of a stage: a map's rows, in the order in which a block left them.
 
+    A block on all windows writes a new list, which is read by index from then on; only a block on
+    some of them writes into the rows it has read.
 
-def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
-    """Where the tokens of the kept windows are, those windows last that may need a mask.
-
-    Args:
-        layout: the partition.
-        kept_BK: (B, K) int64 kept windows of each image.
+    Attributes:
+        batch: B.
+        layout: any partition of the map.
+        x_RC: tokens; some are padding.
+        place_R: (B * rows an image,) where the token of each row of the map is in ``x_RC``; None
+            where they lie as in the map.
     """
-    B, K = kept_BK.shape
-    window_M, image_M = listed(kept_BK)
-    masks_ENN = None
-    if layout.edge_kind_W is not None and layout.region_masks_KNN is not None:
-        # no more of the kept windows than this can be edge windows, so where to split is known
-        # without asking the device how many are
-        E = min(B * K, B * layout.num_edges)
-        # keys that all differ: a stable order from any sort, as exported graphs have no stable one
-        at_edge_M = layout.edge_kind_W[window_M].gt(0)
-        order = (torch.arange(B * K, device=kept_BK.device) + B * K * at_edge_M).argsort()
-        window_M, image_M = window_M[order], image_M[order]
-        masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
-    return placed(layout, window_M, image_M, masks_ENN)
 
+    batch: int
+    layout: WindowLayout
+    x_RC: Tensor
+    place_R: Tensor | None = None
 
-def listed(kept_BK: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, K) kept windows of each image -> (M,) windows and (M,) the image of each."""
-    B, K = kept_BK.shape
-    return kept_BK.flatten(), torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+    @classmethod
+    def of(cls, x_BLC: Tensor, layout: WindowLayout) -> StageTokens:
+        """A map (B, L, C) as it comes into a stage."""
+        if layout.padded:
+            # one more row an image, where the padding of its windows reads and writes
+            x_BLC = F.pad(x_BLC, (0, 0, 0, 1))
+        return cls(x_BLC.shape[0], layout, x_BLC.reshape(-1, x_BLC.shape[-1]).contiguous())
 
+    def where(self, rows: Tensor) -> Tensor:
+        """Rows of the map -> rows of ``x_RC``."""
+        return rows if self.place_R is None else self.place_R[rows]
 
-def placed(
-    layout: WindowLayout, window_M: Tensor, image_M: Tensor, masks_ENN: Tensor | None = None
-) -> Windows:
-    """Where the tokens of these windows of these images are; kernels need no order among them."""
-    padding_MN1 = kind_M = None
-    if layout.edge_kind_W is not None:
-        kind_M = layout.edge_kind_W[window_M]
-    if layout.is_padding_WN is not None:
-        padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
-    rows_an_image = layout.height * layout.width + int(layout.padded)
-    row_MN = layout.token_index_WN[window_M] + image_M.unsqueeze(-1) * rows_an_image
-    return Windows(row_MN, image_M, padding_MN1, masks_ENN, kind_M)
+    def by_image(self, values_R: Tensor) -> Tensor:
+        """Values of each token, (rows of ``x_RC``, ...) -> (B, L, ...) in the order of the map."""
+        if self.place_R is not None:
+            values_R = values_R.index_select(0, self.place_R)
+        values = values_R.unflatten(0, (self.batch, self.layout.rows))
+        return values[:, : self.layout.height * self.layout.width]
+
+    def rows(self) -> Tensor:
+        """The tokens in the order of the map, (B * rows an image, C)."""
+        return self.x_RC if self.place_R is None else self.x_RC.index_select(0, self.place_R)
 
 
 class WindowChooser:
@@ -226,10 +160,10 @@ class WindowChooser:
         self._rankings: dict[int, Tensor] = {}
 
     @torch.no_grad()
-    def score(self, x_BLC: Tensor) -> None:
+    def score(self, tokens: StageTokens) -> None:
         """Take the magnitudes of a map, unless this stage has been scored."""
         if self._magnitudes_BL is None:
-            self._magnitudes_BL = token_magnitudes(x_BLC)
+            self._magnitudes_BL = tokens.by_image(token_magnitudes(tokens.x_RC))
 
     @torch.no_grad()
     def kept(self, block: int) -> Tensor | None:
@@ -346,27 +280,26 @@ class SparseViT(SwinTransformer):
         return outs
 
     def _forward_stage(self, stage: int, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
-        """The blocks of one stage on the map (B, H * W, C), which they overwrite in place."""
+        """The blocks of one stage on the map (B, H * W, C), which they may overwrite."""
         blocks, ratios = self.stages[stage].blocks, self._ratios[stage]
         layouts = [
             window_layout(*hw, b.attn.window_size, b.attn.shift_size, x_BLC.device) for b in blocks
         ]
         chooser = WindowChooser(layouts, ratios)
-        B, L, C = x_BLC.shape
-        if layouts[0].padded:
-            # one more row an image, where the padding of its windows reads and writes
-            x_BLC = F.pad(x_BLC, (0, 0, 0, 1))
-        x_RC = x_BLC.reshape(-1, C).contiguous()
+        B = x_BLC.shape[0]
+        tokens = StageTokens.of(x_BLC, layouts[0])
 
         for i, (block, layout) in enumerate(zip(blocks, layouts, strict=True)):
             if ratios[i] > 0:
-                chooser.score(x_RC.view(B, -1, C)[:, :L])
+                chooser.score(tokens)
             if chooser.counts[i] == 0:
                 self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long), None)
                 continue
             kept_BK = chooser.kept(i)
             # a compiled twin runs its compiled piece, and no kernels of ours
-            by_kernels = self.pieces.block is run_block and window_block_kernels_usable(block, x_RC)
+            by_kernels = self.pieces.block is run_block and window_block_kernels_usable(
+                block, tokens.x_RC
+            )
             if kept_BK is None:
                 windows = all_windows(layout, B)
             elif by_kernels:
@@ -375,25 +308,32 @@ class SparseViT(SwinTransformer):
                 windows = locate(layout, kept_BK)
             self._record(stage, i, layout, kept_BK, windows)
             if by_kernels:
-                x_RC = run_block_by_kernels(block, x_RC, windows, self.pad_before_norm)
+                x_RC = run_block_by_kernels(block, tokens.rows(), windows, self.pad_before_norm)
+                tokens = replace(tokens, x_RC=x_RC, place_R=None)
             else:
-                x_RC = self._forward_block(block, x_RC, windows, B)
-        return x_RC.view(B, -1, C)[:, :L]
+                tokens = self._forward_block(block, tokens, windows, B)
+        return tokens.by_image(tokens.x_RC)
 
-    def _forward_block(self, block: SwinBlock, x_RC: Tensor, windows: Windows, B: int) -> Tensor:
-        rows = windows.row_MN.flatten()
-        t_MNC = x_RC.index_select(0, rows).view(*windows.row_MN.shape, -1)
-        if block.with_cp and t_MNC.requires_grad:
-            t_MNC = torch.utils.checkpoint.checkpoint(
-                self.pieces.block,
-                *(block, t_MNC, windows, B, self.pad_before_norm),
-                use_reentrant=False,
-            )
-        else:
-            t_MNC = self.pieces.block(block, t_MNC, windows, B, self.pad_before_norm)
-        # in place: a gather saves no values for backward, so nothing that is overwritten is
-        # still needed
-        return x_RC.index_copy_(0, rows, t_MNC.flatten(0, 1).to(x_RC.dtype))
+    def _forward_block(
+        self, block: SwinBlock, tokens: StageTokens, windows: Windows, B: int
+    ) -> StageTokens:
+        for part in self.pieces.split(windows, block):
+            rows = tokens.where(part.row_MN.flatten())
+            t_MNC = tokens.x_RC.index_select(0, rows).view(*part.row_MN.shape, -1)
+            if block.with_cp and t_MNC.requires_grad:
+                t_MNC = torch.utils.checkpoint.checkpoint(
+                    self.pieces.block,
+                    *(block, t_MNC, part, B, self.pad_before_norm),
+                    use_reentrant=False,
+                )
+            else:
+                t_MNC = self.pieces.block(block, t_MNC, part, B, self.pad_before_norm)
+            t_RC = t_MNC.flatten(0, 1).to(tokens.x_RC.dtype)
+            if part.place_R is not None:
+                # every token is new: the list is the map now, in another order
+                return replace(tokens, x_RC=t_RC, place_R=part.place_R)
+            tokens = replace(tokens, x_RC=self.pieces.put(tokens.x_RC, rows, t_RC))
+        return tokens
 
     def _position_embedding(self, hw: tuple[int, int]) -> Tensor:
         embedding_1LC = self.absolute_pos_embed

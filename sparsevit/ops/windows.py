@@ -52,6 +52,11 @@ class WindowLayout:
         return self.grid[0] * self.grid[1]
 
     @property
+    def rows(self) -> int:
+        """Rows of an image in the flattened map: its tokens, and one that padding shares."""
+        return self.height * self.width + int(self.padded)
+
+    @property
     def padded(self) -> bool:
         return self.is_padding_WN is not None
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def token_magnitudes(x_BLC: Tensor) -> Tensor:
-    """Mean absolute activation of each token, (B, L, C) -> (B, L)."""
-    return x_BLC.abs().mean(-1)
+    """Mean absolute activation of each token, (..., C) -> (...)."""
+    return torch.linalg.vector_norm(x_BLC, ord=1, dim=-1) / x_BLC.shape[-1]
 
 
 def window_scores(magnitudes_BL: Tensor, token_index_WN: Tensor) -> Tensor:

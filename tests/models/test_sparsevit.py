@@ -248,10 +248,10 @@ def test_no_block_touches_the_whole_map(monkeypatch):
     operations, maps = Operations(), []
     forward_block = SparseViT._forward_block
 
-    def watched(self, block, x_RC, windows, batch):
-        maps.append(x_RC.numel())
+    def watched(self, block, tokens, windows, batch):
+        maps.append(tokens.x_RC.numel())
         with operations:
-            return forward_block(self, block, x_RC, windows, batch)
+            return forward_block(self, block, tokens, windows, batch)
 
     with torch.no_grad():
         sparse(images(1, (224, 224)))

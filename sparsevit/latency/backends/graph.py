@@ -24,6 +24,11 @@ def export_graph(backbone: nn.Module, images: Tensor) -> torch.export.ExportedPr
         backbone: in evaluation mode, at the sparsity to export.
         images: (B, 3, H, W) of the size to export.
     """
+    from sparsevit.models.exported import exported
+    from sparsevit.models.sparsevit import SparseViT
+
+    if isinstance(backbone, SparseViT):
+        backbone = exported(backbone)
     with torch.no_grad(), quiet_exporters():
         # once eagerly, so that the tables that are kept for this size are there: as tensors made
         # amid an export they would be no proper constants to what decomposes the graph

@@ -1,0 +1,247 @@
+"""One Swin block on a list of windows, and the patch merging between two stages.
+
+The parameters are those of mmdet's modules.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.backbones.swin import SwinBlock, WindowMSA
+from mmdet.models.layers import PatchMerging
+from torch import Tensor, nn
+
+from sparsevit.ops.attention import window_attention
+from sparsevit.ops.tracing import own_tensors
+from sparsevit.ops.windows import WindowLayout
+
+PART_BYTES = 16 * 2**20
+"""See :func:`in_parts`. glibc maps anything above 32 MiB anew each time it is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """A list of M windows of N tokens, as positions in the flattened map of a batch.
+
+    Attributes:
+        row_MN: (M, N) int64, the row of each token in the (B * rows-an-image, C) map.
+        image_M: (M,) int64, the image each window lies in.
+        is_padding_MN1: (M, N, 1) bool, or None where no window has padding.
+        edge_masks_ENN: (E, N, N) masks of the last E windows, or None in the plain partition, and
+            for kernels, which need none.
+        edge_kind_M: (M,) int64, which mask each window needs (see :class:`WindowLayout`), or None
+            in the plain partition.
+        place_R: (R,) int64, for each row of the map the place of its token in the list, where
+            these are all windows of a map; None for a choice of them.
+    """
+
+    row_MN: Tensor
+    image_M: Tensor
+    is_padding_MN1: Tensor | None
+    edge_masks_ENN: Tensor | None
+    edge_kind_M: Tensor | None = None
+    place_R: Tensor | None = None
+
+
+@lru_cache(maxsize=64)
+def all_windows(layout: WindowLayout, batch: int) -> Windows:
+    """Every window of each of ``batch`` images, as :func:`locate` gives them; kept for reuse."""
+    with own_tensors():
+        device = layout.token_index_WN.device
+        windows = locate(layout, torch.arange(layout.num_windows, device=device).repeat(batch, 1))
+        rows = windows.row_MN.flatten()
+        place_R = rows.new_zeros(batch * layout.rows)
+        # padding shares one row: any place of it will do, as no padding is ever read as a token
+        place_R[rows] = torch.arange(len(rows), device=device)
+        return replace(windows, place_R=place_R)
+
+
+def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
+    """Where the tokens of the kept windows are, those windows last that may need a mask.
+
+    Args:
+        layout: the partition.
+        kept_BK: (B, K) int64 kept windows of each image.
+    """
+    B, K = kept_BK.shape
+    window_M, image_M = listed(kept_BK)
+    masks_ENN = None
+    if layout.edge_kind_W is not None and layout.region_masks_KNN is not None:
+        # no more of the kept windows than this can be edge windows, so where to split is known
+        # without asking the device how many are
+        E = min(B * K, B * layout.num_edges)
+        # keys that all differ: a stable order from any sort, as exported graphs have no stable one
+        at_edge_M = layout.edge_kind_W[window_M].gt(0)
+        order = (torch.arange(B * K, device=kept_BK.device) + B * K * at_edge_M).argsort()
+        window_M, image_M = window_M[order], image_M[order]
+        masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
+    return placed(layout, window_M, image_M, masks_ENN)
+
+
+def listed(kept_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K) kept windows of each image -> (M,) windows and (M,) the image of each."""
+    B, K = kept_BK.shape
+    return kept_BK.flatten(), torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+
+
+def placed(
+    layout: WindowLayout, window_M: Tensor, image_M: Tensor, masks_ENN: Tensor | None = None
+) -> Windows:
+    """Where the tokens of these windows of these images are; kernels need no order among them."""
+    padding_MN1 = kind_M = None
+    if layout.edge_kind_W is not None:
+        kind_M = layout.edge_kind_W[window_M]
+    if layout.is_padding_WN is not None:
+        padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
+    row_MN = layout.token_index_WN[window_M] + image_M.unsqueeze(-1) * layout.rows
+    return Windows(row_MN, image_M, padding_MN1, masks_ENN, kind_M)
+
+
+def in_parts(windows: Windows, block: SwinBlock) -> list[Windows]:
+    """The list in parts that a block works on one after the other, where that is for the better.
+
+    In inference on the CPU a part is so long that what the FFN makes of it stays within
+    ``PART_BYTES``: larger memory is taken from the system and given back at every call, and each of
+    its pages costs. Windows that may need a mask come in parts of their own. On other devices, and
+    where gradients are wanted, everything is one part.
+    """
+    rows = windows.row_MN
+    if torch.is_grad_enabled() or block.training or rows.device.type != "cpu":
+        return [windows]
+    M, N = rows.shape
+    hidden = block.ffn.layers[0][0].out_features * N * block.norm2.weight.element_size()
+    most = max(1, PART_BYTES // hidden)
+    if most >= M:
+        return [windows]
+    edges = 0 if windows.edge_masks_ENN is None else len(windows.edge_masks_ENN)
+    return [
+        _part(windows, start, stop)
+        for first, last in ((0, M - edges), (M - edges, M))
+        for start, stop in _even_cuts(first, last, most)
+    ]
+
+
+def _even_cuts(first: int, last: int, most: int) -> list[tuple[int, int]]:
+    count = math.ceil((last - first) / most)
+    cuts = [first + (last - first) * i // max(count, 1) for i in range(count + 1)]
+    return list(itertools.pairwise(cuts))
+
+
+def _part(windows: Windows, start: int, stop: int) -> Windows:
+    masks_ENN, padding_MN1 = windows.edge_masks_ENN, windows.is_padding_MN1
+    if masks_ENN is not None:
+        inner = len(windows.row_MN) - len(masks_ENN)
+        masks_ENN = None if start < inner else masks_ENN[start - inner : stop - inner]
+    return Windows(
+        row_MN=windows.row_MN[start:stop],
+        image_M=windows.image_M[start:stop],
+        is_padding_MN1=None if padding_MN1 is None else padding_MN1[start:stop],
+        edge_masks_ENN=masks_ENN,
+    )
+
+
+def attend(attn: WindowMSA, y_MNC: Tensor, windows: Windows) -> Tensor:
+    """Attention within each window, projections included: (M, N, C) -> (M, N, C)."""
+    y_MNC = window_attention(
+        attn.qkv(y_MNC),
+        relative_position_bias(attn),
+        attn.num_heads,
+        attn.scale,
+        windows.edge_masks_ENN,
+        attn.attn_drop.p if attn.training else 0.0,
+    )
+    return attn.proj_drop(attn.proj(y_MNC))
+
+
+def run_block(
+    block: SwinBlock,
+    t_MNC: Tensor,
+    windows: Windows,
+    batch: int,
+    pad_before_norm: bool,
+    attention: Callable[[WindowMSA, Tensor, Windows], Tensor] = attend,
+) -> Tensor:
+    """One Swin block on gathered windows: attention, then the FFN, each with its residual.
+
+    Args:
+        block: mmdet's block, whose parameters are used.
+        t_MNC: (M, N, C) tokens of the windows.
+        windows: where they come from.
+        batch: images in the batch; stochastic depth drops a block for an image, not a window.
+        pad_before_norm: see :class:`SparseViT`.
+        attention: :func:`attend`, or another way to compute the same.
+
+    Returns:
+        (M, N, C), the new tokens of the same windows.
+    """
+    if windows.is_padding_MN1 is not None:
+        t_MNC = t_MNC.masked_fill(windows.is_padding_MN1, 0)
+    y_MNC = block.norm1(t_MNC)
+    if windows.is_padding_MN1 is not None and not pad_before_norm:
+        y_MNC = y_MNC.masked_fill(windows.is_padding_MN1, 0)
+    y_MNC = attention(block.attn.w_msa, y_MNC, windows)
+    t_MNC = t_MNC + drop_path(block.attn.drop, y_MNC, windows.image_M, batch)
+    y_MNC = block.ffn.gamma2(block.ffn.layers(block.norm2(t_MNC)))
+    return t_MNC + drop_path(block.ffn.dropout_layer, y_MNC, windows.image_M, batch)
+
+
+def relative_position_bias(attn: WindowMSA) -> Tensor:
+    """(heads, N, N) bias of mmdet's ``WindowMSA``, looked up in its table."""
+    N = attn.window_size[0] * attn.window_size[1]
+    bias = attn.relative_position_bias_table[attn.relative_position_index.view(-1)]
+    return bias.view(N, N, -1).permute(2, 0, 1).contiguous()
+
+
+def drop_path(drop: nn.Module, y_MNC: Tensor, image_M: Tensor, batch: int) -> Tensor:
+    """Stochastic depth by image on a list of windows: mmdet's own layer decides, on one number an
+    image, so that it draws the same random numbers as in the dense model."""
+    if not drop.training or getattr(drop, "drop_prob", 0.0) == 0.0:
+        return y_MNC
+    factor_B11 = drop(y_MNC.new_ones(batch, 1, 1))
+    return y_MNC * factor_B11[image_M]
+
+
+def merge_patches(
+    merging: PatchMerging, x_BLC: Tensor, hw: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """What mmdet's patch merging computes, (B, H * W, C) -> (B, H * W / 4, 2 * C).
+
+    mmdet's gathers the four tokens of a patch channel by channel (``nn.Unfold``). Here they are
+    laid side by side whole, and the parameters are reordered instead: they are smaller.
+    """
+    sampler = merging.sampler
+    halves = {_pair(sampler.kernel_size), _pair(sampler.stride)} == {(2, 2)}
+    if not halves or merging.norm is None or merging.adap_padding is None:
+        return merging(x_BLC, hw)
+    B, _, C = x_BLC.shape
+    H, W = hw[0] + hw[0] % 2, hw[1] + hw[1] % 2
+    if tuple(hw) != (H, W):
+        x_BLC = F.pad(x_BLC.view(B, *hw, C), (0, 0, 0, W - hw[1], 0, H - hw[0]))
+    pairs = x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C).transpose(1, 2)
+    patches = pairs.reshape(B, H * W // 4, 4 * C)
+    norm, reduction = merging.norm, merging.reduction
+    patches = F.layer_norm(
+        patches, (4 * C,), _by_token(norm.weight, C), _by_token(norm.bias, C), norm.eps
+    )
+    return F.linear(patches, _by_token(reduction.weight, C), reduction.bias), (H // 2, W // 2)
+
+
+def _by_token(parameter: Tensor, C: int) -> Tensor:
+    """(..., C * 4) by channel and then token of the patch -> (..., 4 * C), by token first."""
+    return parameter.unflatten(-1, (C, 4)).transpose(-1, -2).flatten(-2)
+
+
+def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
+    """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
+    out_BHWC = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
+    return out_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])
