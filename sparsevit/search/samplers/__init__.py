@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparsevit.errors import UserError
 from sparsevit.search.samplers.base import SpaceSampler, distributions
 from sparsevit.search.samplers.evolution import EvolutionSampler
+from sparsevit.search.samplers.guided import GuidedSampler
+from sparsevit.search.samplers.nsga2 import NSGA2Sampler
 from sparsevit.search.samplers.random import RandomSampler
+from sparsevit.search.samplers.tpe import TPESampler
 from sparsevit.sparsity import Configuration, Space
 
 __all__ = [
     "SAMPLERS",
     "EvolutionSampler",
+    "GuidedSampler",
+    "NSGA2Sampler",
     "RandomSampler",
     "SpaceSampler",
+    "TPESampler",
     "distributions",
     "make_sampler",
 ]
 
 SAMPLERS: dict[str, type[SpaceSampler]] = {
-    sampler.name: sampler for sampler in (EvolutionSampler, RandomSampler)
+    sampler.name: sampler
+    for sampler in (EvolutionSampler, RandomSampler, TPESampler, NSGA2Sampler, GuidedSampler)
 }
 
 
@@ -32,16 +39,18 @@ def make_sampler(
     *,
     interval: tuple[float, float] | None = None,
     predict: Callable[[Configuration], float] | None = None,
-    sensitivity: Any = None,
+    sensitivity: Mapping[Configuration, float] | None = None,
     **options: Any,
 ) -> SpaceSampler:
     """A sampler by name.
 
     Args:
-        name: ``evolution`` or ``random``.
-        interval: of the latency in milliseconds, for samplers that aim at it.
-        predict: latency of a configuration in milliseconds, for the same.
-        sensitivity: of score and latency to each knob, for samplers that start from it.
+        name: ``evolution`` (the paper's), ``random``, ``tpe``, ``nsga2`` or ``guided``.
+        interval: lowest and highest latency in milliseconds to draw within.
+        predict: latency of a configuration in milliseconds; with it what lies outside the interval
+            is not even drawn.
+        sensitivity: scores known beforehand, by configuration, for samplers that start from them
+            (``guided``).
         options: further arguments of the sampler's class.
 
     Raises:
@@ -49,4 +58,6 @@ def make_sampler(
     """
     if name not in SAMPLERS:
         raise UserError(f"There is no sampler {name!r}.", f"Take one of {', '.join(SAMPLERS)}.")
+    if sensitivity is not None and name == GuidedSampler.name:
+        options["sensitivity"] = sensitivity
     return SAMPLERS[name](space, seed, interval=interval, predict=predict, **options)

@@ -16,10 +16,12 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from sparsevit.search.samplers.feasible import Feasible, Predict
+from sparsevit.search.samplers.feasible import SMALL_SPACE, Feasible, Predict, nearest
 from sparsevit.search.seen import Seen, see
 from sparsevit.search.trial import is_counted
 from sparsevit.sparsity import Configuration, Knob, Space
+
+_PROPOSALS = 50
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -77,6 +79,37 @@ class SpaceSampler(BaseSampler):
             rng: fresh for this candidate.
             before: the candidates before it, in order.
         """
+
+    def fresh(
+        self, rng: random.Random, before: Sequence[Seen], propose: Callable[[], Configuration]
+    ) -> Configuration:
+        """As :meth:`within`, and none that was drawn before while there are others.
+
+        Where none of many proposals is new, one that is new and near to the last.
+        """
+        drawn = {seen.configuration for seen in before}
+
+        def is_new(configuration: Configuration) -> bool:
+            known_outside = self.feasible is not None and configuration not in self.feasible
+            return configuration not in drawn and not known_outside
+
+        for _ in range(_PROPOSALS):
+            proposed = propose()
+            if is_new(proposed):
+                return proposed
+        if self.space.size() <= SMALL_SPACE:
+            new = nearest(rng, proposed, filter(is_new, self.space.every()))
+            return self.within(rng, propose) if new is None else new
+        for _ in range(_PROPOSALS):
+            proposed = self.within(rng, lambda: self.space.sample(rng))
+            if proposed not in drawn:
+                break
+        return proposed
+
+    def settled(self, before: Sequence[Seen], lag: int = 0) -> list[Seen] | None:
+        """The candidates before but the last ``lag``; None where one of them is not settled."""
+        known = list(before[: max(0, len(before) - lag)])
+        return known if all(seen.settled for seen in known) else None
 
     def rng(self, number: int) -> random.Random:
         """The random numbers for a candidate, from 0."""

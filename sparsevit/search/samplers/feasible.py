@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from sparsevit.sparsity import Configuration, Space
@@ -64,12 +64,10 @@ class Feasible:
         larger one it is where steps of one knob, or of two against each other, come into the
         interval.
         """
-        if self.all:
-            return min(self.all, key=lambda c: (_distance(c, configuration), rng.random()))
-        best = configuration
         if self.all is not None:
-            return best
-        start = configuration
+            near = nearest(rng, configuration, self.all)
+            return configuration if near is None else near
+        best = start = configuration
         for _ in range(_WALKS):
             found = self._walk(rng, start)
             if found in self:
@@ -92,6 +90,15 @@ class Feasible:
                 break
             configuration, excess = step, self.excess(step)
         return configuration
+
+
+def nearest(
+    rng: random.Random, configuration: Configuration, among: Iterable[Configuration]
+) -> Configuration | None:
+    """The nearest of some configurations, summed over the ratios; None where there are none."""
+    return min(
+        among, key=lambda other: (_distance(other, configuration), rng.random()), default=None
+    )
 
 
 def neighbours(space: Space, configuration: Configuration) -> list[Configuration]:
