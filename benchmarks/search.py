@@ -65,6 +65,14 @@ CONTENDERS = {
     "guided, latency predicted": Contender("guided", {}, told=True),
     "guided, latency and windows": Contender("guided", {"effect": kept}, told=True),
 }
+COMPARED = (
+    (REFERENCE, "random"),
+    ("evolution, population 20", "random"),
+    ("tpe", REFERENCE),
+    (OURS, REFERENCE),
+    (OURS, "evolution, population 20"),
+    ("guided, latency predicted", REFERENCE),
+)
 
 
 def main() -> None:
@@ -126,14 +134,7 @@ def compare(interval: str, seeds: int) -> dict[str, Any]:
         "samplers": {name: summary(curves[name], steps[name]) for name in CONTENDERS},
         "differences": {
             f"{one} - {other}": {str(at): difference(curves[one], curves[other], at) for at in AT}
-            for one, other in (
-                (REFERENCE, "random"),
-                ("evolution, population 20", "random"),
-                ("tpe", REFERENCE),
-                (OURS, REFERENCE),
-                (OURS, "evolution, population 20"),
-                ("guided, latency predicted", REFERENCE),
-            )
+            for one, other in COMPARED
         },
         "to_reach_the_reference": reach(curves),
     }

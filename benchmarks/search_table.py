@@ -1,8 +1,9 @@
 """Score and time every configuration of the demo's adapted model: what a search can only sample.
 
-python benchmarks/search_table.py WORKSPACE            # scores; goes on where it was stopped
-python benchmarks/search_table.py WORKSPACE --latency  # times all of them: quiet machine, 8 min
-python benchmarks/search_table.py WORKSPACE --write    # benchmarks/results/search_table.csv, .json
+python benchmarks/search_table.py WORKSPACE              # scores; goes on where it was stopped
+python benchmarks/search_table.py WORKSPACE --backwards  # the same from the other end, beside it
+python benchmarks/search_table.py WORKSPACE --latency    # times all of them: quiet machine, 8 min
+python benchmarks/search_table.py WORKSPACE --write      # the CSV and JSON in benchmarks/results
 
 WORKSPACE is one in which the demo ran. The scores are those of the project's own evaluation on the
 100 validation images, in a random order, so that a table of a part is a random sample of the space.
@@ -84,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
     steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--backwards", action="store_true", help="score from the other end")
     steps.add_argument("--latency", action="store_true", help="time the networks that are scored")
     steps.add_argument("--write", action="store_true", help="make the table of what there is")
     parser.add_argument("--output", help="CSV file, its account beside it as .json")
@@ -93,20 +95,22 @@ def main() -> None:
     demo = Demo(arguments.workspace)
     if arguments.latency:
         return time_all(demo, arguments.workspace)
-    score_all(demo, arguments.workspace)
+    score_all(demo, arguments.workspace, arguments.backwards)
 
 
 # --- scores ----------------------------------------------------------------------------------
 
 
-def score_all(demo: Demo, workspace: Path) -> None:
+def score_all(demo: Demo, workspace: Path, backwards: bool) -> None:
     lines = Lines(workspace / SCORES, header("", demo))
-    done = {tuple(row["kept"]) for row in lines.rows}
     order = list(networks().items())
     random.Random(SEED).shuffle(order)
+    if backwards:
+        order.reverse()
     evaluation = DetectorEvaluation(demo.cfg)
     for windows, configuration in order:
-        if windows in done:
+        done = scored_networks(workspace)
+        if windows in done:  # also by a process that comes from the other end
             continue
         demo.handle.set(configuration)
         began = time.perf_counter()
@@ -120,7 +124,7 @@ def score_all(demo: Demo, workspace: Path) -> None:
                 "seconds": round(time.perf_counter() - began, 2),
             }
         )
-        print(f"{len(lines.rows)}/{len(order)} {configuration} {metrics['bbox_mAP']:.3f}")
+        print(f"{len(done) + 1}/{len(order)} {configuration} {metrics['bbox_mAP']:.3f}")
 
 
 def header(option: str, demo: Demo) -> dict[str, Any]:
@@ -225,8 +229,8 @@ def write_table(workspace: Path, output: str | None) -> None:
     columns = [*(f"kept_{stage}" for stage in range(len(SPACE))), "configurations"]
     columns += ["bbox_ap", "segm_ap", "latency_ms", "latency_spread_ms"]
     lines = [",".join(columns)]
-    rows = sorted((tuple(row["kept"]), row) for row in scores if tuple(row["kept"]) in of_dense)
-    for windows, row in reversed(rows):
+    rows = {tuple(row["kept"]): row for row in scores if tuple(row["kept"]) in of_dense}
+    for windows, row in sorted(rows.items(), reverse=True):
         dense_ms, share = timed_by["dense_ms"], of_dense[windows]
         figures = [*windows, shared[windows], row["bbox_ap"], row["segm_ap"]]
         figures += [
@@ -251,7 +255,7 @@ def write_table(workspace: Path, output: str | None) -> None:
             "dense_quartiles_ms": timed_by["dense_quartiles_ms"],
             "networks": len(rows),
             "networks_of_the_space": len(shared),
-            "configurations": sum(shared[windows] for windows, _ in rows),
+            "configurations": sum(shared[windows] for windows in rows),
             "configurations_of_the_space": SPACE.size(),
             "table": path.name,
         },

@@ -114,6 +114,24 @@ def draw_adaptation(result: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def draw_search(result: Mapping[str, Any], path: Path) -> None:
+    """The best score against the scored trials: the median of the searches, and 10 to 90 %."""
+    intervals = result["intervals"]
+    figure, panels = plt.subplots(
+        1, len(intervals), figsize=(4.8 * len(intervals), 3.6), layout="constrained", squeeze=False
+    )
+    for axes, (name, found) in zip(panels[0], intervals.items(), strict=True):
+        for index, (sampler, row) in enumerate(found["samplers"].items()):
+            trials = range(1, len(row["median"]) + 1)
+            axes.plot(trials, row["median"], color=f"C{index}", label=sampler, lw=1.5)
+            axes.fill_between(trials, row["p10"], row["p90"], color=f"C{index}", alpha=0.08, lw=0)
+        axes.axhline(found["best"], color="black", lw=0.8, ls=":", label="best there is")
+        axes.set(title=f"latency {name}", xlabel="scored trials", xscale="log")
+        axes.set(ylabel="best bbox AP", ylim=(found["median"], None))
+    panels[0][-1].legend(fontsize=7)
+    save(figure, path)
+
+
 def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # without the version of matplotlib, so that equal figures are equal files
@@ -125,6 +143,7 @@ PLOTS: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "backends": draw_backends,
     "scaling": draw_scaling,
     "adaptation": draw_adaptation,
+    "search": draw_search,
 }
 
 

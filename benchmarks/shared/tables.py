@@ -249,6 +249,59 @@ def detector(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def search(result: Mapping[str, Any]) -> str:
+    """Samplers: the best score after so many scored trials, and trials to the paper's best."""
+    lines = [
+        f"Mean of {result['seeds']} searches, on a table of {result['networks']} of the "
+        f"{result['networks_of_the_space']} different networks in the demo's space "
+        f"({provenance(result, 'search')}). In the last column the median of the scored trials "
+        "that it took to the score that the paper's evolution ends with (its median after "
+        f"{result['trials']}), and from the quickest tenth to the slowest.",
+    ]
+    for name, found in result["intervals"].items():
+        to_reach = found["to_reach_the_reference"]
+        counts = list(next(iter(found["samplers"].values()))["mean_at"])
+        lines += [
+            "",
+            f"Interval {name} of the way from the sparsest to dense: {found['configurations']} "
+            f"configurations, {found['networks']} different networks, the best {found['best']:.1f} "
+            f"AP, the median {found['median']:.1f}.",
+            "",
+            f"| sampler | {' | '.join(f'AP after {at}' for at in counts)} "
+            f"| trials to {to_reach['score']:.1f} AP |",
+            f"| --- |{' ---: |' * (len(counts) + 1)}",
+        ]
+        for sampler, row in found["samplers"].items():
+            scores = " | ".join(f"{score:.2f}" for score in row["mean_at"].values())
+            trials = reached(to_reach["trials"][sampler], result)
+            lines.append(f"| {sampler} | {scores} | {trials} |")
+        gains = [
+            f"{pair} {gain['100']['mean']:+.2f} ({gain['100']['ci95'][0]:+.2f} to "
+            f"{gain['100']['ci95'][1]:+.2f})"
+            for pair, gain in found["differences"].items()
+        ]
+        lines += ["", f"After 100 trials, with 95 % intervals: {'; '.join(gains)}."]
+    if "live" in result:
+        live = result["live"]
+        lines += [
+            "",
+            f"On the model itself, {live['scored']} trials of the guided sampler "
+            f"(`{live['command']}`): best {live['best']:.1f} AP; "
+            f"{live['same_score_as_in_table']} of {live['compared']} scores are those of the "
+            "table.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def reached(trials: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Trials to a score; of searches that did not get there, that it took more than all."""
+    shown = [
+        f"> {result['trials']}" if count > result["trials"] else f"{count:.0f}"
+        for count in (trials["median"], trials["p10"], trials["p90"])
+    ]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
 def cell(row: Mapping[str, Any] | None) -> str:
     return timed(row) if row else "-"
 
@@ -278,6 +331,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "detector": detector,
     "demo": demo,
     "ops": ops,
+    "search": search,
 }
 README = ("backbone", "backends", "demo", "ops")
 

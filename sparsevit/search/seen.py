@@ -36,6 +36,11 @@ class Seen:
     share: float = 1.0
 
     @property
+    def scored(self) -> bool:
+        """Whether it has a score from all images."""
+        return self.score is not None and self.share == 1
+
+    @property
     def settled(self) -> bool:
         """Whether nothing about it will change any more."""
         return self.feasible is False or self.score is not None

@@ -40,6 +40,7 @@ def make_sampler(
     interval: tuple[float, float] | None = None,
     predict: Callable[[Configuration], float] | None = None,
     sensitivity: Mapping[Configuration, float] | None = None,
+    lag: int = 0,
     **options: Any,
 ) -> SpaceSampler:
     """A sampler by name.
@@ -51,6 +52,8 @@ def make_sampler(
             is not even drawn.
         sensitivity: scores known beforehand, by configuration, for samplers that start from them
             (``guided``).
+        lag: workers less one, for samplers that would else wait for the result of every candidate
+            before (``tpe``, ``guided``); it changes what they draw.
         options: further arguments of the sampler's class.
 
     Raises:
@@ -58,6 +61,8 @@ def make_sampler(
     """
     if name not in SAMPLERS:
         raise UserError(f"There is no sampler {name!r}.", f"Take one of {', '.join(SAMPLERS)}.")
-    if sensitivity is not None and name == GuidedSampler.name:
+    if name == GuidedSampler.name:
         options["sensitivity"] = sensitivity
+    if name in (TPESampler.name, GuidedSampler.name):
+        options["lag"] = lag
     return SAMPLERS[name](space, seed, interval=interval, predict=predict, **options)

@@ -217,4 +217,4 @@ def _ratios(configuration: Configuration) -> Sequence[float]:
 
 
 def _scores(seen: Sequence[Seen]) -> dict[Configuration, float]:
-    return {s.configuration: s.score for s in seen if s.score is not None and s.share == 1}
+    return {s.configuration: s.score for s in seen if s.scored and s.score is not None}

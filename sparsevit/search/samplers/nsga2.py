@@ -22,7 +22,7 @@ class NSGA2Sampler(SpaceSampler):
     the best ``population`` survive: front by front, of the last one those with the most room around
     them. The next are bred from survivors that won a tournament of two, knob by knob from either
     parent, then mutated, and sorted within each group as in the paper's evolution. A candidate that
-    has no score does not survive; none is drawn twice while there are others.
+    has no score from all images does not survive; none is drawn twice while there are others.
 
     Args:
         space: the knobs.
@@ -83,7 +83,7 @@ class NSGA2Sampler(SpaceSampler):
         survivors: dict[Configuration, Point] = {}
         for start in range(0, len(before), self.population):
             for seen in before[start : start + self.population]:
-                if seen.score is not None and seen.latency_ms is not None:
+                if seen.scored and seen.score is not None and seen.latency_ms is not None:
                     survivors.setdefault(seen.configuration, (seen.score, -seen.latency_ms))
             fittest = by_fitness(list(survivors.values()))[: self.population]
             members = list(survivors.items())

@@ -60,7 +60,7 @@ class TPESampler(SpaceSampler):
         known = self.settled(before, self.lag)
         if known is None:
             return None
-        if sum(seen.score is not None for seen in known) < self.startup:
+        if sum(seen.scored for seen in known) < self.startup:
             return self.fresh(rng, before, lambda: self.space.sample(rng))
         study = self._mirror_of(known)
         with warnings.catch_warnings():
@@ -97,8 +97,8 @@ class TPESampler(SpaceSampler):
 
     def _trial(self, seen: Seen) -> FrozenTrial:
         return create_trial(
-            state=TrialState.PRUNED if seen.score is None else TrialState.COMPLETE,
-            value=seen.score,
+            state=TrialState.COMPLETE if seen.scored else TrialState.PRUNED,
+            value=seen.score if seen.scored else None,
             params=self.steps.encode(seen.configuration),
             distributions=self._distributions,
             system_attrs={"constraints": [self._violation(seen)]},

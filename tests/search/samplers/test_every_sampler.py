@@ -27,6 +27,7 @@ EARLY = {
     "nsga2": {"population": 6},
     "guided": {"startup": 4},
 }
+EIGHT_ARE_ENOUGH = {"nsga2": {"population": 4}}
 NAMES = sorted(SAMPLERS)
 
 
@@ -164,8 +165,9 @@ def test_seeds_and_options_tell_samplers_apart(name):
     assert all(descriptions.count(found) == 1 for found in descriptions)
 
 
-def test_a_candidate_that_was_stopped_early_is_no_score_for_the_model():
-    sampler = make_sampler("guided", SPACE, 0, startup=4)
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "guided"])
+def test_the_score_of_a_candidate_that_was_stopped_early_is_not_learned_from(name):
+    sampler = make_sampler(name, SPACE, 0, **{**EARLY[name], **EIGHT_ARE_ENOUGH.get(name, {})})
     before = drawn_by(sampler, 8)
     stopped = replace(before[-1], score=1000.0, share=0.25)
     other = replace(stopped, score=-1000.0)
