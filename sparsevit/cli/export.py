@@ -26,6 +26,7 @@ class ExportScope(str, Enum):
     """What of a detector is exported."""
 
     backbone = "backbone"
+    detector = "detector"
 
 
 def export(
@@ -47,12 +48,16 @@ def export(
             "--out",
             "-o",
             metavar="FILE",
-            show_default="backbone and the format's suffix",
+            show_default="the scope and the format's suffix",
             help="File to write; FILE.json beside it says what it is.",
         ),
     ] = None,
     scope: Annotated[
-        ExportScope, typer.Option("--scope", help="What is exported.")
+        ExportScope,
+        typer.Option(
+            "--scope",
+            help="backbone: feature maps; detector: boxes, scores, labels and masks.",
+        ),
     ] = ExportScope.backbone,
     sparsity: SparsityOption = None,
     img_size: Annotated[
@@ -74,7 +79,7 @@ def export(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the backbone at its sparsity for ONNX Runtime, OpenVINO, AOTInductor or TensorRT.
+    """Write the backbone or the detector at its sparsity for another runtime.
 
     Image size, batch and ratios are fixed in the file; which windows it keeps is decided for each
     image. It is compared with PyTorch before it gets its name.
@@ -85,6 +90,7 @@ def export(
     result = phase(
         config,
         checkpoint,
+        scope=scope.value,
         out=out,
         format=format,
         sparsity=sparsity,
@@ -100,10 +106,14 @@ def export(
 
 def _render(result: ExportResult) -> str:
     height, width = result.img_size
-    maps = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in result.outputs.items())
+    shapes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in result.outputs.items())
+    differences = ", ".join(f"{value:.1e} {kind}" for kind, value in result.differences.items())
+    compared = (
+        "" if result.compared is None else f" ({result.compared} detections, boxes in pixels)"
+    )
     return (
         f"Written to {result.out} ({result.format}, {result.megabytes:.1f} MB), described in "
         f"{result.files[-1].name}\n"
-        f"images {result.batch_size}x3x{height}x{width} -> {maps}\n"
-        f"largest difference to eager PyTorch: {result.largest_difference:.1e}"
+        f"images {result.batch_size}x3x{height}x{width} -> {shapes}\n"
+        f"largest difference to eager PyTorch: {differences}{compared}"
     )

@@ -193,7 +193,7 @@ class Precision(str, Enum):
 
 
 class Backend(str, Enum):
-    """What executes a backbone."""
+    """What executes a backbone or a whole detector."""
 
     eager = "eager"
     compile = "compile"
@@ -208,7 +208,7 @@ BackendOption = Annotated[
     Backend,
     typer.Option(
         "--backend",
-        help="What executes the backbone; a whole detector runs in eager alone.",
+        help="What executes the backbone or the whole detector.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare, require_backend
 from sparsevit.latency.backends.base import autocast
+from sparsevit.latency.backends.detector import (
+    as_test_step,
+    prepare_detector,
+    require_detector_backend,
+)
 from sparsevit.latency.timer import measure
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
@@ -29,16 +34,14 @@ def require_execution(scope: str, backend: str, precision: str, device: torch.de
         backend, precision, device: see :func:`sparsevit.latency.backends.require_backend`.
 
     Raises:
-        UserError: there is no such scope, or the backend cannot be had, or not for this scope.
+        UserError: there is no such scope, or the backend cannot be had for it.
     """
     if scope not in SCOPES:
         raise UserError(f"There is no scope {scope!r}.", f"Take one of {', '.join(SCOPES)}.")
-    if scope != "backbone" and backend != "eager":
-        raise UserError(
-            f"The backend {backend} takes a backbone, not a whole detector.",
-            "Take --scope backbone, or --backend eager.",
-        )
-    require_backend(backend, precision, device)
+    if scope == "detector":
+        require_detector_backend(backend, precision, device)
+    else:
+        require_backend(backend, precision, device)
 
 
 class Subject:
@@ -92,12 +95,18 @@ class Subject:
         """The same call, executed by a backend, at the sparsity that the model has now.
 
         Raises:
-            UserError: the backend cannot be had, or not for this scope.
+            UserError: the backend cannot be had, or not for this detector.
         """
         require_execution(self.scope, backend, self.precision, self.device)
+        if self.scope == "detector":
+            model: Any = self.model
+            images = model.data_preprocessor(self._batch, False)["inputs"]
+            run = prepare_detector(backend, model, images, self.precision, self.device)
+            step = as_test_step(model, run)
+            return lambda: step(self._batch)
         backbone, images = self.model.get_submodule("backbone"), self._images
-        run = prepare(backend, backbone, images, self.precision, self.device)
-        return lambda: run(images)
+        maps = prepare(backend, backbone, images, self.precision, self.device)
+        return lambda: maps(images)
 
     def _backbone(self, batch_size: int, img_size: tuple[int, int]) -> Callable[[], Any]:
         generator = torch.Generator().manual_seed(0)
@@ -116,7 +125,7 @@ class Subject:
         for index in range(len(pixels)):
             info = {"img_id": index, "img_shape": shape, "ori_shape": shape}
             samples.append(DetDataSample(metainfo={**info, "scale_factor": (1.0, 1.0)}))
-        batch = {"inputs": list(pixels), "data_samples": samples}
+        batch = self._batch = {"inputs": list(pixels), "data_samples": samples}
         model: Any = self.model
         return lambda: model.test_step(batch)
 

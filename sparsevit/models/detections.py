@@ -77,3 +77,76 @@ def to_instances(found: Detections, info: dict[str, Any], mask_threshold: float)
         height, width = info["ori_shape"][:2]
         instances.masks = paste_masks(found.masks, boxes, (height, width), mask_threshold)
     return instances
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two lists of detections of the same images are apart.
+
+    Attributes:
+        compared: detections that have a match.
+        unmatched: those of either list that have none.
+        boxes, scores, masks: the largest differences of those that have one: in pixels, and in
+            probability; masks is None where there are none.
+    """
+
+    compared: int
+    unmatched: int
+    boxes: float
+    scores: float
+    masks: float | None
+
+    def differences(self) -> dict[str, float]:
+        """The largest difference of each kind."""
+        kinds = {"boxes": self.boxes, "scores": self.scores, "masks": self.masks}
+        return {name: value for name, value in kinds.items() if value is not None}
+
+
+SAME_BOX = 2.0
+"""Boxes of a class that lie this close, in pixels, are taken for the same one."""
+
+
+def agreement(found: list[Detections], expected: list[Detections]) -> Agreement:
+    """Compare what was found in the same images, each detection with the nearest of its class.
+
+    Args:
+        found, expected: of each image.
+    """
+    compared = unmatched = 0
+    gaps: dict[str, float] = {"boxes": 0.0, "scores": 0.0, "masks": 0.0}
+    with_masks = False
+    for mine, theirs in zip(found, expected, strict=True):
+        pairs = _pairs(mine, theirs)
+        compared += len(pairs)
+        unmatched += len(mine) + len(theirs) - 2 * len(pairs)
+        if mine.masks is None or theirs.masks is None:
+            kinds = [("boxes", mine.boxes, theirs.boxes), ("scores", mine.scores, theirs.scores)]
+        else:
+            with_masks = True
+            kinds = [
+                ("boxes", mine.boxes, theirs.boxes),
+                ("scores", mine.scores, theirs.scores),
+                ("masks", mine.masks, theirs.masks),
+            ]
+        for kind, ours, others in kinds:
+            for i, j in pairs:
+                gap = float((ours[i] - others[j]).abs().max())
+                # a NaN is no agreement, and max() would lose it
+                gaps[kind] = max(gaps[kind], gap) if gap == gap else float("inf")
+    masks = gaps["masks"] if with_masks else None
+    return Agreement(compared, unmatched, gaps["boxes"], gaps["scores"], masks)
+
+
+def _pairs(found: Detections, expected: Detections) -> list[tuple[int, int]]:
+    if not len(found) or not len(expected):
+        return []
+    far = (found.boxes[:, None] - expected.boxes).abs().amax(dim=2)
+    far = far + (found.scores[:, None] - expected.scores).abs()
+    far[found.labels[:, None] != expected.labels] = float("inf")
+    pairs = []
+    for i in range(len(found)):
+        j = int(far[i].argmin())
+        if far[i, j] < SAME_BOX:
+            pairs.append((i, j))
+            far[:, j] = float("inf")
+    return pairs

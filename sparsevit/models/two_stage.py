@@ -37,6 +37,7 @@ def require_two_stage(model: nn.Module) -> None:
     _require_methods(model, TwoStageDetector, ("predict", "extract_feat"), "detector")
     rpn: Any = getattr(model, "rpn_head", None)
     roi: Any = getattr(model, "roi_head", None)
+    methods: tuple[str, ...]
     methods = ("forward", "predict_by_feat", "_predict_by_feat_single", "_bbox_post_process")
     _require_methods(rpn, RPNHead, methods, "RPN head")
     methods = ("predict", "predict_bbox", "predict_mask", "_bbox_forward", "_mask_forward")
@@ -190,6 +191,21 @@ def mask_size(roi: Any) -> tuple[int, int]:
     head = roi.mask_head
     factor = head.scale_factor if head.upsample is not None else 1
     return height * factor, width * factor
+
+
+def most_boxes(cfg: Any) -> int:
+    """The most boxes that mmdet leaves of an image, by ``test_cfg.rpn`` or ``test_cfg.rcnn``."""
+    most: int = cfg.max_per_img
+    by_nms = cfg.nms.get("max_num", -1)
+    return min(most, by_nms) if by_nms > 0 else most
+
+
+def output_shapes(model: Any, batch: int) -> dict[str, list[int]]:
+    """Name and shape of what an exported graph of a detector gives out for a batch."""
+    roi = model.roi_head
+    K = most_boxes(roi.test_cfg)
+    shapes = {"boxes": [batch, K, 4], "scores": [batch, K], "labels": [batch, K]}
+    return {**shapes, "masks": [batch, K, *mask_size(roi)]} if roi.with_mask else shapes
 
 
 def _nothing(model: Any, device: torch.device) -> Detections:

@@ -15,6 +15,7 @@ from sparsevit.engine import distributed
 from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.engine.runner import build_detector
 from sparsevit.latency.backends.base import autocast
+from sparsevit.latency.backends.detector_stand_in import detector_in
 from sparsevit.latency.backends.stand_in import backbone_in
 from sparsevit.latency.subject import require_execution
 from sparsevit.phases.device import pick_device
@@ -89,7 +90,7 @@ def evaluate(
         overrides: config values, ``key=value`` each.
         images: the first N only.
         scope: what ``backend`` executes in ``precision``: the ``backbone``, the rest being eager
-            fp32, or the whole ``detector``, for which the backend must be ``eager``.
+            fp32, or the whole ``detector``.
         backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: where to run; CUDA if there is any where None.
@@ -151,7 +152,7 @@ def _executed(
     reporter: Reporter,
 ) -> AbstractContextManager[object]:
     """The context in which the model, or its backbone, is executed as it was asked."""
-    if scope == "detector":
+    if scope == "detector" and backend == "eager":
         return autocast(precision, device)
     said = False
 
@@ -160,9 +161,10 @@ def _executed(
         if not said and backend != "eager":
             batch, _, height, width = shape
             reporter.note(
-                f"preparing the backbone in {backend} for {batch} x {width}x{height}, and then for "
+                f"preparing the {scope} in {backend} for {batch} x {width}x{height}, and then for "
                 "every other size of images that comes"
             )
         said = True
 
-    return backbone_in(model, backend, precision, device, on_prepare=tell)
+    execute = detector_in if scope == "detector" else backbone_in
+    return execute(model, backend, precision, device, on_prepare=tell)

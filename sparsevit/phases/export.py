@@ -1,12 +1,9 @@
-"""A trained backbone at one sparsity, as a file that another runtime loads."""
+"""A trained backbone or detector at one sparsity, as a file that another runtime loads."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,16 +11,16 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
 
 from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
-from sparsevit.latency.backends import prepare
-from sparsevit.latency.backends.artefacts import FORMATS, Format
-from sparsevit.latency.backends.base import Run
-from sparsevit.latency.backends.graph import INPUT, output_names
+from sparsevit.latency.backends.artefacts import DETECTOR_FORMATS, FORMATS, Format
+from sparsevit.latency.backends.detector_graph import SIZES
+from sparsevit.latency.backends.graph import INPUT
 from sparsevit.latency.subject import PAPER_IMG_SIZE
+from sparsevit.models.two_stage import require_two_stage
 from sparsevit.phases.device import device_name
+from sparsevit.phases.export_check import Checked, write_backbone, write_detector
 from sparsevit.phases.inputs import Inputs, PathLike, gather_inputs, require_checkpoint
 from sparsevit.phases.search import validation_size
 from sparsevit.phases.sparsity import Chosen, choose_sparsity
@@ -33,11 +30,7 @@ from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.provenance import now, versions
 
-LARGEST_DIFFERENCE = 1e-3
-"""A file whose feature maps differ by more than this from eager ones is not kept."""
-
-ATTEMPTS = 3
-CPU = torch.device("cpu")
+SCOPES = ("backbone", "detector")
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,7 @@ class ExportResult:
     """What was written, and how well it agrees.
 
     Attributes:
+        scope: ``backbone`` or ``detector``.
         format: one of ``FORMATS``.
         out: the file to load.
         files: all that belongs to it, the description last.
@@ -52,13 +46,16 @@ class ExportResult:
         img_size: (height, width) in pixels, the only one that it takes.
         batch_size: images a call, as fixed.
         precision: of its weights and its input.
-        outputs: name -> shape of every feature map.
+        outputs: name -> shape of every feature map, or of boxes, scores, labels and masks.
         sparsity: a ratio for every knob.
         sparsity_source, config_source, checkpoint_source: where these came from.
-        largest_difference: between its feature maps and eager ones, on random images.
+        differences: the largest between its outputs and eager ones: of feature maps on random
+            images; of detections on drawn pictures, boxes in pixels.
+        compared: how many detections were compared; None for a backbone.
         description: what the JSON file beside it holds.
     """
 
+    scope: str
     format: str
     out: Path
     files: list[Path]
@@ -71,7 +68,8 @@ class ExportResult:
     sparsity_source: str
     config_source: str
     checkpoint_source: str
-    largest_difference: float
+    differences: dict[str, float]
+    compared: int | None
     description: dict[str, Any]
 
 
@@ -79,6 +77,7 @@ def export(
     config: PathLike | None = None,
     checkpoint: PathLike | None = None,
     *,
+    scope: str = "backbone",
     out: PathLike | None = None,
     format: str | None = None,
     sparsity: PathLike | None = None,
@@ -89,7 +88,7 @@ def export(
     overrides: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> ExportResult:
-    """Write the backbone of a detector for another runtime. The workspace is only read.
+    """Write a detector or its backbone for another runtime. The workspace is only read.
 
     The file is loaded by its own runtime and compared with eager PyTorch before it gets its name,
     so a file that is there has been checked.
@@ -97,7 +96,9 @@ def export(
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.
         checkpoint: weights; those of the workspace's last phase where None.
-        out: file to write; ``backbone`` and the format's suffix where None. ``<out>.json`` beside
+        scope: ``backbone``, or ``detector``: Faster R-CNN or Mask R-CNN, images in, boxes, scores,
+            labels and masks out.
+        out: file to write; the scope and the format's suffix where None. ``<out>.json`` beside
             it says what it is.
         format: ``onnx``, ``openvino``, ``pt2`` or ``tensorrt``; where None what ``out`` ends in,
             else ``onnx``.
@@ -113,10 +114,12 @@ def export(
 
     Raises:
         UserError: an input is missing or wrong, the runtime is not installed, ``out`` is there
-            already or cannot be written, or the file differs from eager by more than
-            ``LARGEST_DIFFERENCE``; it is removed then.
+            already or cannot be written, the detector is of another kind, or the file differs from
+            eager by more than :mod:`sparsevit.phases.export_check` allows; it is removed then.
     """
-    form, target = _target(format, out)
+    if scope not in SCOPES:
+        raise UserError(f"There is no scope {scope!r}.", f"Take one of {', '.join(SCOPES)}.")
+    form, target = _target(FORMATS if scope == "backbone" else DETECTOR_FORMATS, scope, format, out)
     sidecar = target.with_name(target.name + ".json")
     taken = [path for path in (target, sidecar) if path.exists()]
     if taken and not force:
@@ -135,19 +138,24 @@ def export(
     detector, said = build_detector(inputs.cfg, weights)
     reporter.note(f"weights: {said}")
     SparsityHandle(detector).set(chosen.configuration)
-    backbone = detector.get_submodule("backbone")
     shape = (batch_size, 3, height, width)
     reporter.note(f"writing {form.name} for {batch_size} x {width}x{height}")
-    files, difference, maps = _write_checked(form, backbone, shape, target)
+    if scope == "backbone":
+        checked = write_backbone(form, detector.get_submodule("backbone"), shape, target)
+    else:
+        require_two_stage(detector)
+        checked = write_detector(form, detector, shape, target)
     description = {
-        **_identity(form, target, difference),
+        **_identity(form, scope, target, checked),
         "device": device_name(torch.device(form.device)),
         **_model(inputs, chosen, weights, ws),
-        **_signature(inputs.cfg, shape, maps),
+        **_signature(inputs.cfg, shape, checked.outputs),
+        **(_detections(inputs.cfg, detector, batch_size) if scope == "detector" else {}),
     }
     write_text(sidecar, json.dumps(description, indent=2) + "\n")
-    files.append(sidecar)
+    files = [*checked.files, sidecar]
     return ExportResult(
+        scope=scope,
         format=form.name,
         out=target,
         files=files,
@@ -155,108 +163,38 @@ def export(
         img_size=(height, width),
         batch_size=batch_size,
         precision="fp32",
-        outputs=maps,
+        outputs=checked.outputs,
         sparsity=chosen.configuration.to_dict(),
         sparsity_source=chosen.source,
         config_source=inputs.config_source,
         checkpoint_source=inputs.checkpoint_source,
-        largest_difference=difference,
+        differences=checked.differences,
+        compared=checked.compared,
         description=description,
     )
 
 
-def _target(format: str | None, out: PathLike | None) -> tuple[Format, Path]:
-    if format is not None and format not in FORMATS:
-        raise UserError(f"There is no format {format!r}.", f"Take one of {', '.join(FORMATS)}.")
+def _target(
+    formats: Mapping[str, Format[Any]], scope: str, format: str | None, out: PathLike | None
+) -> tuple[Format[Any], Path]:
+    if format is not None and format not in formats:
+        raise UserError(f"There is no format {format!r}.", f"Take one of {', '.join(formats)}.")
     if out is None:
-        form = FORMATS[format or "onnx"]
-        return form, Path(f"backbone{form.suffix}")
+        form = formats[format or "onnx"]
+        return form, Path(f"{scope}{form.suffix}")
     target = Path(out)
-    named = next((form for form in FORMATS.values() if form.suffix == target.suffix), None)
+    named = next((form for form in formats.values() if form.suffix == target.suffix), None)
     if named is None or format not in (None, named.name):
-        wanted = [form for form in FORMATS.values() if format in (None, form.name)]
+        wanted = [form for form in formats.values() if format in (None, form.name)]
         suffixes = " or ".join(f"{form.suffix} ({form.name})" for form in wanted)
         raise UserError(f"{target} is no name for an exported model.", f"Name it {suffixes}.")
     return named, target
 
 
-def _write_checked(
-    form: Format, backbone: nn.Module, shape: tuple[int, ...], target: Path
-) -> tuple[list[Path], float, dict[str, list[int]]]:
-    """Write under a name of its own, compare, and only then take the name that was asked for."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
-            eager = prepare("eager", backbone, _images(shape, 0))
-            expected = eager(_images(shape, 0))
-            staged = form.write(backbone, _images(shape, 0), Path(folder, target.name))
-            run = _on(form.load(staged, "fp32", torch.device(form.device)), form.device)
-            difference = _difference(run, eager, shape)
-            if not difference <= LARGEST_DIFFERENCE:
-                raise UserError(
-                    f"The {form.name} file differs from eager PyTorch by {difference:.2g}, and was "
-                    "removed.",
-                    "Please report it with the output of `sparsevit doctor`; another --format may "
-                    "do.",
-                )
-            # what is loaded is moved last, so that it never stands there without its weights
-            staged_files = sorted(Path(folder).iterdir(), key=lambda path: path == staged)
-            files = [target.with_name(path.name) for path in staged_files]
-            for path, final in zip(staged_files, files, strict=True):
-                os.replace(path, final)
-    except OSError as error:
-        raise UserError(
-            f"{target} cannot be written: {error.strerror or error}.",
-            "Choose a folder that you may write to and that has space left.",
-        ) from error
-    names = output_names(backbone, len(expected))
-    return (
-        files,
-        difference,
-        {name: list(one.shape) for name, one in zip(names, expected, strict=True)},
-    )
-
-
-def _on(run: Run, device: str) -> Run:
-    """The same for images and feature maps on the CPU."""
-    return lambda images: [one.to(CPU) for one in run(images.to(device))]
-
-
-def _difference(
-    run: Callable[[Tensor], list[Tensor]],
-    eager: Callable[[Tensor], list[Tensor]],
-    shape: tuple[int, ...],
-) -> float:
-    """The largest difference on random images.
-
-    Two windows may score so nearly the same that rounding decides which of them is kept, and then
-    maps differ although nothing is wrong. That befalls an image, not a model: another one is tried.
-    """
-    found = math.inf
-    for attempt in range(ATTEMPTS):
-        images = _images(shape, seed=attempt + 1)
-        maps, expected = run(images), eager(images)
-        if [one.shape for one in maps] != [one.shape for one in expected]:
-            return math.inf
-        gaps = [(a - b).abs().max().item() for a, b in zip(maps, expected, strict=True)]
-        # max() would let NaN pass
-        worst = math.inf if any(map(math.isnan, gaps)) else max(gaps)
-        found = min(found, worst)
-        if found <= LARGEST_DIFFERENCE:
-            break
-    return found
-
-
-def _images(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Noise that grows from left to right, so that windows differ in how much they matter."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator) * torch.linspace(0.5, 1.5, shape[-1])
-
-
 # --- the description ----------------------------------------------------------------------------
 
 
-def _identity(form: Format, target: Path, difference: float) -> dict[str, Any]:
+def _identity(form: Format[Any], scope: str, target: Path, checked: Checked) -> dict[str, Any]:
     runtime = {}
     for name in form.packages:
         try:
@@ -266,11 +204,15 @@ def _identity(form: Format, target: Path, difference: float) -> dict[str, Any]:
     return {
         "file": target.name,
         "format": form.name,
-        "scope": "backbone",
+        "scope": scope,
         "precision": "fp32",
         "created": now(),
         "versions": {**versions(), **runtime},
-        "largest_difference_to_eager": difference,
+        "largest_difference_to_eager": {
+            **checked.differences,
+            **({} if checked.compared is None else {"detections": checked.compared}),
+            **({} if checked.threshold is None else {"score_threshold": checked.threshold}),
+        },
     }
 
 
@@ -301,3 +243,27 @@ def _signature(cfg: Config, shape: tuple[int, ...], maps: dict[str, list[int]]) 
         },
         "outputs": [{"name": name, "shape": size} for name, size in maps.items()],
     }
+
+
+def _detections(cfg: Config, model: Any, batch_size: int) -> dict[str, Any]:
+    """What is more to be known of a whole detector's file."""
+    metainfo = (cfg.get("metainfo") or _validation(cfg).get("metainfo")) or {}
+    classes = metainfo.get("classes") or cfg.get("classes")
+    roi = model.roi_head
+    return {
+        "sizes": {
+            "name": SIZES,
+            "shape": [batch_size, 2],
+            "dtype": "float32",
+            "what": "height and width of each image without padding at its bottom and right",
+        },
+        "classes": list(classes) if classes else None,
+        "num_classes": roi.bbox_head.num_classes,
+        "test_cfg": json.loads(json.dumps({"rpn": model.rpn_head.test_cfg, "rcnn": roi.test_cfg})),
+        "empty": {"score": 0, "label": -1},
+    }
+
+
+def _validation(cfg: Config) -> Any:
+    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
+    return loader.get("dataset") or {}

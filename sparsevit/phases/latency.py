@@ -111,8 +111,7 @@ def latency(
             best, else dense.
         compare: time the dense model beside it, turn by turn.
         scope: ``backbone`` or ``detector``.
-        backend: what executes it, one of :data:`sparsevit.latency.backends.BACKENDS`; other than
-            ``eager`` for a backbone only.
+        backend: what executes it, one of :data:`sparsevit.latency.backends.BACKENDS`.
         img_size: (height, width) in pixels.
         batch_size: images a call.
         device: where to run; CUDA if there is any where None.

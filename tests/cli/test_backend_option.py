@@ -101,7 +101,10 @@ def test_a_search_times_in_a_backend_and_everything_says_so(workspace, ratios):
     [
         (("--backend", "tflite"), "'eager', 'compile', 'onnxruntime'"),
         (("--backend", "onnxruntime", "--precision", "bf16"), "Take --precision fp32"),
-        (("--backend", "compile", "--scope", "detector"), "Take --scope backbone"),
+        (
+            ("--backend", "openvino", "--precision", "bf16", "--scope", "detector"),
+            "Take --precision fp32",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused_and_nothing_changes(command, words, says, workspace):

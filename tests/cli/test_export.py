@@ -16,6 +16,7 @@ import torch
 from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.runner import build_detector
 from sparsevit.latency.backends import artefacts, prepare
+from sparsevit.latency.backends.detector import prepare_detector
 from sparsevit.phases import export as phase
 from sparsevit.sparsity.handle import SparsityHandle
 
@@ -47,6 +48,26 @@ def kept(monkeypatch):
     form = artefacts.Format("kept", ".kept", (), lambda: None, write, load)
     monkeypatch.setitem(phase.FORMATS, "kept", form)
     return form
+
+
+@pytest.fixture
+def kept_detector(monkeypatch):
+    """The same for whole detectors."""
+    written = []
+
+    def write(model, images, path):
+        written.append(
+            (prepare_detector("eager", model, images), model.roi_head.test_cfg.score_thr)
+        )
+        path.write_text(str(len(written) - 1), encoding="utf-8")
+        return path
+
+    def load(path, precision, device):
+        return written[int(path.read_text(encoding="utf-8"))][0]
+
+    form = artefacts.Format("kept", ".kept", (), lambda: None, write, load)
+    monkeypatch.setitem(phase.DETECTOR_FORMATS, "kept", form)
+    return form, written
 
 
 def said_by(done):
@@ -81,7 +102,9 @@ def test_a_file_is_described_beside_it(finished, kept, tmp_path):
     assert said["input"]["channels"] == "RGB"
     assert [one["shape"] for one in said["outputs"]] == MAPS
     assert said["versions"]["torch"] == torch.__version__
-    assert said["largest_difference_to_eager"] == done.document["largest_difference"] == 0
+    assert (
+        said["largest_difference_to_eager"] == done.document["differences"] == {"feature maps": 0}
+    )
 
 
 def test_a_sparsity_that_is_given_comes_first(finished, kept, tmp_path):
@@ -97,7 +120,7 @@ def test_a_sparsity_that_is_given_comes_first(finished, kept, tmp_path):
 def test_people_are_told_the_largest_difference(finished, kept):
     done = tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.kept")
     assert done.code == 0, done.err
-    assert "largest difference to eager PyTorch: 0.0e+00" in done.out
+    assert "largest difference to eager PyTorch: 0.0e+00 feature maps" in done.out
 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])
@@ -190,7 +213,7 @@ def test_onnx_runs_in_its_runtime_alone(finished):
     runtime = pytest.importorskip("onnxruntime")
     done = tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.onnx", "--json")
     assert done.code == 0, done.err
-    assert done.document["largest_difference"] < 1e-4
+    assert done.document["differences"]["feature maps"] < 1e-4
     session = runtime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).normal(size=(2, 3, *SIZE)).astype(np.float32)
     images *= np.linspace(0.1, 2, SIZE[1], dtype=np.float32)
@@ -211,3 +234,97 @@ def test_openvino_runs_in_its_runtime_alone(finished, tmp_path):
     model = openvino.Core().read_model("small.xml")
     assert list(model.input("images").shape) == [2, 3, *SIZE]
     assert [list(model.output(f"stage{i}").shape) for i in range(4)] == MAPS
+
+
+DETECTOR = (*WORDS, "--scope", "detector")
+
+
+def test_a_detector_is_described_beside_it(finished, kept_detector, tmp_path):
+    done = tiny.run(*DETECTOR, "--workspace", finished.path, "--out", "small.kept", "--json")
+    assert done.code == 0, done.err
+    said = json.loads((tmp_path / "small.kept.json").read_text(encoding="utf-8"))
+    assert said["scope"] == done.document["scope"] == "detector"
+    assert {one["name"]: one["shape"] for one in said["outputs"]} == {
+        "boxes": [2, 20, 4],
+        "scores": [2, 20],
+        "labels": [2, 20],
+        "masks": [2, 20, 28, 28],
+    }
+    assert said["sizes"]["shape"] == [2, 2]
+    assert said["classes"] == ["circle", "triangle", "square"]
+    assert said["test_cfg"]["rcnn"]["max_per_img"] == 20
+    agreed = said["largest_difference_to_eager"]
+    assert done.document["differences"] == {"boxes": 0, "scores": 0, "masks": 0}
+    assert agreed["detections"] == done.document["compared"] > 0
+    assert "score_threshold" not in agreed
+
+
+def test_a_detector_that_finds_nothing_is_compared_at_a_lower_threshold(finished, kept_detector):
+    words = ("--workspace", finished.path, "--set", "model.test_cfg.rcnn.score_thr=0.999999")
+    done = tiny.run(*DETECTOR, *words, "--out", "small.kept", "--json")
+    assert done.code == 0, done.err
+    _, written = kept_detector
+    assert written[0][1] == 0.999999
+    assert len(written) == 2
+    assert written[1][1] < 0.999999
+    assert done.document["compared"] > 0
+    # the one that is kept is the first
+    assert Path("small.kept").read_text(encoding="utf-8") == "0"
+    said = done.document["description"]
+    assert said["test_cfg"]["rcnn"]["score_thr"] == 0.999999
+    assert said["largest_difference_to_eager"]["score_threshold"] == written[1][1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda one: replace(one, scores=one.scores + 0.01), "in scores"),
+        (lambda one: replace(one, boxes=one.boxes + 1), "in boxes"),
+        (lambda one: replace(one, masks=one.masks * float("nan")), "inf in masks"),
+        (lambda one: replace(one, labels=one.labels + 1), "detections"),
+    ],
+    ids=["scores", "boxes", "masks", "labels"],
+)
+def test_a_detector_that_differs_is_not_kept(
+    wrong, says, finished, kept_detector, tmp_path, monkeypatch
+):
+    form, _ = kept_detector
+
+    def load(path, precision, device):
+        run = form.load(path, precision, device)
+        return lambda images, sizes: [wrong(one) for one in run(images, sizes)]
+
+    monkeypatch.setitem(phase.DETECTOR_FORMATS, "kept", replace(form, load=load))
+    done = tiny.run(*DETECTOR, "--workspace", finished.path, "--out", "small.kept")
+    assert done.code == 2
+    assert says in said_by(done)
+    assert tiny.files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("model.test_cfg.rcnn.nms.type=soft_nms", "test_cfg.rcnn.nms"),
+        ("model.test_cfg.rcnn.max_per_img=-1", "max_per_img"),
+        ("model.roi_head.bbox_roi_extractor.roi_layer.pool_mode=max", "RoIAlign"),
+    ],
+)
+def test_a_detector_of_another_kind_is_refused(setting, says, finished, kept_detector, tmp_path):
+    words = ("--workspace", finished.path, "--set", setting, "--out", "small.kept")
+    done = tiny.run(*DETECTOR, *words)
+    assert done.code == 2
+    assert says in said_by(done)
+    assert tiny.files(tmp_path) == {}
+
+
+def test_an_exported_detector_runs_in_its_runtime_alone(finished):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    words = ("--workspace", finished.path, "--batch-size", 1, "--out", "small.onnx", "--json")
+    done = tiny.run(*DETECTOR, *words)
+    assert done.code == 0, done.err
+    assert done.document["compared"] > 0
+    session = runtime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
+    assert [one.name for one in session.get_inputs()] == ["images", "sizes"]
+    shapes = {one.name: one.shape for one in session.get_outputs()}
+    assert shapes == {one["name"]: one["shape"] for one in done.document["description"]["outputs"]}

@@ -206,14 +206,3 @@ def test_latency_takes_a_backend_and_says_which(tiny_config, tmp_path):
     assert done.code == 0, done.err
     assert done.document["backend"] == "openvino"
     assert [row["name"] for row in done.document["rows"]] == ["sparse"]
-
-
-@pytest.mark.parametrize("backend", ["compile", "onnxruntime", "openvino"])
-def test_only_eager_times_a_whole_detector(backend, tiny_config, tmp_path):
-    done = tiny.run(
-        *("latency", tiny_config, "--workspace", tmp_path, "--backend", backend),
-        *("--scope", "detector", "--img-size", 64, "--batch-size", 1),
-    )
-    assert done.code == 2
-    assert "--scope backbone" in done.err
-    assert "--backend eager" in " ".join(line.strip("│ ") for line in done.err.splitlines())

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
+import tiny
 import torch
+from mmdet.models import StandardRoIHead
 from mmengine.config import Config
 
 from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
+from sparsevit.latency.backends import pytorch as base
 from sparsevit.latency.backends.detector import as_test_step, prepare_detector
+from sparsevit.latency.backends.detector_graph import export_detector_graph, running
+from sparsevit.latency.backends.detector_onnx import (
+    load_detector_onnx,
+    load_detector_openvino,
+    write_detector_onnx,
+)
+from sparsevit.latency.backends.detector_pt2 import PT2_OPS
+from sparsevit.latency.backends.detector_stand_in import detector_in
+from sparsevit.models import compiled as compiled_models
 
 SIZE = (96, 128)
 
@@ -31,11 +45,21 @@ def lively(cfg: Config, seed: int = 0):
     return model
 
 
+@pytest.fixture
+def _fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
 @pytest.fixture(scope="module")
 def cfg(tiny_config):
-    cfg = sparsify_config(load_config(tiny_config))
+    return with_settings(sparsify_config(load_config(tiny_config)))
+
+
+def with_settings(cfg: Config) -> Config:
     cfg.model.test_cfg.rcnn.score_thr = 0.3
-    cfg.model.test_cfg.rcnn.max_per_img = 12
+    cfg.model.test_cfg.rcnn.max_per_img = 30
     cfg.model.test_cfg.rpn.nms_pre = 60
     cfg.model.test_cfg.rpn.max_per_img = 50
     return cfg
@@ -92,6 +116,129 @@ def test_eager_gives_what_mmdet_gives(ratio, detector):
     run = prepare_detector("eager", detector, prepared_images(detector, batch))
     detector.backbone.pruning_ratios = 0.2
     assert_same(as_test_step(detector, run)(batch), expected, 1e-6)
+
+
+LOADERS = {"onnxruntime": load_detector_onnx, "openvino": load_detector_openvino}
+
+
+@pytest.fixture(scope="module", params=["SparseViT", "SwinTransformer"])
+def exported(request, cfg, tiny_config, tmp_path_factory):
+    """A detector and its ONNX file, for two images; sparse, or dense as mmdet has it."""
+    pytest.importorskip("onnxscript")
+    dense = request.param == "SwinTransformer"
+    model = lively(with_settings(load_config(tiny_config)) if dense else cfg)
+    if not dense:
+        model.backbone.pruning_ratios = 0.5
+    assert type(model.backbone).__name__ == request.param
+    path = tmp_path_factory.mktemp("exported") / "detector.onnx"
+    images = prepared_images(model, batch_of(2))
+    return model, write_detector_onnx(model, images, path)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_runtime_finds_what_mmdet_finds(name, exported):
+    pytest.importorskip(name)
+    model, path = exported
+    step = as_test_step(model, LOADERS[name](path, "fp32", torch.device("cpu")))
+    # other images than those it was made with, as large and smaller
+    for size, seed in ((SIZE, 4), ((90, 128), 5)):
+        batch = (2, size, (0.5, 0.45), seed)
+        with torch.no_grad():
+            expected = [one.clone() for one in model.test_step(batch_of(*batch))]
+        assert_same(step(batch_of(*batch)), expected)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_where_nothing_is_found_nothing_comes_out(name, exported):
+    pytest.importorskip(name)
+    model, path = exported
+    images = prepared_images(model, batch_of(2))
+    # all of the second image is padding
+    sizes = torch.tensor([SIZE, (0, 0)], dtype=torch.float32)
+    for run in (
+        LOADERS[name](path, "fp32", torch.device("cpu")),
+        prepare_detector("eager", model, images),
+    ):
+        first, second = run(images, sizes)
+        assert len(first) > 3
+        assert len(second) == 0
+        assert second.boxes.shape == (0, 4)
+        assert second.masks.shape == (0, 28, 28)
+
+
+def test_the_graph_of_a_pt2_package_finds_what_mmdet_finds(detector):
+    detector.backbone.pruning_ratios = 0.5
+    program, names = export_detector_graph(
+        detector, prepared_images(detector, batch_of(1)), PT2_OPS
+    )
+    # nothing in it that needs our Python
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not [name for name in called if "sparsevit" in name or "mmcv" in name]
+    assert names == ["boxes", "scores", "labels", "masks"]
+    step = as_test_step(detector, running(program.module()))
+    with torch.no_grad():
+        expected = [one.clone() for one in detector.test_step(batch_of(1, seed=6))]
+        assert_same(step(batch_of(1, seed=6)), expected)
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_compiled_pieces_find_what_mmdet_finds(detector, monkeypatch):
+    eagerly = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", eagerly)
+    monkeypatch.setattr(compiled_models, "default_pieces", compiled_models.compiled_pieces)
+    monkeypatch.setattr(base, "require_compiler", lambda what: None)
+    detector.backbone.pruning_ratios = 0.5
+    run = prepare_detector("compile", detector, prepared_images(detector, batch_of(2)))
+    for ratio, seed in ((0.5, 4), (0.5, 5)):
+        detector.backbone.pruning_ratios = ratio
+        with torch.no_grad():
+            expected = [one.clone() for one in detector.test_step(batch_of(2, seed=seed))]
+        assert_same(as_test_step(detector, run)(batch_of(2, seed=seed)), expected)
+
+
+def test_latency_times_a_whole_detector_in_a_backend(tiny_config, tmp_path):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    words = ("--img-size", 64, "--batch-size", 1, "--repeats", 1, "--warmup", 0, "--json")
+    done = tiny.run(
+        *("latency", tiny_config, "--workspace", tmp_path, "--scope", "detector"),
+        *("--backend", "openvino", *words),
+    )
+    assert done.code == 0, done.err
+    assert (done.document["backend"], done.document["scope"]) == ("openvino", "detector")
+    assert done.document["rows"][0]["latency"]["mean_ms"] > 0
+
+
+def test_openvino_takes_a_detector_in_fp32_only(detector):
+    pytest.importorskip("openvino")
+    with pytest.raises(UserError, match="fp32"):
+        prepare_detector("openvino", detector, torch.zeros(1, 3, *SIZE), "bf16")
+
+
+def test_a_step_of_evaluation_runs_in_the_backend(detector):
+    detector.backbone.pruning_ratios = 0.0
+    shapes = []
+    with torch.no_grad():
+        expected = [one.clone() for one in detector.val_step(batch_of(2))]
+        cpu = torch.device("cpu")
+        with detector_in(detector, "eager", "fp32", cpu, on_prepare=shapes.append):
+            assert_same(detector.val_step(batch_of(2)), expected, 1e-6)
+            detector.val_step(batch_of(1)), detector.val_step(batch_of(2, seed=5))
+    assert shapes == [(2, 3, *SIZE), (1, 3, *SIZE)]
+    assert "val_step" not in vars(detector)
+
+
+class Cascade(StandardRoIHead):
+    """Another inference of its own."""
+
+    def predict_bbox(self, *args, **kwargs):
+        raise NotImplementedError
+
+
+def test_a_head_with_its_own_inference_is_refused(detector, monkeypatch):
+    monkeypatch.setattr(detector.roi_head, "__class__", Cascade)
+    with pytest.raises(UserError, match="Cascade, with its own predict_bbox"):
+        prepare_detector("eager", detector, torch.zeros(1, 3, *SIZE))
 
 
 @pytest.mark.parametrize("key", ["rcnn", "rpn"])

@@ -21,7 +21,7 @@ def check_pt2() -> None:
     Raises:
         UserError: there is no C++ compiler, or PyTorch is too old.
     """
-    _of_inductor("aoti_compile_and_package")
+    of_inductor("aoti_compile_and_package")
     require_compiler("A pt2 package")
 
 
@@ -36,7 +36,7 @@ def write_pt2(backbone: nn.Module, images: Tensor, path: Path) -> Path:
         UserError: see :func:`check_pt2`.
     """
     check_pt2()
-    compile_and_package = _of_inductor("aoti_compile_and_package")
+    compile_and_package = of_inductor("aoti_compile_and_package")
     program = export_graph(backbone, images)
     with torch.no_grad(), quiet_exporters():
         compile_and_package(program, package_path=os.fspath(path))
@@ -51,7 +51,7 @@ def load_pt2(path: Path, precision: str, device: torch.device) -> Run:
     """
     require_cpu("pt2", device)
     require_precision("pt2", precision, ("fp32",))
-    package = _of_inductor("aoti_load_package")(os.fspath(path))
+    package = of_inductor("aoti_load_package")(os.fspath(path))
 
     def run(images: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -60,7 +60,7 @@ def load_pt2(path: Path, precision: str, device: torch.device) -> Run:
     return run
 
 
-def _of_inductor(name: str) -> Callable[..., Any]:
+def of_inductor(name: str) -> Callable[..., Any]:
     import torch._inductor
 
     found: Callable[..., Any] | None = getattr(torch._inductor, name, None)

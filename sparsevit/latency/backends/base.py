@@ -7,15 +7,38 @@ import importlib
 import os
 import shutil
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sparsevit.errors import UserError
 
+if TYPE_CHECKING:
+    from sparsevit.models.detections import Detections
+
 Run = Callable[[Tensor], list[Tensor]]
 """(B, 3, H, W) images, normalised, -> feature maps. Images must be of the size it was made for."""
+
+
+class DetectorRun(Protocol):
+    """Runs a whole detector on a batch."""
+
+    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> list[Detections]:
+        """What is found in each image.
+
+        Args:
+            images: (B, 3, H, W), normalised; of the shape that it was prepared for.
+            sizes: (B, 2) float, height and width of each image without its padding at the bottom
+                and at the right, to which boxes are clipped; H and W where None.
+        """
+
+
+def full_sizes(images: Tensor) -> Tensor:
+    """(B, 2) float sizes of images without padding."""
+    height, width = images.shape[-2:]
+    return torch.tensor([[height, width]] * len(images), dtype=torch.float32)
+
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -6,31 +6,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
-from sparsevit.latency.backends.base import DTYPES, autocast
+from sparsevit.latency.backends.base import (
+    DetectorRun,
+    autocast,
+    full_sizes,
+    require_precision,
+)
+from sparsevit.latency.backends.detector_onnx import (
+    check_detector_openvino,
+    prepare_detector_onnxruntime,
+    prepare_detector_openvino,
+)
+from sparsevit.latency.backends.registry import BACKENDS, require_backend
 from sparsevit.models.detections import Detections, to_instances
 from sparsevit.models.two_stage import DetectorPieces, detect, plain_pieces, require_two_stage
 from sparsevit.sparsity.handle import SparseModule
-
-
-class DetectorRun(Protocol):
-    """Runs a detector on a batch."""
-
-    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> list[Detections]:
-        """What is found in each image.
-
-        Args:
-            images: (B, 3, H, W), normalised; of the shape that it was prepared for.
-            sizes: (B, 2) float, height and width of each image without its padding at the bottom
-                and at the right, to which boxes are clipped; H and W where None.
-        """
-
 
 PrepareDetector = Callable[[nn.Module, Tensor, str, torch.device], DetectorRun]
 
@@ -40,6 +37,52 @@ def prepare_detector_eager(
 ) -> DetectorRun:
     """mmdet's inference as it is, at the sparsity that the model has now."""
     return _run_by_mmdet(model, plain_pieces(model), model.get_submodule("backbone"), precision)
+
+
+def prepare_detector_compile(
+    model: nn.Module, images: Tensor, precision: str, device: torch.device
+) -> DetectorRun:
+    """Compiled by :func:`torch.compile` in pieces: a SparseViT as
+    :mod:`sparsevit.models.compiled` does, the neck and the heads each as a whole. What lies between
+    them (top-k, NMS, RoIAlign) is mmdet's and eager.
+    """
+    from sparsevit.models import SparseViT
+    from sparsevit.models.compiled import compiled
+
+    backbone = model.get_submodule("backbone")
+    if isinstance(backbone, SparseViT):
+        backbone = compiled(backbone)
+        features: Callable[[Tensor], Any] = backbone
+    else:
+        features = torch.compile(backbone, dynamic=False)
+    return _run_by_mmdet(model, _compiled_pieces(model, features), backbone, precision)
+
+
+def _compiled_pieces(model: Any, backbone: Callable[[Tensor], Any]) -> DetectorPieces:
+    plain = plain_pieces(model)
+    neck = torch.compile(model.neck, dynamic=False) if model.with_neck else None
+
+    def features(images: Tensor) -> Sequence[Tensor]:
+        maps = tuple(backbone(images))
+        return maps if neck is None else tuple(neck(maps))
+
+    return DetectorPieces(
+        features,
+        torch.compile(plain.rpn, dynamic=False),
+        _for_any_number(plain.boxes),
+        _for_any_number(plain.masks) if plain.masks is not None else None,
+    )
+
+
+def _for_any_number(head: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """A head compiled once for all numbers of RoIs but one."""
+    call = torch.compile(head, dynamic=False)
+
+    def run(features: Tensor) -> Any:
+        torch._dynamo.maybe_mark_dynamic(features, 0)
+        return call(features)
+
+    return run
 
 
 def _run_by_mmdet(
@@ -57,14 +100,31 @@ def _run_by_mmdet(
     return run
 
 
-def full_sizes(images: Tensor) -> Tensor:
-    """(B, 2) float sizes of images without padding."""
-    height, width = images.shape[-2:]
-    return torch.tensor([[height, width]] * len(images), dtype=torch.float32)
-
-
-DETECTOR_BACKENDS: dict[str, PrepareDetector] = {"eager": prepare_detector_eager}
+DETECTOR_BACKENDS: dict[str, PrepareDetector] = {
+    "eager": prepare_detector_eager,
+    "compile": prepare_detector_compile,
+    "onnxruntime": prepare_detector_onnxruntime,
+    "openvino": prepare_detector_openvino,
+}
 """name -> (detector in evaluation mode, example images, precision, device) -> what runs it."""
+
+
+def require_detector_backend(name: str, precision: str, device: torch.device) -> None:
+    """Refuse a backend that cannot be had for a whole detector, before any work is put into it.
+
+    Raises:
+        UserError: see :func:`sparsevit.latency.backends.require_backend`; or OpenVINO is asked for
+            another precision than fp32, in which it would round the pixels of boxes too.
+    """
+    if name in BACKENDS and name not in DETECTOR_BACKENDS:
+        raise UserError(
+            f"The backend {name} takes a backbone, not a whole detector.",
+            f"Take --scope backbone, or one of {', '.join(DETECTOR_BACKENDS)}.",
+        )
+    require_backend(name, precision, device)
+    if name == "openvino":
+        check_detector_openvino()
+        require_precision("openvino", precision, ("fp32",))
 
 
 def prepare_detector(
@@ -89,15 +149,11 @@ def prepare_detector(
         UserError: the backend or precision is unknown, cannot be had here or is not installed, or
             the detector is of another kind.
     """
-    if name not in DETECTOR_BACKENDS:
-        names = ", ".join(DETECTOR_BACKENDS)
-        raise UserError(f"There is no backend {name!r} for detectors.", f"Take one of {names}.")
-    if precision not in DTYPES:
-        names = ", ".join(DTYPES)
-        raise UserError(f"There is no precision {precision!r}.", f"Take one of {names}.")
+    where = device or images.device
+    require_detector_backend(name, precision, where)
     require_two_stage(model)
     model.eval()
-    return DETECTOR_BACKENDS[name](model, images, precision, device or images.device)
+    return DETECTOR_BACKENDS[name](model, images, precision, where)
 
 
 def as_test_step(model: Any, run: DetectorRun) -> Callable[[dict[str, Any]], list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,8 @@ def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
     return path
 
 
-def load_onnx(path: Path, precision: str, device: torch.device) -> Run:
-    """An ONNX file in ONNX Runtime, with as many threads as PyTorch uses.
+def open_session(path: Path, precision: str, device: torch.device) -> Any:
+    """An ONNX file as a session of ONNX Runtime, with as many threads as PyTorch uses.
 
     Raises:
         UserError: onnxruntime is not installed or not for this device, or another precision than
@@ -86,7 +87,16 @@ def load_onnx(path: Path, precision: str, device: torch.device) -> Run:
     _require_runtime(precision, device)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(os.fspath(path), options, providers=[PROVIDERS[device.type]])
+    return runtime.InferenceSession(os.fspath(path), options, providers=[PROVIDERS[device.type]])
+
+
+def load_onnx(path: Path, precision: str, device: torch.device) -> Run:
+    """A backbone's ONNX file in ONNX Runtime.
+
+    Raises:
+        UserError: see :func:`open_session`.
+    """
+    session = open_session(path, precision, device)
 
     def run(images: Tensor) -> list[Tensor]:
         maps = session.run(None, {INPUT: images.cpu().numpy()})

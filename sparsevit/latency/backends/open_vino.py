@@ -68,8 +68,8 @@ def write_openvino(backbone: nn.Module, images: Tensor, path: Path) -> Path:
     return path
 
 
-def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
-    """An OpenVINO model on the CPU, with as many threads as PyTorch uses.
+def open_request(model: Any, precision: str, device: torch.device) -> Any:
+    """What OpenVINO infers with on the CPU, with as many threads as PyTorch uses.
 
     Args:
         model: path of an ``.xml`` file, or an ``openvino.Model``.
@@ -87,7 +87,19 @@ def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     source = os.fspath(model) if isinstance(model, os.PathLike) else model
-    request = core.compile_model(source, "CPU", settings).create_infer_request()
+    return core.compile_model(source, "CPU", settings).create_infer_request()
+
+
+def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
+    """A backbone in OpenVINO.
+
+    Args:
+        model, precision, device: see :func:`open_request`.
+
+    Raises:
+        UserError: see :func:`open_request`.
+    """
+    request = open_request(model, precision, device)
 
     def run(images: Tensor) -> list[Tensor]:
         # results are copied: the request would overwrite them at its next call
