@@ -153,8 +153,11 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         H, W = hw
         x = x.view(x.shape[0], H, W, -1).permute(0, 3, 1, 2)
-        x = self.sampler(F.pad(x, (0, W % 2, 0, H % 2))).transpose(1, 2)
+        x = self.sampler(self.adap_padding(x)).transpose(1, 2)
         return self.reduction(self.norm(x)), ((H + 1) // 2, (W + 1) // 2)
+
+    def adap_padding(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
 
 
 class Stage(nn.Module):

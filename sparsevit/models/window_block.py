@@ -10,16 +10,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from mmdet.models.backbones.swin import SwinBlock, WindowMSA
-from mmdet.models.layers import PatchMerging
 from torch import Tensor, nn
 
 from sparsevit.ops.attention import window_attention
 from sparsevit.ops.tracing import own_tensors
 from sparsevit.ops.windows import WindowLayout
+
+if TYPE_CHECKING:
+    from mmdet.models.layers import PatchMerging
 
 PART_BYTES = 16 * 2**20
 """See :func:`in_parts`. glibc maps anything above 32 MiB anew each time it is asked for."""
