@@ -29,7 +29,7 @@ endif
 
 BENCHMARKS := backbone backends scaling adaptation detector ops demo gpu
 
-PHASES := pretrain adapt search finetune evaluate latency export-config
+PHASES := pretrain adapt sensitivity search finetune evaluate latency calibrate export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
 
 .PHONY: help setup demo demo-short test lint benchmark status doctor clean $(PHASES)

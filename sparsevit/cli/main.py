@@ -98,6 +98,18 @@ COMMANDS: dict[str, Entry] = {
         MEASURE,
         "Time a backbone or a whole detector, dense and sparse.",
     ),
+    "calibrate": Entry(
+        "sparsevit.cli.calibrate",
+        "calibrate",
+        MEASURE,
+        "Measure how latency answers to each knob, so that a search need not time.",
+    ),
+    "sensitivity": Entry(
+        "sparsevit.cli.sensitivity",
+        "sensitivity",
+        MEASURE,
+        "How score and latency answer to each knob alone.",
+    ),
     "data": Entry(
         "sparsevit.cli.data",
         "app",

@@ -263,3 +263,32 @@ PrecisionOption = Annotated[
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
+
+
+class HowLatency(str, Enum):
+    """Where the latency of many configurations comes from."""
+
+    auto = "auto"
+    predicted = "predicted"
+    measured = "measured"
+
+
+LatencyOption = Annotated[
+    HowLatency,
+    typer.Option(
+        "--latency",
+        help="From a calibration, each measured, or whichever is less work.",
+        rich_help_panel=MEASUREMENT_PANEL,
+    ),
+]
+
+MaxErrorOption = Annotated[
+    float,
+    typer.Option(
+        "--max-error",
+        min=0.0,
+        metavar="PERCENT",
+        help="Mean error on held-out configurations up to which latencies are predicted.",
+        rich_help_panel=MEASUREMENT_PANEL,
+    ),
+]

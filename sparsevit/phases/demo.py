@@ -21,9 +21,9 @@ from sparsevit.latency.timer import Latency
 from sparsevit.phases.adapt import adapt
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.finetune import finetune
-from sparsevit.phases.inputs import PathLike
+from sparsevit.phases.inputs import PathLike, validation_size
 from sparsevit.phases.pretrain import pretrain
-from sparsevit.phases.search import search, validation_size
+from sparsevit.phases.search import search
 from sparsevit.phases.windows import picture_of_kept_windows
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search import Progress

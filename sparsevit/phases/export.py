@@ -21,8 +21,13 @@ from sparsevit.latency.subject import PAPER_IMG_SIZE
 from sparsevit.models.two_stage import require_two_stage
 from sparsevit.phases.device import device_name
 from sparsevit.phases.export_check import Checked, write_backbone, write_detector
-from sparsevit.phases.inputs import Inputs, PathLike, gather_inputs, require_checkpoint
-from sparsevit.phases.search import validation_size
+from sparsevit.phases.inputs import (
+    Inputs,
+    PathLike,
+    gather_inputs,
+    require_checkpoint,
+    validation_size,
+)
 from sparsevit.phases.sparsity import Chosen, choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity.files import write_text

@@ -31,14 +31,16 @@ PathLike = str | os.PathLike[str]
 DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 
 # Phases that start from trained weights, and those that look at no image.
-NEED_WEIGHTS = ("adapt", "search", "finetune", "evaluate", "export")
-NEED_NO_DATA = ("latency", "export")
+NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export")
+NEED_NO_DATA = ("latency", "calibrate", "export")
 
 # Which phases' outputs a phase starts from, the nearest first.
 BEFORE = {
     "pretrain": (),
     "adapt": ("pretrain",),
     "search": ("adapt", "pretrain"),
+    "calibrate": ("adapt", "pretrain"),
+    "sensitivity": ("adapt", "pretrain"),
     "finetune": ("adapt", "pretrain"),
     "evaluate": ("finetune", "adapt", "pretrain"),
     "latency": ("finetune", "adapt", "pretrain"),
@@ -218,3 +220,16 @@ def save_config(inputs: Inputs, run: PhaseRun, cfg: Config | None = None) -> Pat
 def check_splits(inputs: Inputs, *splits: str) -> None:
     """Refuse datasets that the phase would stumble over; see :func:`check_datasets`."""
     check_datasets(inputs.cfg, splits)
+
+
+def validation_size(cfg: Config) -> tuple[int, int] | None:
+    """(height, width) that every validation image has, where the config resizes to one size."""
+    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
+    for step in (loader.get("dataset") or {}).get("pipeline") or ():
+        scale = step.get("scale") if step.get("type") == "Resize" else None
+        if not isinstance(scale, (list, tuple)) or len(scale) != 2:
+            continue
+        width, height = scale
+        if width == height or not step.get("keep_ratio", False):
+            return int(height), int(width)
+    return None

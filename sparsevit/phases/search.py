@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from torch import nn
 
 from sparsevit.engine import distributed
 from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
+from sparsevit.latency.calibration import MAX_ERROR
+from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.latency.subject import (
     PAPER_BATCH,
     PAPER_IMG_SIZE,
@@ -22,6 +23,7 @@ from sparsevit.latency.subject import (
     Timing,
     require_execution,
 )
+from sparsevit.phases.calibrate import Timed
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
     PathLike,
@@ -32,6 +34,15 @@ from sparsevit.phases.inputs import (
     record_of,
     require_checkpoint,
     save_config,
+    validation_size,
+)
+from sparsevit.phases.latencies import (
+    AUTO,
+    MEASURED,
+    PREDICTED,
+    latency_predictor,
+    scaled_to_now,
+    settled_predictor,
 )
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search import (
@@ -46,7 +57,7 @@ from sparsevit.search import (
 from sparsevit.search import (
     search as run_search,
 )
-from sparsevit.sparsity import Configuration
+from sparsevit.sparsity import Configuration, Space
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace.workspace import BEST_NAME
 
@@ -67,6 +78,8 @@ class SearchPhaseResult:
         metric: what the score is, in points (AP x 100).
         scope, backend, batch_size, img_size, precision, device: how latency was measured.
         images: how many images a score is from.
+        latency: whether candidates' was ``predicted`` or ``measured``; the winner's is measured.
+        prediction_error: the mean on held-out configurations, as a share; None where measured.
         search: the search itself.
         resumed: whether it went on with an earlier attempt.
     """
@@ -83,6 +96,8 @@ class SearchPhaseResult:
     precision: str
     device: str
     images: int
+    latency: str
+    prediction_error: float | None
     search: SearchResult
     resumed: bool
 
@@ -108,7 +123,9 @@ def search(
     img_size: tuple[int, int] | None = None,
     batch_size: int = PAPER_BATCH,
     precision: str = "fp32",
+    latency: str = AUTO,
     latency_seconds: float = 5.0,
+    max_error: float = MAX_ERROR,
     device: str | None = None,
     seed: int = 0,
     force: bool = False,
@@ -138,7 +155,11 @@ def search(
             fixed size, else 672x672, where None.
         batch_size: images a timed call.
         precision: to time in: ``fp32``, ``fp16`` or ``bf16``.
+        latency: of candidates: ``predicted`` by a calibration, ``measured`` one by one, or
+            ``auto``; see :func:`sparsevit.phases.latencies.latency_predictor`. The winner's is
+            measured.
         latency_seconds: time to spend on timing a configuration.
+        max_error: mean error of a calibration up to which it is used, as a share.
         device: where to run; CUDA if there is any where None.
         seed: of the draws.
         force: search anew although it is done.
@@ -175,6 +196,7 @@ def search(
             "parents": parents,
             "mutation_prob": mutation_prob,
         }
+    judging = {"latency": latency, "max_error": max_error}
     scoring = {"metric": metric, "eval_images": eval_images}
     given = record_of(
         ws,
@@ -184,6 +206,7 @@ def search(
             "trials": trials,
             "max_candidates": max_candidates,
             **timing,
+            **judging,
             **drawing,
             **scoring,
         },
@@ -200,7 +223,8 @@ def search(
         precision=precision,
     )
     options = {k: v for k, v in drawing.items() if k not in ("sampler", "seed")}
-    draw = make_sampler(sampler, handle.space, seed, **options)
+    # refuses options that do not fit, before any work is put into it
+    make_sampler(sampler, handle.space, seed, **options)
     evaluation = DetectorEvaluation(inputs.cfg, eval_images)
     if evaluation.known_metrics and metric not in evaluation.known_metrics:
         raise _unknown_metric(metric, evaluation.known_metrics)
@@ -219,7 +243,25 @@ def search(
             raise SystemExit(0)
         log = ws.path / log_name(min_ms, max_ms)
         storage = run.directory / STUDY_NAME
+
+        def decide() -> LatencyPredictor | None:
+            found = latency_predictor(
+                ws,
+                Timed(subject, handle, backend, batch_size, size, given["checkpoint"]["sha256"]),
+                latency,
+                timing_seconds=trials * latency_seconds,
+                max_error=max_error,
+                before=lambda: _check_reach(handle.space, time_ms, min_ms, max_ms),
+                reporter=reporter,
+            )
+            if found is None:
+                return None
+            return scaled_to_now(found, time_ms(handle.space.dense()), reporter)
+
         try:
+            predictor = settled_predictor(run.directory, decide)
+            predict = None if predictor is None else predictor.predict
+            aim: dict[str, Any] = {"interval": (min_ms, max_ms), "predict": predict}
             result = run_search(
                 handle.space,
                 time_ms,
@@ -228,7 +270,8 @@ def search(
                 max_ms=max_ms,
                 trials=trials,
                 max_candidates=max_candidates,
-                sampler=draw,
+                predict=predict,
+                sampler=make_sampler(sampler, handle.space, seed, **aim, **options),
                 storage=storage,
                 identity={**timing, **scoring, "checkpoint": given["checkpoint"]["sha256"]},
                 log_path=log,
@@ -262,22 +305,11 @@ def search(
         precision=precision,
         device=str(where),
         images=evaluation.num_images,
+        latency=MEASURED if predictor is None else PREDICTED,
+        prediction_error=None if predictor is None else predictor.calibration.mean_error,
         search=result,
         resumed=run.resumed,
     )
-
-
-def validation_size(cfg: Config) -> tuple[int, int] | None:
-    """(height, width) that every validation image has, where the config resizes to one size."""
-    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
-    for step in (loader.get("dataset") or {}).get("pipeline") or ():
-        scale = step.get("scale") if step.get("type") == "Resize" else None
-        if not isinstance(scale, (list, tuple)) or len(scale) != 2:
-            continue
-        width, height = scale
-        if width == height or not step.get("keep_ratio", False):
-            return int(height), int(width)
-    return None
 
 
 def _check_interval(min_ms: float, max_ms: float) -> None:
@@ -285,6 +317,20 @@ def _check_interval(min_ms: float, max_ms: float) -> None:
         raise UserError(
             f"The latency interval from {min_ms:g} to {max_ms:g} ms is empty.",
             "Give --min below --max, in milliseconds: `sparsevit search --max 42 --min 37`.",
+        )
+
+
+def _check_reach(
+    space: Space, time_ms: Callable[[Configuration], float], min_ms: float, max_ms: float
+) -> None:
+    """Refuse an interval that cannot be met before minutes are spent on a calibration."""
+    dense_ms, fastest_ms = time_ms(space.dense()), time_ms(space.max())
+    low, high = sorted((dense_ms, fastest_ms))
+    if max_ms < low or min_ms > high:
+        raise UserError(
+            f"No configuration can be expected within {min_ms:g} to {max_ms:g} ms here: the "
+            f"sparsest takes {fastest_ms:.4g} ms, and the dense model {dense_ms:.4g} ms.",
+            f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max).",
         )
 
 

@@ -197,6 +197,12 @@ def _brief(trial: Trial) -> str:
     return f"{trial.score:.4g} at {trial.latency_ms:.1f} ms"
 
 
+def _latency_source(result: SearchPhaseResult) -> str:
+    if result.prediction_error is None:
+        return result.latency
+    return f"{result.latency} (off by {result.prediction_error:.1%} on average where checked)"
+
+
 def search_summary(result: SearchPhaseResult) -> Group:
     """The table of a search and where its results are."""
     height, width = result.img_size
@@ -204,7 +210,7 @@ def search_summary(result: SearchPhaseResult) -> Group:
         results_table(result.search),
         f"score: {result.metric} x 100 on {result.images} images; latency: {result.scope}, "
         f"{result.batch_size} x {width}x{height}, {result.backend} {result.precision}, "
-        f"{result.device}",
+        f"{result.device}, {_latency_source(result)}",
         f"best: {result.best}",
         f"log: {result.log}",
         f"study: {result.storage} (optuna-dashboard opens it)",

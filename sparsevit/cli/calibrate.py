@@ -1,0 +1,105 @@
+"""``sparsevit calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    Backend,
+    BackendOption,
+    BatchSizeOption,
+    ConfigArgument,
+    DeviceOption,
+    ImgSizeOption,
+    JsonOption,
+    MaxErrorOption,
+    Precision,
+    PrecisionOption,
+    Scope,
+    ScopeOption,
+    SeedOption,
+    SetOption,
+    WorkspaceOption,
+)
+
+CALIBRATION_PANEL = "Calibration"
+
+
+def calibrate(
+    config: ConfigArgument = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            show_default=False,
+            help="Weights; they matter with --scope detector only. Left out: the workspace's.",
+        ),
+    ] = None,
+    scope: ScopeOption = Scope.backbone,
+    backend: BackendOption = Backend.eager,
+    img_size: ImgSizeOption = None,
+    batch_size: BatchSizeOption = 4,
+    precision: PrecisionOption = Precision.fp32,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="S",
+            help="Seconds to spend; what cannot be left out is measured in any case.",
+            rich_help_panel=CALIBRATION_PANEL,
+        ),
+    ] = 600.0,
+    held_out: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Random configurations to check predictions with.",
+            rich_help_panel=CALIBRATION_PANEL,
+        ),
+    ] = 12,
+    max_error: MaxErrorOption = 3.0,
+    workspace: WorkspaceOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = 0,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Measure again though the workspace has it.", rich_help_panel="Run"
+        ),
+    ] = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how latency answers to each knob, so that a search need not time every candidate.
+
+    Once for a device, model, image size, batch, backend and precision; searches then take it from
+    the workspace. Killed and started again, it goes on.
+    """
+    from sparsevit.cli.parse import image_size
+    from sparsevit.phases.calibrate import calibrate as phase
+    from sparsevit.report.calibration import calibration_report
+
+    result = phase(
+        config,
+        checkpoint,
+        workspace=workspace,
+        overrides=overrides or (),
+        scope=scope.value,
+        backend=backend.value,
+        img_size=image_size(img_size),
+        batch_size=batch_size,
+        precision=precision.value,
+        held_out=held_out,
+        max_error=max_error / 100,
+        seconds=seconds,
+        device=device,
+        seed=seed,
+        force=force,
+        reporter=run.reporter(),
+    )
+    console.emit(result, as_json, calibration_report)

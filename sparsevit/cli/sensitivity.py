@@ -1,0 +1,96 @@
+"""``sparsevit sensitivity``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsevit.cli import console, run
+from sparsevit.cli.options import (
+    MEASUREMENT_PANEL,
+    Backend,
+    BackendOption,
+    BatchSizeOption,
+    CheckpointArgument,
+    ConfigArgument,
+    DeviceOption,
+    EvalImagesOption,
+    ForceOption,
+    HowLatency,
+    ImgSizeOption,
+    JsonOption,
+    LatencyOption,
+    MaxErrorOption,
+    Precision,
+    PrecisionOption,
+    ResumeOption,
+    Scope,
+    ScopeOption,
+    SetOption,
+    WorkspaceOption,
+)
+
+
+def sensitivity(
+    config: ConfigArgument = None,
+    checkpoint: CheckpointArgument = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="What to show: bbox_mAP, segm_mAP, bbox_mAP_50, ... All are kept."
+        ),
+    ] = "bbox_mAP",
+    eval_images: EvalImagesOption = None,
+    scope: ScopeOption = Scope.backbone,
+    backend: BackendOption = Backend.eager,
+    img_size: ImgSizeOption = None,
+    batch_size: BatchSizeOption = 4,
+    precision: PrecisionOption = Precision.fp32,
+    latency: LatencyOption = HowLatency.auto,
+    latency_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="S",
+            help="Seconds to spend on timing each configuration, where that is done.",
+            rich_help_panel=MEASUREMENT_PANEL,
+        ),
+    ] = 5.0,
+    max_error: MaxErrorOption = 3.0,
+    workspace: WorkspaceOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    resume: ResumeOption = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How score and latency answer to each knob alone, all others dense.
+
+    A search begins from it where it is there. Killed and started again, it goes on.
+    """
+    from sparsevit.cli.parse import image_size
+    from sparsevit.phases.sensitivity import sensitivity as phase
+    from sparsevit.report.sensitivity import sensitivity_report
+
+    result = phase(
+        config,
+        checkpoint,
+        workspace=workspace,
+        overrides=overrides or (),
+        metric=metric,
+        eval_images=eval_images,
+        scope=scope.value,
+        backend=backend.value,
+        img_size=image_size(img_size),
+        batch_size=batch_size,
+        precision=precision.value,
+        latency=latency.value,
+        latency_seconds=latency_seconds,
+        max_error=max_error / 100,
+        device=device,
+        force=force,
+        resume=resume,
+        reporter=run.reporter(),
+    )
+    console.emit(result, as_json, sensitivity_report)

@@ -1,0 +1,295 @@
+"""How score and latency answer to each knob alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.runner import build_detector
+from sparsevit.errors import UserError
+from sparsevit.latency.calibration import MAX_ERROR
+from sparsevit.latency.subject import (
+    PAPER_BATCH,
+    PAPER_IMG_SIZE,
+    Subject,
+    Timing,
+    require_execution,
+)
+from sparsevit.phases.calibrate import Timed
+from sparsevit.phases.device import pick_device
+from sparsevit.phases.inputs import (
+    PathLike,
+    check_splits,
+    gather_inputs,
+    open_workspace,
+    phase_run,
+    record_of,
+    require_checkpoint,
+    validation_size,
+)
+from sparsevit.phases.latencies import (
+    AUTO,
+    latency_predictor,
+    settled_predictor,
+)
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.report.sensitivity import draw_sensitivity
+from sparsevit.search.sensitivity import (
+    Response,
+    Sensitivity,
+    read_sensitivity,
+    response_from_dict,
+    response_to_dict,
+)
+from sparsevit.sparsity import Configuration, Space
+from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.sparsity.sweep import sweep
+from sparsevit.workspace import Workspace
+from sparsevit.workspace.atomic import write_atomic
+
+METRIC = "bbox_mAP"
+NAME = "sensitivity.json"
+_POINTS = "points.json"
+
+LatencyMs = Callable[[Configuration], float]
+
+
+@dataclass(frozen=True)
+class SensitivityResult:
+    """What each knob does, and where that is kept.
+
+    Attributes:
+        run: its name in the workspace.
+        sensitivity: the model dense, and with each knob alone at each of its choices.
+        metric: what the table and the pictures show first.
+        file: all of it as JSON.
+        plots: what is plotted -> picture.
+        scope, backend, batch_size, img_size, precision, device: what latency is of.
+        resumed: whether it went on with an earlier attempt.
+    """
+
+    run: str
+    sensitivity: Sensitivity
+    metric: str
+    file: Path
+    plots: dict[str, Path]
+    scope: str
+    backend: str
+    batch_size: int
+    img_size: tuple[int, int]
+    precision: str
+    device: str
+    resumed: bool
+
+
+def sensitivity(
+    config: PathLike | None = None,
+    checkpoint: PathLike | None = None,
+    *,
+    workspace: PathLike | None = None,
+    overrides: Sequence[str] = (),
+    metric: str = METRIC,
+    eval_images: int | None = None,
+    scope: str = "backbone",
+    backend: str = "eager",
+    img_size: tuple[int, int] | None = None,
+    batch_size: int = PAPER_BATCH,
+    precision: str = "fp32",
+    latency: str = AUTO,
+    latency_seconds: float = 5.0,
+    max_error: float = MAX_ERROR,
+    device: str | None = None,
+    force: bool = False,
+    resume: bool = False,
+    reporter: Reporter = SILENT,
+) -> SensitivityResult:
+    """Score and latency of a model dense, and with each knob alone at each of its choices.
+
+    Within a group ratios never fall: the knobs after it are raised to it. Killed and called again,
+    it goes on; no configuration is scored twice.
+
+    Args:
+        config: path or name; the workspace's where None, else the embedded demo's.
+        checkpoint: the adapted weights; those that ``adapt`` made where None.
+        workspace: directory of the record; ``work_dirs`` where None.
+        overrides: config values, ``key=value`` each.
+        metric: what to show, such as ``bbox_mAP``; all are kept.
+        eval_images: score on the first N images only.
+        scope, backend, img_size, batch_size, precision: what latency is of; see
+            :func:`sparsevit.phases.search.search`.
+        latency: ``predicted`` by a calibration, ``measured`` one by one, or ``auto``; see
+            :func:`sparsevit.phases.latencies.latency_predictor`.
+        latency_seconds: time to spend on timing a configuration, where that is done.
+        max_error: mean error up to which a calibration is believed, as a share.
+        device: where to run; CUDA if there is any where None.
+        force: do it anew although it is done.
+        resume: go on with the last one, though it is done.
+        reporter: is told what happens.
+
+    Raises:
+        UserError: an input is missing or wrong.
+    """
+    where = pick_device(device)
+    require_execution(scope, backend, precision, where)
+    ws = open_workspace(workspace)
+    inputs = gather_inputs(ws, "sensitivity", config, checkpoint, overrides, reporter=reporter)
+    weights = require_checkpoint(inputs, "sensitivity")
+    check_splits(inputs, "val")
+    size = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
+    timing = {
+        "scope": scope,
+        "backend": backend,
+        "img_size": list(size),
+        "batch_size": batch_size,
+        "precision": precision,
+        "device": str(where),
+        "latency": latency,
+    }
+    given = record_of(ws, inputs, {**timing, "eval_images": eval_images})
+    model, _ = build_detector(inputs.cfg, weights, where)
+    handle = SparsityHandle(model)
+    subject = Subject(
+        model,
+        scope=scope,
+        batch_size=batch_size,
+        img_size=size,
+        device=where,
+        precision=precision,
+    )
+    timed = Timed(subject, handle, backend, batch_size, size, given["checkpoint"]["sha256"])
+    evaluation = DetectorEvaluation(inputs.cfg, eval_images)
+    _check_metric(metric, evaluation.known_metrics)
+    with phase_run(ws, "sensitivity", given, force=force, resume=resume) as run:
+        predictor = settled_predictor(
+            run.directory,
+            lambda: latency_predictor(
+                ws,
+                timed,
+                latency,
+                timing_seconds=latency_seconds * len(sweep(handle.space)),
+                max_error=max_error,
+                reporter=reporter,
+            ),
+        )
+        latency_ms: LatencyMs = Timing(subject, handle, backend, latency_seconds)
+        if predictor is not None:
+            latency_ms = predictor.predict
+
+        def respond(knob: str | None, ratio: float, configuration: Configuration) -> Response:
+            handle.set(configuration)
+            scores = {name: 100 * value for name, value in evaluation(model).items() if value >= 0}
+            if knob is None:
+                _check_metric(metric, tuple(scores))
+            return Response(knob, ratio, configuration, scores, latency_ms(configuration))
+
+        found = _swept(run.directory / _POINTS, handle.space, respond, reporter)
+        result = Sensitivity(
+            dense=found[0],
+            responses=tuple(found[1:]),
+            images=evaluation.num_images,
+            latency="measured" if predictor is None else "predicted",
+        )
+        _check_metric(metric, result.metrics)
+        file = run.directory / NAME
+        write_atomic(file, json.dumps(result.to_dict(), indent=1) + "\n")
+        plots = draw_sensitivity(result, metric, run.directory)
+        run.update(
+            metrics={
+                "metric": metric,
+                "dense_score": result.dense.scores[metric],
+                "dense_ms": result.dense.latency_ms,
+                "latency": result.latency,
+                "configurations": len(result.responses),
+            },
+            outputs={"sensitivity": file, **{f"plot_{name}": p for name, p in plots.items()}},
+        )
+    return SensitivityResult(
+        run=run.name,
+        sensitivity=result,
+        metric=metric,
+        file=file,
+        plots=plots,
+        scope=scope,
+        backend=backend,
+        batch_size=batch_size,
+        img_size=size,
+        precision=precision,
+        device=str(where),
+        resumed=run.resumed,
+    )
+
+
+def sensitivity_for(
+    ws: Workspace, checkpoint: str, metric: str, space: Space
+) -> Sensitivity | None:
+    """The newest finished sensitivity of these weights, for a search to begin from.
+
+    Args:
+        ws: whose runs are looked through.
+        checkpoint: SHA-256 of the weights.
+        metric: that the search maximises.
+        space: of the model.
+
+    Returns:
+        None where there is none of these weights, with these knobs and this metric.
+    """
+    for run in reversed(ws.history("sensitivity")):
+        weights = run.inputs.get("checkpoint")
+        path = ws.locate(run, "sensitivity")
+        if path is None or run.status != "finished" or not isinstance(weights, Mapping):
+            continue
+        if weights.get("sha256") != checkpoint:
+            continue
+        found = read_sensitivity(path)
+        if found is not None and metric in found.metrics and found.knobs == space.names:
+            return found
+    return None
+
+
+def _swept(
+    path: Path,
+    space: Space,
+    respond: Callable[[str | None, float, Configuration], Response],
+    reporter: Reporter,
+) -> list[Response]:
+    """The dense model's response, then each knob's; what an earlier attempt found is kept."""
+    wanted: list[tuple[str | None, float, Configuration]] = [(None, 0.0, space.dense())]
+    wanted += [(point.knob, point.ratio, point.configuration) for point in sweep(space)]
+    known = {each.configuration: each for each in _read_points(path)}
+    found: list[Response] = []
+    with reporter.task("sensitivity", len(wanted)) as task:
+        for knob, ratio, configuration in wanted:
+            response = known.get(configuration)
+            if response is None:
+                response = respond(knob, ratio, configuration)
+            # a metric is left out where nothing is detected
+            dense = found[0] if found else response
+            scores = {name: response.scores.get(name, 0.0) for name in dense.scores}
+            found.append(Response(knob, ratio, configuration, scores, response.latency_ms))
+            if configuration not in known:
+                known[configuration] = found[-1]
+                _write_points(path, list(known.values()))
+            task.advance(detail=f"{knob or 'dense'} {ratio:g}")
+    return found
+
+
+def _read_points(path: Path) -> list[Response]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [response_from_dict(row) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _write_points(path: Path, points: Sequence[Response]) -> None:
+    write_atomic(path, json.dumps([response_to_dict(each) for each in points], indent=1) + "\n")
+
+
+def _check_metric(metric: str, known: Sequence[str]) -> None:
+    if known and metric not in known:
+        raise UserError(
+            f"The evaluation gives no metric {metric!r}.", f"Take one of: {', '.join(known)}."
+        )
