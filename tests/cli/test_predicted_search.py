@@ -57,12 +57,9 @@ def test_it_goes_on_by_the_calibration_that_it_began_with(calibrated):
     assert more.code == 0, more.err
     assert more.document["latency"] == "predicted"
     assert decision(workspace) == before
-    predicted = {
-        str(trial["configuration"]): trial["predicted_ms"]
-        for trial in first.document["search"]["trials"]
-    }
-    again = more.document["search"]["trials"][: len(predicted)]
-    assert {str(trial["configuration"]): trial["predicted_ms"] for trial in again} == predicted
+    trials = first.document["search"]["trials"]
+    again = more.document["search"]["trials"][: len(trials)]
+    assert [trial["predicted_ms"] for trial in again] == [trial["predicted_ms"] for trial in trials]
 
 
 def test_a_calibration_that_is_too_far_off_is_not_used(calibrated):
