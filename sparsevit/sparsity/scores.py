@@ -7,8 +7,12 @@ from torch import Tensor
 
 
 def token_magnitudes(x_BLC: Tensor) -> Tensor:
-    """Mean absolute activation of each token, (..., C) -> (...)."""
-    return torch.linalg.vector_norm(x_BLC, ord=1, dim=-1) / x_BLC.shape[-1]
+    """Mean absolute activation of each token, (..., C) -> (...).
+
+    Of a map of 16 bits it is in float32: rounded to 16 bits, windows would tie that do not.
+    """
+    wide = torch.float32 if x_BLC.element_size() < 4 else x_BLC.dtype
+    return torch.linalg.vector_norm(x_BLC, ord=1, dim=-1, dtype=wide) / x_BLC.shape[-1]
 
 
 def window_scores(magnitudes_BL: Tensor, token_index_WN: Tensor) -> Tensor:
