@@ -86,7 +86,7 @@ def curves_figure(curves: Mapping[str, Curve], label: str) -> Figure:
     figure = Figure(figsize=(7.2, 4.4), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.add_subplot()
-    colours = colormaps["viridis"].resampled(max(2, len(curves)))
+    colours = colormaps["viridis"]
     for index, (name, curve) in enumerate(zip(short_names(curves), curves.values(), strict=True)):
         ratios, values = zip(*curve, strict=True)
         # the last of a continuous map is too pale on white
