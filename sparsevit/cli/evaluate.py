@@ -10,6 +10,7 @@ from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     Backend,
     BackendOption,
+    BudgetOption,
     ConfigArgument,
     DeviceOption,
     DevicesOption,
@@ -33,6 +34,7 @@ def evaluate(
     checkpoint: EvaluateCheckpointArgument = None,
     workspace: WorkspaceOption = None,
     sparsity: SparsityOption = None,
+    budget: BudgetOption = None,
     dense: Annotated[
         bool, typer.Option("--dense", help="Evaluate at ratio 0, whatever the config says.")
     ] = False,
@@ -57,6 +59,7 @@ def evaluate(
         checkpoint,
         workspace=workspace,
         sparsity=sparsity,
+        budget=budget,
         dense=dense,
         overrides=overrides or (),
         images=eval_images,

@@ -10,6 +10,7 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    BudgetOption,
     CheckpointArgument,
     ConfigArgument,
     JsonOption,
@@ -60,6 +61,7 @@ def export(
         ),
     ] = ExportScope.backbone,
     sparsity: SparsityOption = None,
+    budget: BudgetOption = None,
     img_size: Annotated[
         str | None,
         typer.Option(
@@ -94,6 +96,7 @@ def export(
         out=out,
         format=format,
         sparsity=sparsity,
+        budget=budget,
         img_size=image_size(img_size),
         batch_size=batch_size,
         force=force,

@@ -9,6 +9,7 @@ import typer
 
 from sparsevit.cli import console
 from sparsevit.cli.options import (
+    BudgetOption,
     ConfigArgument,
     JsonOption,
     SetOption,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def export_config(
     config: ConfigArgument = None,
     sparsity: SparsityOption = None,
+    budget: BudgetOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -60,6 +62,7 @@ def export_config(
     result = export(
         config,
         sparsity=sparsity,
+        budget=budget,
         out=out,
         format=format,
         force=force,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    BudgetOption,
     CheckpointArgument,
     ConfigArgument,
     DevicesOption,
@@ -25,6 +26,7 @@ def finetune(
     checkpoint: CheckpointArgument = None,
     workspace: WorkspaceOption = None,
     sparsity: SparsityOption = None,
+    budget: BudgetOption = None,
     overrides: SetOption = None,
     eval_images: EvalImagesOption = None,
     seed: SeedOption = 0,
@@ -49,6 +51,7 @@ def finetune(
         checkpoint,
         workspace=workspace,
         sparsity=sparsity,
+        budget=budget,
         overrides=overrides or (),
         eval_images=eval_images,
         seed=seed,

@@ -12,6 +12,7 @@ from sparsevit.cli.options import (
     Backend,
     BackendOption,
     BatchSizeOption,
+    BudgetOption,
     DeviceOption,
     JsonOption,
     LatencyConfigArgument,
@@ -28,6 +29,7 @@ from sparsevit.cli.options import (
 def latency(
     config: LatencyConfigArgument = None,
     sparsity: SparsityOption = None,
+    budget: BudgetOption = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Time the dense model beside it, turn by turn.")
     ] = False,
@@ -89,6 +91,7 @@ def latency(
         config,
         workspace=workspace,
         sparsity=sparsity,
+        budget=budget,
         compare=compare,
         scope=scope.value,
         backend=backend.value,

@@ -145,6 +145,16 @@ SparsityOption = Annotated[
     ),
 ]
 
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="MIN:MAX",
+        show_default="the first that was searched",
+        help="Work at the best that search found for this latency interval.",
+    ),
+]
+
 DevicesOption = Annotated[
     int,
     typer.Option(

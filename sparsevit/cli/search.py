@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    HARDWARE_PANEL,
     MEASUREMENT_PANEL,
     Backend,
     BackendOption,
@@ -39,25 +39,49 @@ from sparsevit.cli.options import (
 SEARCH_PANEL = "Search"
 
 
-class Sampler(str, Enum):
-    """How candidates are drawn."""
-
-    evolution = "evolution"
-    random = "random"
-
-
 def search(
     config: ConfigArgument = None,
     checkpoint: CheckpointArgument = None,
     *,
     max_ms: Annotated[
-        float,
-        typer.Option("--max", metavar="MS", help="Upper end of the latency interval."),
-    ],
+        float | None,
+        typer.Option(
+            "--max",
+            metavar="MS",
+            show_default=False,
+            help="Upper end of the latency interval.",
+        ),
+    ] = None,
     min_ms: Annotated[
-        float,
-        typer.Option("--min", metavar="MS", help="Lower end of the latency interval."),
-    ],
+        float | None,
+        typer.Option(
+            "--min",
+            metavar="MS",
+            show_default=False,
+            help="Lower end of the latency interval.",
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MIN:MAX",
+            show_default=False,
+            help="An interval in one word; repeated, several are searched, one after the other.",
+        ),
+    ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option(
+            "--pareto",
+            help="Search the whole latency-accuracy front in one study; intervals are not needed.",
+        ),
+    ] = False,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show", help="Print the workspace's last search again, and compute nothing."
+        ),
+    ] = False,
     trials: Annotated[
         int,
         typer.Option(
@@ -77,8 +101,14 @@ def search(
         ),
     ] = 10_000,
     sampler: Annotated[
-        Sampler, typer.Option(help="How candidates are drawn.", rich_help_panel=SEARCH_PANEL)
-    ] = Sampler.evolution,
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="evolution; nsga2 with --pareto",
+            help="How candidates are drawn.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
+    ] = None,
     population: Annotated[
         int,
         typer.Option(
@@ -116,6 +146,42 @@ def search(
         ),
     ] = "bbox_mAP",
     eval_images: EvalImagesOption = None,
+    halving: Annotated[
+        bool,
+        typer.Option(
+            "--halving",
+            help="Stop weak candidates after an eighth, a quarter or a half of the images.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that share the work here, one on each CUDA device or on the CPU.",
+            rich_help_panel=HARDWARE_PANEL,
+        ),
+    ] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            show_default="a file of the run",
+            help="Where the studies are, to share them with other machines: sqlite:///FILE, "
+            "journal:///FILE.log, postgresql://USER@HOST/DATABASE.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="after the interval",
+            help="Name of the study in the storage.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
+    ] = None,
     scope: ScopeOption = Scope.backbone,
     backend: BackendOption = Backend.eager,
     img_size: ImgSizeOption = None,
@@ -148,9 +214,16 @@ def search(
     """
     from sparsevit.cli.parse import image_size
 
+    if show:
+        from sparsevit.phases.search_show import show_search
+        from sparsevit.report.search import shown_summary
+
+        console.emit(show_search(workspace, storage), as_json, shown_summary)
+        return
     size = image_size(img_size)
     if run.start_processes(devices, launcher):
         return
+    from sparsevit.phases.budgets import parse_budget
     from sparsevit.phases.search import search as phase
     from sparsevit.report.search import render_progress, search_summary
 
@@ -160,16 +233,22 @@ def search(
             checkpoint,
             max_ms=max_ms,
             min_ms=min_ms,
+            budgets=[parse_budget(text) for text in budget or ()],
+            pareto=pareto,
             workspace=workspace,
             overrides=overrides or (),
             trials=trials,
             max_candidates=max_candidates,
-            sampler=sampler.value,
+            sampler=sampler,
             population=population,
             parents=parents,
             mutation_prob=mutation_prob,
             metric=metric,
             eval_images=eval_images,
+            halving=halving,
+            workers=workers,
+            storage=storage,
+            study=study,
             scope=scope.value,
             backend=backend.value,
             img_size=size,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,14 +34,23 @@ class DetectorEvaluation:
             ``test``.
         images: score the first N images only; all where None, or where there are fewer.
         batch_size: images a batch; the config's where None.
+        only: numbers of the images to score instead of the first N.
+
+    Attributes:
+        during_batch: entered around the work on each batch and on the metrics.
 
     Raises:
         UserError: the config has no validation set.
     """
 
     def __init__(
-        self, cfg: Config, images: int | None = None, batch_size: int | None = None
+        self,
+        cfg: Config,
+        images: int | None = None,
+        batch_size: int | None = None,
+        only: Sequence[int] | None = None,
     ) -> None:
+        self.during_batch: Callable[[], AbstractContextManager[None]] = nullcontext
         init_default_scope(cfg.get("default_scope", "mmdet"))
         split = "val" if cfg.get("val_dataloader") else "test"
         loader_cfg, metric_cfg = cfg.get(f"{split}_dataloader"), cfg.get(f"{split}_evaluator")
@@ -52,33 +62,68 @@ class DetectorEvaluation:
         loader_cfg = copy.deepcopy(loader_cfg)
         if batch_size is not None:
             loader_cfg["batch_size"] = batch_size
-        if images is not None:
-            loader_cfg["dataset"]["indices"] = images
+        chosen = images if only is None else [int(number) for number in only]
+        if chosen is not None:
+            loader_cfg["dataset"]["indices"] = chosen
         self.known_metrics = known_metrics(metric_cfg)
         with quiet_libraries(), config_mistakes(f"The {split} set"):
             self.loader = Runner.build_dataloader(loader_cfg)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
         self.num_images = len(self.loader.dataset)
-        if images is not None:
-            self._score_only_these_images()
+        if chosen is not None:
+            self._score_only(self.image_ids())
         self._cache: list[Any] | None = [] if self._fits() else None
 
     def __call__(
         self, model: Any, reporter: Reporter = SILENT, description: str = "evaluate"
     ) -> dict[str, float]:
         """Metrics of a model as it is set now, such as ``bbox_mAP`` and ``segm_mAP``."""
+        self._run(model, reporter, description)
+        return self._metrics()
+
+    def predictions(self, model: Any) -> list[list[Any]]:
+        """What each metric keeps of the model's predictions, to be scored with others'."""
+        self._run(model, SILENT, "evaluate")
+        found = [metric.results for metric in self.evaluator.metrics]
+        for metric in self.evaluator.metrics:
+            metric.results = []
+        return found
+
+    def score(
+        self, parts: Sequence[tuple[DetectorEvaluation, list[list[Any]]]]
+    ) -> dict[str, float]:
+        """Metrics of predictions that several evaluations of this config made, as of one.
+
+        Args:
+            parts: evaluations of different images, each with its predictions.
+        """
+        ids = [number for part, _ in parts for number in part.image_ids()]
+        for index, metric in enumerate(self.evaluator.metrics):
+            metric.results = [result for _, found in parts for result in found[index]]
+        self._score_only(ids)
+        return self._metrics(len(ids))
+
+    def image_ids(self) -> list[int]:
+        """Which images are scored, as their annotations number them."""
+        dataset = self.loader.dataset
+        return [dataset.get_data_info(i)["img_id"] for i in range(len(dataset))]
+
+    def _run(self, model: Any, reporter: Reporter, description: str) -> None:
         was_training = model.training
         model.eval()
         with torch.no_grad(), reporter.task(description, len(self.loader)) as task:
             for batch in self._batches():
-                outputs = model.val_step(batch)
-                _to_fp32(outputs)
-                self.evaluator.process(data_samples=outputs, data_batch=batch)
+                with self.during_batch():
+                    outputs = model.val_step(batch)
+                    _to_fp32(outputs)
+                    self.evaluator.process(data_samples=outputs, data_batch=batch)
                 task.advance()
-        with quiet_libraries():
-            metrics = self.evaluator.evaluate(self.num_images)
         model.train(was_training)
+
+    def _metrics(self, images: int | None = None) -> dict[str, float]:
+        with quiet_libraries(), self.during_batch():
+            metrics = self.evaluator.evaluate(self.num_images if images is None else images)
         found = {k.rpartition("/")[2]: float(v) for k, v in metrics.items() if _is_number(v)}
         return {**self._nothing_detected(), **found}
 
@@ -105,10 +150,8 @@ class DetectorEvaluation:
         pixels = self.loader.dataset[0]["inputs"].numel()
         return pixels * self.num_images / dist.get_world_size() < CACHE_LIMIT_BYTES
 
-    def _score_only_these_images(self) -> None:
+    def _score_only(self, ids: list[int]) -> None:
         """COCO metrics count an image without predictions as missed: tell them which were shown."""
-        dataset = self.loader.dataset
-        ids = [dataset.get_data_info(i)["img_id"] for i in range(len(dataset))]
         for metric in self.evaluator.metrics:
             if hasattr(metric, "img_ids"):
                 metric.img_ids = ids

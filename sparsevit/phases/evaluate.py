@@ -18,6 +18,7 @@ from sparsevit.latency.backends.base import autocast
 from sparsevit.latency.backends.detector_stand_in import detector_in
 from sparsevit.latency.backends.stand_in import backbone_in
 from sparsevit.latency.subject import require_execution
+from sparsevit.phases.budgets import named_best
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
     PathLike,
@@ -69,6 +70,7 @@ def evaluate(
     *,
     workspace: PathLike | None = None,
     sparsity: PathLike | None = None,
+    budget: str | None = None,
     dense: bool = False,
     overrides: Sequence[str] = (),
     images: int | None = None,
@@ -86,6 +88,7 @@ def evaluate(
         checkpoint: weights; the workspace's last where None.
         workspace: directory of the record; ``work_dirs`` where None.
         sparsity: file with a configuration; that of the config where None.
+        budget: take the best that search found for this interval, ``37:42``, instead.
         dense: at ratio 0, whatever the config says.
         overrides: config values, ``key=value`` each.
         images: the first N only.
@@ -105,6 +108,7 @@ def evaluate(
     where = pick_device(device)
     require_execution(scope, backend, precision, where)
     ws = open_workspace(workspace)
+    sparsity = named_best(ws, sparsity, budget)
     inputs = gather_inputs(ws, "evaluate", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "evaluate")
     check_splits(inputs, "val")

@@ -19,6 +19,7 @@ from sparsevit.latency.backends.detector_graph import SIZES
 from sparsevit.latency.backends.graph import INPUT
 from sparsevit.latency.subject import PAPER_IMG_SIZE
 from sparsevit.models.two_stage import require_two_stage
+from sparsevit.phases.budgets import named_best
 from sparsevit.phases.device import device_name
 from sparsevit.phases.export_check import Checked, write_backbone, write_detector
 from sparsevit.phases.inputs import (
@@ -86,6 +87,7 @@ def export(
     out: PathLike | None = None,
     format: str | None = None,
     sparsity: PathLike | None = None,
+    budget: str | None = None,
     img_size: tuple[int, int] | None = None,
     batch_size: int = 1,
     force: bool = False,
@@ -109,6 +111,7 @@ def export(
             else ``onnx``.
         sparsity: file with a configuration; where None that of the config, else the workspace's
             best, else dense.
+        budget: take the best that search found for this interval, ``37:42``, instead.
         img_size: (height, width) in pixels; that of the config's validation where it is one fixed
             size, else 672x672, where None.
         batch_size: images a call.
@@ -131,6 +134,7 @@ def export(
         raise UserError(f"{taken[0]} is there already.", "Give another --out, or --force.")
     form.check()
     ws = Workspace.open(workspace, readonly=True)
+    sparsity = named_best(ws, sparsity, budget, reporter)
     inputs = gather_inputs(ws, "export", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "export")
     height, width = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE

@@ -20,6 +20,7 @@ from sparsevit.engine.config import (
 )
 from sparsevit.engine.schedule import phase_config, with_paper_phases
 from sparsevit.errors import UserError
+from sparsevit.phases.budgets import named_best
 from sparsevit.phases.inputs import DEMO_CONFIG, Inputs, PathLike
 from sparsevit.phases.sparsity import choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
@@ -57,6 +58,7 @@ def export_config(
     config: PathLike | None = None,
     *,
     sparsity: PathLike | None = None,
+    budget: str | None = None,
     out: PathLike | None = None,
     format: str | None = None,
     force: bool = False,
@@ -74,6 +76,7 @@ def export_config(
         config: path or name; the workspace's last where None, else the embedded demo's.
         sparsity: file with a configuration; where None, that of a config which has one, else the
             best that ``search`` found.
+        budget: take the best that search found for this interval, ``37:42``, instead.
         out: file to write; None to write none.
         format: one of ``FORMATS``; None for what ``out`` ends in, else ``py``.
         force: replace ``out`` if it is there.
@@ -89,6 +92,7 @@ def export_config(
     if target is not None and target.exists() and not force:
         raise UserError(f"{target} is there already.", "Give another --out, or --force.")
     ws = Workspace.open(workspace, readonly=True)
+    sparsity = named_best(ws, sparsity, budget, reporter)
     found = ws.resolve_config(config, _BEFORE) or Resolved(Path(DEMO_CONFIG), "the embedded demo")
     loaded = load_config(os.fspath(found.path), overrides)
     # a config that was given is exported as it is but for its sparsity

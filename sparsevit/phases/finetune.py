@@ -8,6 +8,7 @@ from dataclasses import replace
 from sparsevit.engine import distributed
 from sparsevit.engine.config import set_pruning_ratios
 from sparsevit.errors import UserError
+from sparsevit.phases.budgets import named_best
 from sparsevit.phases.inputs import (
     PathLike,
     check_splits,
@@ -28,6 +29,7 @@ def finetune(
     *,
     workspace: PathLike | None = None,
     sparsity: PathLike | None = None,
+    budget: str | None = None,
     overrides: Sequence[str] = (),
     eval_images: int | None = None,
     seed: int = 0,
@@ -44,6 +46,7 @@ def finetune(
         workspace: directory of the record; ``work_dirs`` where None.
         sparsity: file with a configuration; where None, that of a given config which has one, else
             the best that ``search`` found.
+        budget: take the best that search found for this interval, ``37:42``, instead.
         overrides: config values, ``key=value`` each.
         eval_images: validate on the first N images only.
         seed: of the data order.
@@ -58,6 +61,7 @@ def finetune(
     """
     distributed.join(launcher)
     ws = open_workspace(workspace)
+    sparsity = named_best(ws, sparsity, budget, reporter)
     inputs = gather_inputs(ws, "finetune", config, checkpoint, overrides, reporter=reporter)
     require_checkpoint(inputs, "finetune")
     check_splits(inputs, "train", "val")

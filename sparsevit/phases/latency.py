@@ -20,6 +20,7 @@ from sparsevit.latency.subject import (
     require_execution,
 )
 from sparsevit.latency.timer import Latency
+from sparsevit.phases.budgets import named_best
 from sparsevit.phases.device import device_name, pick_device
 from sparsevit.phases.inputs import PathLike, gather_inputs
 from sparsevit.phases.sparsity import choose_sparsity
@@ -89,6 +90,7 @@ def latency(
     *,
     workspace: PathLike | None = None,
     sparsity: PathLike | None = None,
+    budget: str | None = None,
     compare: bool = False,
     scope: str = "backbone",
     backend: str = "eager",
@@ -109,6 +111,7 @@ def latency(
         workspace: directory of the record, which is only read.
         sparsity: file with a configuration; where None that of the config, else the workspace's
             best, else dense.
+        budget: take the best that search found for this interval, ``37:42``, instead.
         compare: time the dense model beside it, turn by turn.
         scope: ``backbone`` or ``detector``.
         backend: what executes it, one of :data:`sparsevit.latency.backends.BACKENDS`.
@@ -125,10 +128,14 @@ def latency(
     """
     where = pick_device(device)
     require_execution(scope, backend, precision, where)
-    model, configuration, said = _model(
+    ws = (
         Workspace.open(workspace, create=False, readonly=True)
         if workspace is not None
-        else Workspace.open(None, readonly=True),
+        else Workspace.open(None, readonly=True)
+    )
+    sparsity = named_best(ws, sparsity, budget, reporter)
+    model, configuration, said = _model(
+        ws,
         config,
         sparsity,
         scope,

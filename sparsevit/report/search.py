@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from sparsevit.report.ratios import short_ratios
+from sparsevit.search.front import Reference, front_of
 from sparsevit.search.results import Progress as SearchProgress
 from sparsevit.search.results import SearchResult
 from sparsevit.search.trial import Trial
@@ -19,6 +21,7 @@ from sparsevit.sparsity import Configuration
 
 if TYPE_CHECKING:
     from sparsevit.phases.search import SearchPhaseResult
+    from sparsevit.phases.search_show import ShownSearch
 
 _STAGES = {
     "bounds": "Measuring the dense and the sparsest model",
@@ -73,7 +76,9 @@ def _draw(display: Progress, task: TaskID, event: SearchProgress) -> None:
         total=None if event.stage == "bounds" else event.target,
         completed=event.scored,
         counts=counts_line(event),
-        best="" if event.best is None else f"best {_brief(event.best)}",
+        best=""
+        if event.best is None
+        else f"best {_brief(event.best)}: {_ratios(event.best.configuration)}",
         left=time_left(event.eta_seconds) if event.stage == "search" else "",
     )
 
@@ -98,11 +103,20 @@ def _print_new_bests(console: Console) -> Callable[[SearchProgress], None]:
 
 
 def counts_line(event: SearchProgress) -> str:
-    """``12/50 scored, 40 drawn, 35% in the interval``."""
-    line = f"{event.scored}/{event.target} scored, {event.candidates} drawn"
-    if event.feasible_share is None:
-        return line
-    return f"{line}, {event.feasible_share:.0%} in the interval"
+    """``12/50 scored, 2 running, 38 left, 40 drawn, 35% in the interval``.
+
+    Where latencies are predicted, and some were measured: ``predictions off by 1.2%``.
+    """
+    parts = [f"{event.scored}/{event.target} scored"]
+    if event.running:
+        parts.append(f"{event.running} running")
+    parts.append(f"{max(0, event.target - event.scored)} left")
+    parts.append(f"{event.candidates} drawn")
+    if event.feasible_share is not None:
+        parts.append(f"{event.feasible_share:.0%} in the interval")
+    if event.prediction_error is not None:
+        parts.append(f"predictions off by {event.prediction_error:.1%}")
+    return ", ".join(parts)
 
 
 def time_left(seconds: float | None) -> str:
@@ -194,7 +208,9 @@ def _ratios(configuration: Configuration | None) -> str:
 
 
 def _brief(trial: Trial) -> str:
-    return f"{trial.score:.4g} at {trial.latency_ms:.1f} ms"
+    if trial.predicted_ms is None or trial.confirmed_ms is None:
+        return f"{trial.score:.4g} at {trial.latency_ms:.1f} ms"
+    return f"{trial.score:.4g} at {trial.confirmed_ms:.1f} ms (predicted {trial.predicted_ms:.1f})"
 
 
 def _latency_source(result: SearchPhaseResult) -> str:
@@ -204,14 +220,106 @@ def _latency_source(result: SearchPhaseResult) -> str:
 
 
 def search_summary(result: SearchPhaseResult) -> Group:
-    """The table of a search and where its results are."""
+    """The tables of a search and where its results are."""
     height, width = result.img_size
     return Group(
-        results_table(result.search),
+        *_tables(result.searches, result.references),
         f"score: {result.metric} x 100 on {result.images} images; latency: {result.scope}, "
         f"{result.batch_size} x {width}x{height}, {result.backend} {result.precision}, "
         f"{result.device}, {_latency_source(result)}",
-        f"best: {result.best}",
+        *([] if result.best is None else [f"best: {result.best}"]),
+        *_how_to_name(result.bests),
         f"log: {result.log}",
+        f"plot: {result.plot}",
         f"study: {result.storage} (optuna-dashboard opens it)",
     )
+
+
+def shown_summary(shown: ShownSearch) -> Group:
+    """The tables of a search that ran before."""
+    timing = shown.timing
+    height, width = timing["img_size"]
+    return Group(
+        *_tables(shown.searches, shown.references),
+        f"{shown.run}, {shown.status}; score: {shown.metric} x 100; latency: {timing['scope']}, "
+        f"{timing['batch_size']} x {width}x{height}, {timing['backend']} {timing['precision']}, "
+        f"{timing['device']}",
+        *[f"best for {budget} ms: {path}" for budget, path in shown.bests.items()],
+        *([] if shown.plot is None else [f"plot: {shown.plot}"]),
+        f"study: {shown.storage} (optuna-dashboard opens it)",
+    )
+
+
+def budgets_table(searches: Sequence[SearchResult], references: Sequence[Reference]) -> Table:
+    """The best of each interval, beside the dense model and uniform ratios.
+
+    Args:
+        searches: one an interval.
+        references: what they are compared with.
+    """
+    table = Table(
+        title="Best of each interval" if len(searches) > 1 else "Beside dense and uniform"
+    )
+    for name in ("", "score", "ms", "speedup"):
+        table.add_column(name, justify="right" if name else "left")
+    table.add_column("ratios", no_wrap=True)
+    dense_ms = searches[0].dense_ms
+    for reference in references:
+        ratios = _ratios(reference.configuration)
+        table.add_row(
+            *_line(reference.name, reference.score, reference.latency_ms, dense_ms, ratios)
+        )
+    for result in searches:
+        best = result.best
+        name = (
+            "best" if result.max_ms == float("inf") else f"{result.min_ms:g} to {result.max_ms:g}"
+        )
+        if best is None:
+            table.add_row(f"{name} ms", "nothing found", "", "", "")
+            continue
+        latency_ms = best.confirmed_ms or best.latency_ms or float("nan")
+        ratios = _ratios(best.configuration)
+        table.add_row(
+            *_line(f"{name} ms", best.score, latency_ms, result.dense_ms, ratios),
+            style="bold green",
+        )
+    return table
+
+
+def front_table(result: SearchResult) -> Table:
+    """The trials that no other beats in both score and latency, the fastest first."""
+    front = front_of(result.trials)
+    table = Table(title="Front: no trial is better in both", caption=summary_line(result))
+    for name in ("score", "ms", "speedup"):
+        table.add_column(name, justify="right")
+    table.add_column("ratios", no_wrap=True)
+    table.add_column("trial", justify="right")
+    for trial in front:
+        latency_ms = trial.latency_ms or float("nan")
+        line = _line("", trial.score, latency_ms, result.dense_ms, _ratios(trial.configuration))
+        table.add_row(*line[1:], str(trial.number))
+    return table
+
+
+def _line(
+    name: str, score: float | None, latency_ms: float, dense_ms: float, ratios: str
+) -> tuple[str, ...]:
+    speedup = f"{dense_ms / latency_ms:.2f}x" if latency_ms else ""
+    return name, f"{score:.4g}", f"{latency_ms:.2f}", speedup, ratios
+
+
+def _tables(searches: Sequence[SearchResult], references: Sequence[Reference]) -> list[Table]:
+    whole = searches[0].max_ms == float("inf")
+    found = [front_table(searches[0])] if whole else [results_table(each) for each in searches]
+    return [*found, budgets_table(searches, references)] if references else found
+
+
+def _how_to_name(bests: Mapping[str, Path]) -> list[str]:
+    if len(bests) < 2:
+        return []
+    first, second = list(bests)[:2]
+    lines = [f"best for {budget} ms: {path}" for budget, path in bests.items()]
+    return [
+        *lines,
+        f"The next phase takes that of {first}; another one with --budget {second}.",
+    ]

@@ -28,7 +28,7 @@ from sparsevit.search.samplers import SpaceSampler, make_sampler
 from sparsevit.search.session import Measure, OnEvent, Predict, Problem, Score, Session, bounds
 from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna
 from sparsevit.search.workers import BEAT_SECONDS, Worker
-from sparsevit.sparsity import Space
+from sparsevit.sparsity import Configuration, Space
 
 # The form of what a study holds; one that was made with another form is not gone on with.
 _STUDY_VERSION = 2
@@ -51,6 +51,7 @@ def search(
     storage: str | Path | BaseStorage | None = None,
     study_name: str | None = None,
     identity: Mapping[str, Any] | None = None,
+    latencies: Mapping[Configuration, float] | None = None,
     log_path: str | Path | None = None,
     on_event: OnEvent | None = None,
     confirm_best: bool = True,
@@ -82,6 +83,8 @@ def search(
         study_name: ``max42_min37`` after the interval where left out.
         identity: plain data that tells this search from others (the checkpoint's digest, the image
             size, ...); a study that was made with another one is not gone on with.
+        latencies: what is known to have been measured, by an earlier search for instance; all
+            processes must know the same.
         log_path: where to write the log of the paper's form.
         on_event: is told the progress before and after every step.
         confirm_best: measure the winner again, and take the next best where it misses the interval.
@@ -106,6 +109,8 @@ def search(
         on_event=on_event,
         confirm_best=confirm_best,
     ) as session:
+        for configuration, latency_ms in (latencies or {}).items():
+            session.candidates.note_latency(configuration, latency_ms)
         dense_ms, fastest_ms = _check_interval(session)
         session.refresh()
         resumed_from = session.candidates.finished

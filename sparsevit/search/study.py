@@ -99,7 +99,7 @@ def _made(
     for attempt in range(1, _MAKE_ATTEMPTS + 1):
         try:
             return optuna.create_study(
-                storage=_open_storage(storage),
+                storage=open_storage(storage),
                 study_name=name,
                 sampler=sampler,
                 directions=list(directions),
@@ -117,7 +117,8 @@ def _was_made_meanwhile(error: BaseException) -> bool:
     return "already exists" in text or "unique" in text or "duplicate key" in text
 
 
-def _open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
+def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
+    """An Optuna storage; see :func:`open_study`."""
     if storage is None or isinstance(storage, BaseStorage):
         return storage
     url = storage_url(storage)
@@ -159,8 +160,9 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
             f"{_differences(found or {}, wanted)}.",
             "Search with the same inputs to go on with it, or begin another one with --force.",
         )
-    for key in study.user_attrs:
-        study.set_user_attr(key, None)
+    for key in study.user_attrs if found is not None else ():
+        if key.endswith("_ms"):
+            study.set_user_attr(key, None)
     study.set_user_attr(IDENTITY, wanted)
 
 

@@ -66,7 +66,9 @@ def test_search_writes_the_best_and_the_log_of_the_paper(finished):
     assert list(read_configuration(found["best"])) == KNOBS
     assert Path(found["log"]).name == "search_max10000_min0.txt"
     assert Path(found["log"]).read_text()
-    assert Path(found["storage"]).is_file()
+    assert Path(found["storage"].removeprefix("sqlite:///")).is_file()
+    assert Path(found["plot"]).read_bytes().startswith(b"\x89PNG")
+    assert [each["name"].split()[0] for each in found["references"]] == ["dense", "uniform"]
     assert found["img_size"] == [64, 64]
     assert found["search"]["stopped"] == "trials"
     assert len([t for t in found["search"]["trials"] if t["state"] == "scored"]) == 3

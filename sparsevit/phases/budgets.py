@@ -1,0 +1,142 @@
+"""Latency intervals that a search is run for, and the files of what it found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsevit.errors import UserError
+from sparsevit.phases.inputs import PathLike
+from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.search.loop import default_study_name
+from sparsevit.workspace import Workspace
+from sparsevit.workspace.workspace import BEST_NAME
+
+Budget = tuple[float, float]
+"""(lowest, highest) milliseconds, both included."""
+
+
+def parse_budget(text: str) -> Budget:
+    """``37:42`` as an interval.
+
+    Raises:
+        UserError: it is none.
+    """
+    low, colon, high = text.partition(":")
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        found = math.nan, math.nan
+    if not colon or not 0 <= found[0] <= found[1] < math.inf:
+        raise UserError(
+            f"{text!r} is not a latency interval.",
+            "Give the lower and the upper end in milliseconds: --budget 37:42.",
+        )
+    return found
+
+
+def all_budgets(
+    min_ms: float | None, max_ms: float | None, more: Sequence[Budget], pareto: bool
+) -> tuple[Budget, ...]:
+    """Every interval that was asked for, each once.
+
+    Args:
+        min_ms, max_ms: one, in two options; None where it was not given so.
+        more: others.
+        pareto: whether it is allowed that there is none.
+
+    Raises:
+        UserError: one end is missing, an interval is empty, or there is none.
+    """
+    if (min_ms is None) != (max_ms is None):
+        missing, given = ("--min", "--max") if min_ms is None else ("--max", "--min")
+        raise UserError(
+            f"{given} is given without {missing}.",
+            f"Missing option '{missing}': both ends of the interval are needed, in milliseconds.",
+        )
+    first = () if min_ms is None or max_ms is None else ((min_ms, max_ms),)
+    found = tuple(dict.fromkeys((*first, *more)))
+    for low, high in found:
+        if not (0 <= low <= high < math.inf):
+            raise UserError(
+                f"The latency interval from {low:g} to {high:g} ms is empty.",
+                "Give --min below --max, in milliseconds: `sparsevit search --max 42 --min 37`.",
+            )
+    if not found and not pareto:
+        raise UserError(
+            "A search needs a latency interval.",
+            "Give --min and --max in milliseconds, or --budget MIN:MAX, or --pareto.",
+        )
+    return found
+
+
+def best_name(budget: Budget) -> str:
+    """``best_max42_min37.yaml``."""
+    stem, suffix = BEST_NAME.split(".")
+    return f"{stem}_{default_study_name(*budget)}.{suffix}"
+
+
+def best_of(ws: Workspace, budget: str | None) -> Path | None:
+    """The file of the best configuration that the last search found.
+
+    Args:
+        budget: for which interval, ``37:42``; the first that was searched where None.
+
+    Raises:
+        UserError: the last search had no such interval; it says which it had.
+    """
+    if budget is None:
+        return ws.best_configuration()
+    wanted = parse_budget(budget)
+    run = ws.last("search")
+    key = best_key(wanted)
+    path = None if run is None else ws.locate(run, key)
+    if path is not None and path.is_file():
+        return path
+    known = [] if run is None else [k.removeprefix("best ") for k in run.outputs if " " in k]
+    raise UserError(
+        f"No search found a best configuration for {budget} ms.",
+        f"Take one of --budget {', '.join(known)}."
+        if known
+        else f"Search first: `sparsevit search --budget {budget}`.",
+    )
+
+
+def best_key(budget: Budget) -> str:
+    """Under which name a run keeps the best of an interval: ``best 37:42``."""
+    return f"best {budget[0]:g}:{budget[1]:g}"
+
+
+def other_budgets(ws: Workspace) -> list[str]:
+    """The intervals of the last search, where it had several."""
+    run = ws.last("search")
+    found = [] if run is None else [k.removeprefix("best ") for k in run.outputs if " " in k]
+    return found if len(found) > 1 else []
+
+
+def named_best(
+    ws: Workspace,
+    sparsity: PathLike | None,
+    budget: str | None,
+    reporter: Reporter = SILENT,
+) -> PathLike | None:
+    """The file with the ratios that were asked for: the given one, or that of an interval.
+
+    Args:
+        ws: of the search.
+        sparsity: a file, if one was given.
+        budget: an interval, if one was given.
+        reporter: is told how to name an interval, where there are several and none was named.
+
+    Raises:
+        UserError: both are given, or nothing was found for the interval.
+    """
+    if budget is not None and sparsity is not None:
+        raise UserError("Both --sparsity and --budget are given.", "Give one of them.")
+    if budget is not None:
+        return best_of(ws, budget)
+    others = other_budgets(ws)
+    if sparsity is None and others:
+        reporter.note(f"several intervals were searched: --budget {', '.join(others)}")
+    return sparsity

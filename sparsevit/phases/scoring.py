@@ -1,0 +1,137 @@
+"""Scoring configurations for a search, each once in a workspace."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from sparsevit.engine import distributed
+from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.partial_evaluation import PartialEvaluation
+from sparsevit.errors import UserError
+from sparsevit.sparsity import Configuration
+from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.workspace import Workspace
+from sparsevit.workspace.evaluations import Evaluations
+
+
+class Scorer:
+    """The score of a model at one configuration after the other.
+
+    Args:
+        ws: keeps what was found, for this search and later ones.
+        cfg: whose validation set is scored.
+        model: the detector.
+        checkpoint: SHA-256 of its weights.
+        metric: what to give, in points (x 100).
+        images: score on the first N images only.
+
+    Raises:
+        UserError: the metric is none that the evaluation gives, as far as that is known.
+    """
+
+    def __init__(
+        self,
+        ws: Workspace,
+        cfg: Config,
+        model: nn.Module,
+        *,
+        checkpoint: str,
+        metric: str,
+        images: int | None,
+    ) -> None:
+        self._cfg = cfg
+        self._model = model
+        self._handle = SparsityHandle(model)
+        self._metric = metric
+        self._evaluation = DetectorEvaluation(cfg, images)
+        self._kept = Evaluations(ws.path)
+        self._parts: PartialEvaluation | None = None
+        self._seed = 0
+        known = self._evaluation.known_metrics
+        if known and metric not in known:
+            raise unknown_metric(metric, known)
+        self._key = {
+            "checkpoint": checkpoint,
+            "evaluation": _evaluation_digest(cfg, f"{ws.path}{os.sep}"),
+            "images": self._evaluation.num_images,
+        }
+
+    @property
+    def images(self) -> int:
+        """How many images a score is from."""
+        return self._evaluation.num_images
+
+    def in_parts(self, shares: tuple[float, ...], seed: int) -> None:
+        """Makes :meth:`on_share` take these shares of the images, drawn at random."""
+        self._parts = PartialEvaluation(self._cfg, self._evaluation, shares, seed)
+        self._seed = seed
+
+    def during_batch(self, context: Callable[[], AbstractContextManager[None]]) -> None:
+        """Sets what is entered around the work on each batch."""
+        self._evaluation.during_batch = context
+        if self._parts is not None:
+            self._parts.during_batch(context)
+
+    def __call__(self, configuration: Configuration) -> float:
+        """The score on all images, of all processes together; in the first process."""
+        key = {**self._key, "configuration": configuration.to_dict()}
+        known = self._kept.read(key)
+        if known is None:
+            distributed.share(configuration)
+            known = self._evaluated(configuration)
+            self._kept.write(key, known)
+        return self._score(known)
+
+    def on_share(self, configuration: Configuration, share: float) -> float:
+        """The score on a share of the images, or on all of them where it is 1."""
+        assert self._parts is not None
+        key: dict[str, Any] = {**self._key, "configuration": configuration.to_dict()}
+        if share < 1:
+            key |= {"share": self._parts.images(share), "seed": self._seed}
+        known = self._kept.read(key)
+        if known is None:
+            self._handle.set(configuration)
+            known = self._parts(self._model, configuration, share)
+            self._kept.write(key, known)
+        return self._score(known)
+
+    def help_the_first(self) -> None:
+        """Scores this process's images of every configuration that the first process asks for."""
+        while (configuration := distributed.share(None)) is not None:
+            self._evaluated(configuration)
+
+    def _evaluated(self, configuration: Configuration) -> dict[str, float]:
+        self._handle.set(configuration)
+        return self._evaluation(self._model)
+
+    def _score(self, metrics: dict[str, float]) -> float:
+        if self._metric not in metrics:
+            raise unknown_metric(self._metric, metrics)
+        return 100 * metrics[self._metric]
+
+
+def unknown_metric(metric: str, known: Iterable[str]) -> UserError:
+    """That an evaluation does not give a metric."""
+    return UserError(
+        f"The evaluation gives no metric {metric!r}.", f"Take one of: {', '.join(known)}."
+    )
+
+
+def _evaluation_digest(cfg: Config, workspace: str) -> str:
+    """SHA-256 of what a config says of the model, the images and the metrics."""
+    names = ("model", "val_dataloader", "test_dataloader", "val_evaluator", "test_evaluator")
+    said = {name: cfg.get(name) for name in names}
+    for name in ("val_dataloader", "test_dataloader"):
+        if said[name]:
+            said[name] = said[name].get("dataset")
+    text = json.dumps(said, sort_keys=True, default=str)
+    # a workspace that is moved keeps what was evaluated in it
+    return hashlib.sha256(text.replace(workspace, "").encode()).hexdigest()

@@ -1,0 +1,131 @@
+"""What a search leaves behind: the best of each interval, the log, the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsevit.phases.budgets import Budget, best_key, best_name
+from sparsevit.phases.inputs import PathLike
+from sparsevit.phases.search_bench import FRONT, SearchBench
+from sparsevit.report.search_plot import draw_front
+from sparsevit.search import SearchResult, log_name, write_best, write_log
+from sparsevit.search.front import Reference
+from sparsevit.search.read import keep_confirmation, keep_references, read_confirmations, within
+from sparsevit.workspace import Workspace
+from sparsevit.workspace.workspace import BEST_NAME
+
+PLOT_NAME = "search.png"
+
+
+def beside(
+    bench: SearchBench, budgets: Sequence[Budget], found: Sequence[SearchResult]
+) -> list[Reference]:
+    """Dense and uniform ones beside each search; kept in its study."""
+    references: dict[str, Reference] = {}
+    for budget, result in zip(budgets, found, strict=True):
+        found_here = bench.references(budget, result.dense_ms)
+        keep_references(bench.plan.storage, bench.plan.study_name(budget), found_here)
+        # of those that stand beside several searches, the first's
+        references = {**{each.name: each for each in found_here}, **references}
+    return sorted(references.values(), key=lambda each: each.name)
+
+
+def of_front(
+    bench: SearchBench, front: SearchResult, budgets: Sequence[Budget]
+) -> tuple[SearchResult, ...]:
+    """The best of each interval among the trials of the front, measured again."""
+    found = []
+    where = bench.plan.storage, bench.plan.study_name(FRONT)
+    measured = read_confirmations(*where)
+    for low, high in budgets:
+        while True:
+            result = within(front, low, high, measured)
+            if result.best is None or result.best.number in measured:
+                break
+            assert result.best.configuration is not None
+            latency_ms = bench.time_ms(result.best.configuration)
+            measured[result.best.number] = keep_confirmation(*where, result.best, latency_ms)
+        found.append(result)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of a search.
+
+    Attributes:
+        bests: the best of each interval, by interval: ``37:42``.
+        log: of the first search, in the form of the paper's script.
+        plot: picture of latency against score.
+        outputs: all of them by the names under which the run keeps them.
+    """
+
+    bests: dict[str, Path]
+    log: Path
+    plot: Path
+    outputs: dict[str, PathLike]
+
+
+def write_results(
+    ws: Workspace,
+    directory: Path,
+    bench: SearchBench,
+    budgets: Sequence[Budget],
+    found: Sequence[SearchResult],
+    references: Sequence[Reference],
+    scored: Sequence[SearchResult],
+) -> Written:
+    """Writes the files of a search, into its directory and for the next phase.
+
+    Args:
+        ws, directory: of the search, and of this run of it.
+        bench: that it was searched with.
+        budgets: the intervals, if any.
+        found: what the search of each came to.
+        references: what they are compared with.
+        scored: the searches that were run; of the front it is one for all intervals.
+
+    Raises:
+        UserError: nothing was found within an interval.
+    """
+    plan, metric = bench.plan, bench.plan.metric
+    how = {**plan.timing, "checkpoint": plan.checkpoint, "images": bench.scorer.images}
+    bests: dict[str, Path] = {}
+    outputs: dict[str, PathLike] = {}
+    for budget, result in zip(budgets, found, strict=False):
+        name = BEST_NAME if len(budgets) == 1 else best_name(budget)
+        path = write_best(directory / name, result, bench.space, metric, how)
+        if not bests:
+            write_best(ws.path / BEST_NAME, result, bench.space, metric, how)
+            outputs["best"] = path
+        if len(budgets) > 1:
+            write_best(ws.path / name, result, bench.space, metric, how)
+        outputs[best_key(budget)] = path
+        bests[best_key(budget).removeprefix("best ")] = path
+    first = found[0]
+    log = ws.path / (log_name(*budgets[0]) if budgets else "search_front.txt")
+    if not log.exists() or plan.pareto:
+        write_log(log, first.trials)
+    write_log(directory / log.name, first.trials)
+    plot = draw_front(found, references, metric, directory / PLOT_NAME, scored)
+    if Path(plan.storage).is_file():
+        outputs["study"] = plan.storage
+    return Written(bests, log, plot, {**outputs, "log": log, "plot": plot})
+
+
+def summary(result: SearchResult, metric: str) -> dict[str, Any]:
+    """What the record of a run says of its search."""
+    best = result.best
+    return {
+        "metric": metric,
+        "score": best.score if best else None,
+        "latency_ms": best.latency_ms if best else None,
+        "sparsity": best.configuration.to_dict() if best and best.configuration else None,
+        "dense_ms": result.dense_ms,
+        "fastest_ms": result.fastest_ms,
+        "candidates": result.candidates,
+        "scored": result.feasible,
+    }

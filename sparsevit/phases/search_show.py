@@ -1,0 +1,108 @@
+"""The last search of a workspace again, as its studies have it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsevit.errors import UserError
+from sparsevit.phases.inputs import PathLike
+from sparsevit.search.front import Reference
+from sparsevit.search.loop import default_study_name
+from sparsevit.search.read import read_confirmations, read_references, read_search, within
+from sparsevit.search.results import SearchResult
+from sparsevit.workspace import Workspace
+
+_STUDY_NAME = "study.db"
+_FRONT = "front"
+
+
+@dataclass(frozen=True)
+class ShownSearch:
+    """A search that ran, and what it has come to.
+
+    Attributes:
+        run: its name in the workspace.
+        status: ``finished``, or how else it ended; of one that did not finish, what it has so far.
+        bests: file with the best of each interval, by interval: ``37:42``.
+        plot: picture of latency against score, None where there is none yet.
+        storage: of the Optuna studies.
+        metric: what the score is, in points (AP x 100).
+        timing: how latency was measured.
+        searches: of each interval, or of the whole front.
+        references: what they are compared with.
+    """
+
+    run: str
+    status: str
+    bests: dict[str, Path]
+    plot: Path | None
+    storage: str
+    metric: str
+    timing: dict[str, Any]
+    searches: tuple[SearchResult, ...]
+    references: tuple[Reference, ...]
+
+
+def show_search(workspace: PathLike | None = None, storage: PathLike | None = None) -> ShownSearch:
+    """The last search of a workspace, without computing anything.
+
+    Args:
+        workspace: directory of the record; ``work_dirs`` where None.
+        storage: where its studies are, for a search whose storage was given with a password, which
+            the record does not have.
+
+    Raises:
+        UserError: nothing was searched.
+    """
+    ws = Workspace.open(workspace, create=False, readonly=True)
+    run = ws.last("search") or ws.last("search", finished=False)
+    if run is None:
+        raise UserError(
+            f"Nothing was searched in the workspace {ws.path}.",
+            "Search first: `sparsevit search --max 42 --min 37`.",
+        )
+    given = run.inputs
+    where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / _STUDY_NAME)
+    budgets = [(float(low), float(high)) for low, high in given.get("budgets") or ()]
+    pareto = bool(given.get("pareto"))
+    names = [_FRONT] if pareto else [default_study_name(*budget) for budget in budgets]
+    names = _study_names(given.get("study"), names)
+    searches = [read_search(where, name) for name in names]
+    # of those that stand beside several searches, the first's
+    references = {
+        each.name: each for name in reversed(names) for each in read_references(where, name)
+    }
+    if pareto and budgets:
+        known = read_confirmations(where, names[0])
+        searches = [within(searches[0], low, high, known) for low, high in budgets]
+    bests = {
+        key.removeprefix("best "): ws.path / path
+        for key, path in run.outputs.items()
+        if key.startswith("best ")
+    }
+    return ShownSearch(
+        run=run.name,
+        status=run.status,
+        bests=bests,
+        plot=ws.locate(run, "plot"),
+        storage=where,
+        metric=str(given["metric"]),
+        timing=_timing(given),
+        searches=tuple(searches),
+        references=tuple(sorted(references.values(), key=lambda each: each.name)),
+    )
+
+
+def _study_names(given: str | None, usual: list[str]) -> list[str]:
+    if given is None:
+        return usual
+    return [given] if len(usual) == 1 else [f"{given}-{name}" for name in usual]
+
+
+def _timing(given: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("scope", "backend", "img_size", "batch_size", "precision", "device")
+    return {name: given.get(name) for name in names}
