@@ -439,13 +439,9 @@ def _workspace(workspace: Path | None) -> Finding:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        return Finding(
-            "Workspace",
-            str(path),
-            Status.problem,
-            f"not writable: {error.strerror or error}",
-            "Give a directory that you may write to: --workspace DIR, or SPARSEVIT_WORKSPACE.",
-        )
+        problem = f"not writable: {error.strerror or error}"
+        remedy = "Give a directory that you may write to: --workspace DIR, or SPARSEVIT_WORKSPACE."
+        return Finding("Workspace", str(path), Status.problem, problem, remedy)
     free_gib = shutil.disk_usage(place).free / 2**30
     state = "writable" if place == path else "can be created"
     return Finding("Workspace", str(path), Status.ok, f"{state}, {free_gib:.0f} GiB free")

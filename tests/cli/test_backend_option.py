@@ -78,9 +78,9 @@ def test_a_search_times_in_a_backend_and_everything_says_so(workspace, ratios):
     done = tiny.run(*SEARCH, "--workspace", workspace, "--backend", "openvino", "--json")
     assert done.code == 0, done.err
     assert done.err.count("openvino: ready for a first configuration after") == 1
-    # dense, the sparsest, the candidate and, as the best, the candidate again
+    # dense, the sparsest, the candidate and, as the best, the candidate again; what follows are
+    # uniform ones, of which the one nearest to the interval is shown beside the best
     assert ratios[:2] == [0.0, 0.8]
-    assert len(ratios) == 4
     assert ratios[2] == ratios[3]
     found = done.document
     assert (found["backend"], found["precision"]) == ("openvino", "fp32")
