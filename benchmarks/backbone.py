@@ -38,7 +38,7 @@ def main() -> None:
     swin, sparse = backbones()
     images = random_images(arguments.batch_size, arguments.img_size)
     calls, macs, differences = {}, {}, {}
-    with torch.inference_mode():
+    with torch.no_grad():
         calls["mmdet dense"] = lambda: swin(images)
         macs["mmdet dense"] = gmacs(calls["mmdet dense"])
         for name, ratios in CONFIGURATIONS.items():

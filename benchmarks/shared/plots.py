@@ -53,7 +53,7 @@ def draw_backends(result: Mapping[str, Any], path: Path) -> None:
             linewidth=1.2,
             label="floor of the products" if route == "ours 60%" else None,
         )
-    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xticks(range(len(groups)), [name.replace(" ", "\n") for name in groups])
     axes.set_ylabel("ms")
     axes.legend(fontsize=8)
     save(figure, path)

@@ -144,9 +144,14 @@ def test_with_halving_several_workers_stop_whom_one_stops(run_search, landscape,
         assert [comparable(t) for t in result.trials if t.state != "duplicate"] == [
             comparable(t) for t in alone.trials if t.state != "duplicate"
         ]
-    assert any(trial.state == "stopped" for trial in alone.trials)
     assert part.at_once == 1
     assert set(part.given.values()) == {1}
+
+
+def test_halving_stops_someone(run_search, landscape):
+    halving = Halving(lambda configuration, share: landscape.score(configuration), batch=4)
+    found = run_search(halving=halving, sampler=landscape.evolution(0), trials=20)
+    assert any(trial.state == "stopped" for trial in found.trials)
 
 
 # --- claims ---------------------------------------------------------------------------------------
