@@ -14,7 +14,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from mmdet.models.backbones.swin import SwinBlock, WindowMSA
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsevit.models.sparsevit import Pieces, SparseViT
 from sparsevit.models.window_block import Windows, relative_position_bias, run_block
@@ -45,11 +45,10 @@ def put_rows(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:
 
 def attend_apart(attn: WindowMSA, y_MNC: Tensor, windows: Windows) -> Tensor:
     """What :func:`sparsevit.models.window_block.attend` computes, of three products."""
-    heads, qkv = attn.num_heads, attn.qkv
-    q_weight, k_weight, v_weight = qkv.weight.chunk(3)
-    q_bias, k_bias, v_bias = (None,) * 3 if qkv.bias is None else qkv.bias.chunk(3)
-    q = F.linear(y_MNC, q_weight * attn.scale, None if q_bias is None else q_bias * attn.scale)
-    k, v = F.linear(y_MNC, k_weight, k_bias), F.linear(y_MNC, v_weight, v_bias)
+    heads, C = attn.num_heads, y_MNC.shape[-1]
+    q = _project(y_MNC, attn.qkv, slice(0, C), attn.scale)
+    k = _project(y_MNC, attn.qkv, slice(C, 2 * C))
+    v = _project(y_MNC, attn.qkv, slice(2 * C, 3 * C))
     bias_1HNN = relative_position_bias(attn).unsqueeze(0)
     if windows.edge_masks_ENN is None:
         return attn.proj(attention_of_products(q, k, v, bias_1HNN, heads))
@@ -60,6 +59,13 @@ def attend_apart(attn: WindowMSA, y_MNC: Tensor, windows: Windows) -> Tensor:
         return attn.proj(edges)
     rest = attention_of_products(q[:inner], k[:inner], v[:inner], bias_1HNN, heads)
     return attn.proj(torch.cat([rest, edges]))
+
+
+def _project(y_MNC: Tensor, linear: nn.Linear, outputs: slice, scale: float = 1.0) -> Tensor:
+    bias = linear.bias
+    return F.linear(
+        y_MNC, linear.weight[outputs] * scale, None if bias is None else bias[outputs] * scale
+    )
 
 
 def attention_of_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int) -> Tensor:
