@@ -51,10 +51,13 @@ class DetectorOps:
         roi_align: (maps by level (B, C, H, W), RoIs (R, 5), levels (R,) int64, settings) ->
             (features (R, C, h, w), order (R,) int64). RoIs may be given out in another order:
             features i are those of RoI order[i].
+        lists: whether the runtime takes lists whose length depends on the image. Where it does
+            not, the mask head runs on all boxes there may be.
     """
 
     nms: Callable[[Tensor, Tensor, float, int], Tensor]
     roi_align: Callable[[Sequence[Tensor], Tensor, Tensor, RoiAlignSettings], tuple[Tensor, Tensor]]
+    lists: bool = True
 
 
 class StaticTwoStage(nn.Module):
@@ -214,24 +217,26 @@ class StaticTwoStage(nn.Module):
         )
 
     def _masks(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """(B, K, h, w) probabilities. The head runs on the boxes that are there, so an image with
-        few objects is fast; on one at least, as not all runtimes take an empty list."""
+        """(B, K, h, w) probabilities. Where the runtime takes lists, the head runs on the boxes
+        that are there, so an image with few objects is fast; on one at least, as not all take an
+        empty list."""
         roi = self.model.roi_head
         B, K = labels.shape
         label = labels.reshape(-1)
         there = label >= 0
         features, order = self._pooled(roi.mask_roi_extractor, maps, numbered(boxes))
-        listed = there | (torch.arange(B * K, device=label.device) == 0)
-        picked = listed[order].nonzero()[:, 0]
-        index = order[picked]
-        logits = roi.mask_head(features[picked])
+        if self.ops.lists:
+            listed = there | (torch.arange(B * K, device=label.device) == 0)
+            picked = listed[order].nonzero()[:, 0]
+            features, order = features[picked], order[picked]
+        logits = roi.mask_head(features)
         if roi.mask_head.class_agnostic:
             logits = logits[:, 0]
         else:
-            channel = label[index].clamp(min=0)[:, None, None, None]
+            channel = label[order].clamp(min=0)[:, None, None, None]
             logits = logits.gather(1, channel.expand(-1, 1, *logits.shape[2:]))[:, 0]
         h, w = mask_size(roi)
-        masks = logits.new_zeros(B * K, h, w).index_copy(0, index, logits.sigmoid())
+        masks = logits.new_zeros(B * K, h, w).index_copy(0, order, logits.sigmoid())
         return (masks * there[:, None, None].to(masks.dtype)).view(B, K, h, w)
 
     def _pooled(

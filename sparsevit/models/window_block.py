@@ -80,10 +80,10 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
         # without asking the device how many are
         E = min(B * K, B * layout.num_edges)
         # keys that all differ: a stable order from any sort, as exported graphs have no stable one
-        at_edge_M = layout.edge_kind_W[window_M].gt(0)
+        at_edge_M = _edge_kinds(layout.edge_kind_W, window_M).gt(0)
         order = (torch.arange(B * K, device=kept_BK.device) + B * K * at_edge_M).argsort()
         window_M, image_M = window_M[order], image_M[order]
-        masks_ENN = layout.region_masks_KNN[layout.edge_kind_W[window_M[-E:]]]
+        masks_ENN = layout.region_masks_KNN[_edge_kinds(layout.edge_kind_W, window_M[-E:])]
     return placed(layout, window_M, image_M, masks_ENN)
 
 
@@ -99,11 +99,19 @@ def placed(
     """Where the tokens of these windows of these images are; kernels need no order among them."""
     padding_MN1 = kind_M = None
     if layout.edge_kind_W is not None:
-        kind_M = layout.edge_kind_W[window_M]
+        kind_M = _edge_kinds(layout.edge_kind_W, window_M)
     if layout.is_padding_WN is not None:
         padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
     row_MN = layout.token_index_WN[window_M] + image_M.unsqueeze(-1) * layout.rows
     return Windows(row_MN, image_M, padding_MN1, masks_ENN, kind_M)
+
+
+def _edge_kinds(edge_kind_W: Tensor, window_M: Tensor) -> Tensor:
+    if len(window_M) == 1:
+        # PyTorch 2.13 traces a constant of one element out of a constant table to memory that
+        # nobody wrote (FakeTensor's new_empty of a constant), so two of them are looked up
+        return edge_kind_W[window_M.expand(2)][:1]
+    return edge_kind_W[window_M]
 
 
 def in_parts(windows: Windows, block: SwinBlock) -> list[Windows]:

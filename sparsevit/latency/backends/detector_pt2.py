@@ -27,8 +27,12 @@ def _roi_align(
     )
 
 
-PT2_OPS = DetectorOps(plain_detector_ops.greedy_nms, _roi_align)
-"""NMS and RoIAlign in PyTorch's own operations, so that a package needs nothing else."""
+PT2_OPS = DetectorOps(plain_detector_ops.greedy_nms, _roi_align, lists=False)
+"""NMS and RoIAlign in PyTorch's own operations, so that a package needs nothing else.
+
+Without lists: convolutions of AOTInductor (PyTorch 2.13) give wrong numbers on a batch whose length
+depends on the image.
+"""
 
 
 def write_detector_pt2(model: nn.Module, images: Tensor, path: Path) -> Path:
