@@ -49,8 +49,8 @@ demo: $(NEEDS) ## Every phase on a dataset that it makes itself: about 12 minute
 demo-short: $(NEEDS) ## The same phases with a few iterations each: that they run, no numbers.
 	$(SPARSEVIT) demo --short $(WORKSPACE_OPTION) $(ARGS)
 
-test: $(READY) ## Run the tests.
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## Run the tests, one process a core.
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## Check style and types.
 	$(BIN)/ruff check .

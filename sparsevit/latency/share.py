@@ -16,7 +16,7 @@ import torch
 
 from sparsevit.latency.timer import timed_ms, warm_up
 
-TARGET = 0.005
+TARGET = 0.01
 LEAST_TURNS = 5
 MOST_TURNS = 100
 SETTLED_MS = 50.0

@@ -82,13 +82,17 @@ class Scorer:
 
     def __call__(self, configuration: Configuration) -> float:
         """The score on all images, of all processes together; in the first process."""
+        return self._score(self.metrics(configuration))
+
+    def metrics(self, configuration: Configuration) -> dict[str, float]:
+        """All that the evaluation gives, as :meth:`__call__` takes its score from."""
         key = {**self._key, "configuration": configuration.to_dict()}
         known = self._kept.read(key)
         if known is None:
             distributed.share(configuration)
             known = self._evaluated(configuration)
             self._kept.write(key, known)
-        return self._score(known)
+        return known
 
     def on_share(self, configuration: Configuration, share: float) -> float:
         """The score on a share of the images, or on all of them where it is 1."""

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.engine.runner import build_detector
-from sparsevit.errors import UserError
 from sparsevit.latency.calibration import MAX_ERROR
 from sparsevit.latency.subject import (
     PAPER_BATCH,
@@ -35,6 +33,7 @@ from sparsevit.phases.latencies import (
     latency_predictor,
     settled_predictor,
 )
+from sparsevit.phases.scoring import Scorer, unknown_metric
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.report.sensitivity import draw_sensitivity
 from sparsevit.search.sensitivity import (
@@ -160,8 +159,12 @@ def sensitivity(
         precision=precision,
     )
     timed = Timed(subject, handle, backend, batch_size, size, given["checkpoint"]["sha256"])
-    evaluation = DetectorEvaluation(inputs.cfg, eval_images)
-    _check_metric(metric, evaluation.known_metrics)
+    scorer = Scorer(
+        *(ws, inputs.cfg, model),
+        checkpoint=given["checkpoint"]["sha256"],
+        metric=metric,
+        images=eval_images,
+    )
     with phase_run(ws, "sensitivity", given, force=force, resume=resume) as run:
         predictor = settled_predictor(
             run.directory,
@@ -179,20 +182,22 @@ def sensitivity(
             latency_ms = predictor.predict
 
         def respond(knob: str | None, ratio: float, configuration: Configuration) -> Response:
+            found = scorer.metrics(configuration)
+            scores = {name: 100 * value for name, value in found.items() if value >= 0}
+            if knob is None and metric not in scores:
+                raise unknown_metric(metric, scores)
             handle.set(configuration)
-            scores = {name: 100 * value for name, value in evaluation(model).items() if value >= 0}
-            if knob is None:
-                _check_metric(metric, tuple(scores))
             return Response(knob, ratio, configuration, scores, latency_ms(configuration))
 
         found = _swept(run.directory / _POINTS, handle.space, respond, reporter)
         result = Sensitivity(
             dense=found[0],
             responses=tuple(found[1:]),
-            images=evaluation.num_images,
+            images=scorer.images,
             latency="measured" if predictor is None else "predicted",
         )
-        _check_metric(metric, result.metrics)
+        if metric not in result.metrics:
+            raise unknown_metric(metric, result.metrics)
         file = run.directory / NAME
         write_atomic(file, json.dumps(result.to_dict(), indent=1) + "\n")
         plots = draw_sensitivity(result, metric, run.directory)
@@ -286,10 +291,3 @@ def _read_points(path: Path) -> list[Response]:
 
 def _write_points(path: Path, points: Sequence[Response]) -> None:
     write_atomic(path, json.dumps([response_to_dict(each) for each in points], indent=1) + "\n")
-
-
-def _check_metric(metric: str, known: Sequence[str]) -> None:
-    if known and metric not in known:
-        raise UserError(
-            f"The evaluation gives no metric {metric!r}.", f"Take one of: {', '.join(known)}."
-        )
