@@ -47,6 +47,7 @@ from sparsevit.search import (
     log_name,
 )
 from sparsevit.search.front import Reference
+from sparsevit.search.loop import require_reach
 from sparsevit.search.samplers import GuidedSampler, NSGA2Sampler
 from sparsevit.search.study import shown_url
 from sparsevit.workspace import Workspace
@@ -389,14 +390,8 @@ def _decide(
 def _check_reach(bench: SearchBench, budgets: Sequence[Budget]) -> None:
     """Refuse an interval that cannot be met before minutes are spent on a calibration."""
     dense_ms, fastest_ms = bench.time_ms(bench.space.dense()), bench.time_ms(bench.space.max())
-    low, high = sorted((dense_ms, fastest_ms))
-    for min_ms, max_ms in budgets:
-        if max_ms < low or min_ms > high:
-            raise UserError(
-                f"No configuration can be expected within {min_ms:g} to {max_ms:g} ms here: the "
-                f"sparsest takes {fastest_ms:.4g} ms, and the dense model {dense_ms:.4g} ms.",
-                f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max).",
-            )
+    for budget in budgets:
+        require_reach(budget, dense_ms, fastest_ms, slowest_ms=dense_ms)
 
 
 def _search_all(

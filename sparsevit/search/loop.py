@@ -193,14 +193,31 @@ def _check_interval(session: Session) -> tuple[float, float]:
     for name, configuration in ends.items():
         session.candidates.note_latency(configuration, found[name])
     dense_ms, slowest_ms, fastest_ms = found[DENSE], found[SLOWEST], found[FASTEST]
-    low, high = min(fastest_ms, slowest_ms), max(fastest_ms, slowest_ms)
-    if problem.max_ms < low or problem.min_ms > high:
+    require_reach((problem.min_ms, problem.max_ms), dense_ms, fastest_ms, slowest_ms)
+    return dense_ms, fastest_ms
+
+
+def require_reach(
+    interval: tuple[float, float], dense_ms: float, fastest_ms: float, slowest_ms: float
+) -> None:
+    """Refuses an interval that lies outside of what a model can take.
+
+    Args:
+        interval: lowest and highest latency, milliseconds.
+        dense_ms, fastest_ms, slowest_ms: of the dense model, and of the sparsest and the least
+            sparse configuration of the space, milliseconds.
+
+    Raises:
+        UserError: no configuration can be expected within.
+    """
+    low, high = sorted((fastest_ms, slowest_ms))
+    min_ms, max_ms = interval
+    if max_ms < low or min_ms > high:
         raise UserError(
-            f"No configuration can be expected within {problem.min_ms:g} to {problem.max_ms:g} ms "
-            f"here: the sparsest takes {fastest_ms:.4g} ms, and the dense model {dense_ms:.4g} ms.",
+            f"No configuration can be expected within {min_ms:g} to {max_ms:g} ms here: the "
+            f"sparsest takes {fastest_ms:.4g} ms, and the dense model {dense_ms:.4g} ms.",
             f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max).",
         )
-    return dense_ms, fastest_ms
 
 
 def _check_arguments(
