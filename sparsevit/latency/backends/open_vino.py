@@ -100,11 +100,16 @@ def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
         UserError: see :func:`open_request`.
     """
     request = open_request(model, precision, device)
+    tensor = require("openvino", EXTRA).Tensor
+    shapes = [tuple(output.shape) for output in request.model_outputs]
 
     def run(images: Tensor) -> list[Tensor]:
-        # results are copied: the request would overwrite them at its next call
-        results = request.infer({0: images.numpy()}, share_inputs=True)
-        return [torch.from_numpy(results[index]) for index in range(len(results))]
+        # written to where they stay: results of the request's own it overwrites at its next call
+        results = [torch.empty(shape) for shape in shapes]
+        for index, result in enumerate(results):
+            request.set_output_tensor(index, tensor(result.numpy(), shared_memory=True))
+        request.infer({0: images.numpy()}, share_inputs=True, share_outputs=True)
+        return results
 
     return run
 
