@@ -275,12 +275,13 @@ def search(result: Mapping[str, Any]) -> str:
             scores = " | ".join(f"{score:.2f}" for score in row["mean_at"].values())
             trials = reached(to_reach["trials"][sampler], result)
             lines.append(f"| {sampler} | {scores} | {trials} |")
-        gains = [
-            f"{pair} {gain['100']['mean']:+.2f} ({gain['100']['ci95'][0]:+.2f} to "
-            f"{gain['100']['ci95'][1]:+.2f})"
-            for pair, gain in found["differences"].items()
-        ]
-        lines += ["", f"After 100 trials, with 95 % intervals: {'; '.join(gains)}."]
+        for at in ("40", "200"):
+            gains = [
+                f"{pair} {gain[at]['mean']:+.2f} ({gain[at]['ci95'][0]:+.2f} to "
+                f"{gain[at]['ci95'][1]:+.2f})"
+                for pair, gain in found["differences"].items()
+            ]
+            lines += ["", f"After {at} trials, with 95 % intervals: {'; '.join(gains)}."]
     if "live" in result:
         live = result["live"]
         lines += [
