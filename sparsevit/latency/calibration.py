@@ -4,14 +4,21 @@ Knobs are measured one by one, all others at 0. Within a group ratios never fall
 those after it in its group along: what is measured are suffixes, and a knob's own share is the
 difference between its suffix and the next knob's. Where a group is sparse at all its last knob is,
 so what the group pays once (scoring its windows) is counted with the last knob.
+
+A group may save a little more, or less, where the others are sparse too: caches hold what is left
+of the maps. So what each group saves is scaled to fit random configurations, as far as they say so.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from sparsevit.latency.predictor import Calibration, HeldOut, LatencyPredictor, Table
 from sparsevit.latency.profile import Node, Profile, fit_profile
@@ -27,6 +34,10 @@ Work = Callable[[Configuration], float]
 
 SECONDS = 600.0
 HELD_OUT = 12
+TUNING = 8
+# By how much what a group saves may differ from what it saves alone, and a sum of groups from the
+# latency of their configuration, as shares and as standard deviations.
+_SCALE_SPREAD, _SUM_SPREAD = 0.1, 0.01
 MAX_ERROR = 0.03
 
 
@@ -60,16 +71,18 @@ class Plan:
         held_out, seed: how many configurations to check with, and the seed of their draw.
 
     Attributes:
-        required: of each knob the least and the most sparse and one between; then held-out ones.
+        required: of each knob the least and the most sparse and one between; then random ones.
         optional: the other points.
-        held_out: the configurations that predictions are checked with.
+        held_out: the random configurations that predictions are checked with.
+        tuning: those that knobs together are fitted to.
     """
 
     def __init__(self, space: Space, work: Work, held_out: int, seed: int) -> None:
         self.space = space
         self.points = sweep(space, of_earlier=True)
         self.work = {p.configuration: work(p.configuration) for p in self.points}
-        self.held_out = draw_held_out(space, held_out, seed)
+        drawn = draw_held_out(space, held_out + TUNING, seed)
+        self.held_out, self.tuning = drawn[:held_out], drawn[held_out:]
         ends: list[Configuration] = []
         between: list[Configuration] = []
         for knob in space.names:
@@ -77,8 +90,8 @@ class Plan:
             chosen = {0, (len(different) - 1) // 2, len(different) - 1}
             for index, configuration in enumerate(different):
                 (ends if index in chosen else between).append(configuration)
-        self.required = [*ends, *(c for c in self.held_out if c not in ends)]
-        self.optional = [c for c in between if c not in self.held_out]
+        self.required = [*ends, *(c for c in drawn if c not in ends)]
+        self.optional = [c for c in between if c not in drawn]
 
     def _different(self, knob: str) -> list[Configuration]:
         """The knob's points, one for each amount of work."""
@@ -145,8 +158,9 @@ def calibrate(
         made: when, for the record.
     """
     dense_ms = statistics.median(share.dense_ms for share in shares.values())
-    tables = _tables(plan, shares, dense_ms)
-    used = {point.configuration for point in plan.points} & set(shares)
+    shares = _pooled(shares)
+    tables = _tuned(plan, shares, _tables(plan, shares, dense_ms), dense_ms)
+    used = ({point.configuration for point in plan.points} | set(plan.tuning)) & set(shares)
     calibration = Calibration(
         key=dict(key),
         dense_ms=dense_ms,
@@ -199,6 +213,53 @@ def _tables(plan: Plan, shares: Mapping[Configuration, Share], dense_ms: float) 
             ]
             tables[name] = ((0.0, 0.0), *rows)
     return tables
+
+
+def _pooled(shares: Mapping[Configuration, Share]) -> dict[Configuration, Share]:
+    """With standard errors that are not below what the spread of all samples says.
+
+    Sampling stops once a standard error is small, and it is small too soon where few samples happen
+    to agree.
+    """
+    spread = math.sqrt(
+        statistics.fmean(share.standard_error**2 * share.turns for share in shares.values())
+    )
+    return {
+        configuration: replace(
+            share, standard_error=max(share.standard_error, spread / math.sqrt(share.turns))
+        )
+        for configuration, share in shares.items()
+    }
+
+
+def _tuned(
+    plan: Plan,
+    shares: Mapping[Configuration, Share],
+    tables: dict[str, Table],
+    dense_ms: float,
+) -> dict[str, Table]:
+    """The tables, each group's times a factor: least squares with a prior around 1 (ridge)."""
+    changes = {name: dict(table) for name, table in tables.items()}
+    groups = [[knob.name for knob in members] for members in plan.space.groups.values()]
+    if len(groups) == 1 or not plan.tuning:
+        return tables
+    rows, aims = [], []
+    for configuration in plan.tuning:
+        share = shares[configuration]
+        weight = 1 / (math.hypot(share.standard_error, _SUM_SPREAD) * dense_ms)
+        saved = [sum(changes[n][configuration[n]] for n in names) for names in groups]
+        rows.append([weight * change for change in saved])
+        aims.append(weight * ((share.share - 1) * dense_ms - sum(saved)))
+    rows += (np.eye(len(groups)) / _SCALE_SPREAD).tolist()
+    aims += [0.0] * len(groups)
+    more, *_ = np.linalg.lstsq(np.array(rows), np.array(aims), rcond=None)
+    factors = {
+        name: 1 + float(extra) for names, extra in zip(groups, more, strict=True) for name in names
+    }
+    return {
+        name: tuple((ratio, factors[name] * change) for ratio, change in table)
+        for name, table in tables.items()
+    }
 
 
 def _profile(plan: Plan, shares: Mapping[Configuration, Share], knob: str) -> Profile:

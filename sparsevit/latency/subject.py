@@ -17,6 +17,7 @@ from sparsevit.latency.backends.detector import (
     prepare_detector,
     require_detector_backend,
 )
+from sparsevit.latency.memory import keep_freed_memory
 from sparsevit.latency.timer import measure
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
@@ -78,6 +79,8 @@ class Subject:
                 f"A batch of {batch_size} images of {img_size[0]}x{img_size[1]} cannot be timed.",
                 "Take at least one image of at least 32x32 pixels.",
             )
+        if device.type == "cpu":
+            keep_freed_memory()
         self.model = model.to(device).eval()
         self.device = device
         self.scope = scope
