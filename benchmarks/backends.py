@@ -5,9 +5,9 @@
     python benchmarks/backends.py --precisions bf16 --rounds 5 --output -
 
 Within a backend and precision, one call of each in turn, mmdet's dense one in eager fp32 always
-among them. Freed memory stays with the process, for peers too, as where `sparsevit latency` measures.
-Outputs are compared with eager fp32 first; what disagrees is not timed, and the exit code is 1 in the
-end. What is not installed is left out, and said.
+among them. Freed memory stays with the process, for peers too, as where `sparsevit latency`
+measures. Outputs are compared with eager fp32 first; what disagrees is not timed, and the exit code
+is 1 in the end. What is not installed is left out, and said.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def search(result: Mapping[str, Any]) -> str:
             scores = " | ".join(f"{score:.2f}" for score in row["mean_at"].values())
             trials = reached(to_reach["trials"][sampler], result)
             lines.append(f"| {sampler} | {scores} | {trials} |")
-        for at in ("40", "200"):
+        for at in dict.fromkeys([counts[len(counts) // 2], counts[-1]]):
             gains = [
                 f"{pair} {gain[at]['mean']:+.2f} ({gain[at]['ci95'][0]:+.2f} to "
                 f"{gain[at]['ci95'][1]:+.2f})"

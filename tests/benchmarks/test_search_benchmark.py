@@ -136,6 +136,6 @@ def test_the_result_becomes_a_table_and_a_plot(bench, table_file, monkeypatch, t
     assert result["command"] == "python benchmarks/search.py --seeds 2"
     text = bench("shared.tables").search(result)
     assert "| evolution |" in text
-    assert "After 200 trials" in text
+    assert "After 100 trials" in text
     bench("shared.plots").draw_search(result, tmp_path / "search.png")
     assert (tmp_path / "search.png").stat().st_size > 1000
