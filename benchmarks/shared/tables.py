@@ -175,8 +175,9 @@ def kept_memory(result: Mapping[str, Any]) -> str:
     for group in result["results"].values():
         rows = group["rows"]
         peers = f"{rows['mmdet dense']['median_ms']:.0f} | {cell(rows.get('Hugging Face dense'))}"
-        ours = " | ".join(f"**{cell(rows.get(f'ours {name}'))}**" for name in ("dense", "cfg2", "60%"))
-        lines.append(f"| `{group['backend']}` {group['precision']} | {peers} | {ours} |")
+        ours = [cell(rows.get(f"ours {name}")) for name in ("dense", "cfg2", "60%")]
+        cells = " | ".join(f"**{one}**" for one in ours)
+        lines.append(f"| `{group['backend']}` {group['precision']} | {peers} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
