@@ -43,7 +43,7 @@ help: ## List the recipes.
 
 setup: $(READY) ## Make .venv with the pinned set (the other recipes do it by themselves).
 
-demo: $(NEEDS) ## Every phase on a dataset that it makes itself: about 12 minutes on 2 cores.
+demo: $(NEEDS) ## Every phase on a dataset that it makes itself: about 9 minutes on 2 cores.
 	$(SPARSEVIT) demo $(WORKSPACE_OPTION) $(ARGS)
 
 demo-short: $(NEEDS) ## The same phases with a few iterations each: that they run, no numbers.
