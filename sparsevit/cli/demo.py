@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Every phase on a small dataset that it makes itself, and a table of what they made.
 
-    About 12 minutes on two cores. Killed and started again, it goes on.
+    About 9 minutes on two cores. Killed and started again, it goes on.
     """
     from sparsevit.phases.demo import demo as phase
     from sparsevit.report.demo import demo_table
