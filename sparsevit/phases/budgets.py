@@ -10,7 +10,7 @@ from sparsevit.errors import UserError
 from sparsevit.phases.inputs import PathLike
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.loop import default_study_name
-from sparsevit.workspace import Workspace
+from sparsevit.workspace import RunRecord, Workspace
 from sparsevit.workspace.workspace import BEST_NAME
 
 Budget = tuple[float, float]
@@ -94,7 +94,7 @@ def best_of(ws: Workspace, budget: str | None) -> Path | None:
     path = None if run is None else ws.locate(run, key)
     if path is not None and path.is_file():
         return path
-    known = [] if run is None else [k.removeprefix("best ") for k in run.outputs if " " in k]
+    known = _budgets_of(run)
     raise UserError(
         f"No search found a best configuration for {budget} ms.",
         f"Take one of --budget {', '.join(known)}."
@@ -110,9 +110,12 @@ def best_key(budget: Budget) -> str:
 
 def other_budgets(ws: Workspace) -> list[str]:
     """The intervals of the last search, where it had several."""
-    run = ws.last("search")
-    found = [] if run is None else [k.removeprefix("best ") for k in run.outputs if " " in k]
+    found = _budgets_of(ws.last("search"))
     return found if len(found) > 1 else []
+
+
+def _budgets_of(run: RunRecord | None) -> list[str]:
+    return [] if run is None else [k.removeprefix("best ") for k in run.outputs if " " in k]
 
 
 def named_best(

@@ -87,30 +87,41 @@ class Scorer:
     def metrics(self, configuration: Configuration) -> dict[str, float]:
         """All that the evaluation gives, as :meth:`__call__` takes its score from."""
         key = {**self._key, "configuration": configuration.to_dict()}
-        known = self._kept.read(key)
-        if known is None:
+
+        def evaluate() -> dict[str, float]:
             distributed.share(configuration)
-            known = self._evaluated(configuration)
-            self._kept.write(key, known)
-        return known
+            return self._evaluated(configuration)
+
+        return self._once(key, evaluate)
 
     def on_share(self, configuration: Configuration, share: float) -> float:
         """The score on a share of the images, or on all of them where it is 1."""
-        assert self._parts is not None
+        parts = self._parts
+        assert parts is not None
         key: dict[str, Any] = {**self._key, "configuration": configuration.to_dict()}
         if share < 1:
-            key |= {"share": self._parts.images(share), "seed": self._seed}
-        known = self._kept.read(key)
-        if known is None:
+            key |= {"share": parts.images(share), "seed": self._seed}
+
+        def evaluate() -> dict[str, float]:
             self._handle.set(configuration)
-            known = self._parts(self._model, configuration, share)
-            self._kept.write(key, known)
-        return self._score(known)
+            return parts(self._model, configuration, share)
+
+        return self._score(self._once(key, evaluate))
 
     def help_the_first(self) -> None:
         """Scores this process's images of every configuration that the first process asks for."""
         while (configuration := distributed.share(None)) is not None:
             self._evaluated(configuration)
+
+    def _once(
+        self, key: dict[str, Any], evaluate: Callable[[], dict[str, float]]
+    ) -> dict[str, float]:
+        """The metrics that the workspace has for a key, evaluated where it has none."""
+        known = self._kept.read(key)
+        if known is None:
+            known = evaluate()
+            self._kept.write(key, known)
+        return known
 
     def _evaluated(self, configuration: Configuration) -> dict[str, float]:
         self._handle.set(configuration)

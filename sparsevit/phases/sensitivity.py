@@ -186,7 +186,6 @@ def sensitivity(
             scores = {name: 100 * value for name, value in found.items() if value >= 0}
             if knob is None and metric not in scores:
                 raise unknown_metric(metric, scores)
-            handle.set(configuration)
             return Response(knob, ratio, configuration, scores, latency_ms(configuration))
 
         found = _swept(run.directory / _POINTS, handle.space, respond, reporter)

@@ -35,17 +35,8 @@ def read_search(storage: str | Path | BaseStorage, study_name: str) -> SearchRes
         if is_counted(frozen) and ITERATION in frozen.user_attrs:
             found.setdefault(frozen.user_attrs[ITERATION], read_trial(frozen))
     trials = [found[iteration] for iteration in sorted(found)]
-    different = [trial for trial in trials if trial.state != "duplicate"]
-    best, missed = _best(_measured(different, known), low, high)
     return SearchResult(
-        best=best,
-        trials=tuple(trials),
-        candidates=len(trials),
-        distinct=len(different),
-        feasible=sum(trial.feasible for trial in different),
-        unconfirmed=missed,
-        min_ms=low,
-        max_ms=high,
+        **_summed_up(trials, low, high, known),
         dense_ms=attrs.get(f"{DENSE}_ms") or float("nan"),
         fastest_ms=attrs.get(f"{FASTEST}_ms") or float("nan"),
         stopped="trials",
@@ -115,23 +106,26 @@ def within(
         for trial in result.trials
         if trial.latency_ms is not None and low <= trial.latency_ms <= high
     ]
-    different = [trial for trial in inside if trial.state != "duplicate"]
-    best, missed = _best(_measured(different, measured), low, high)
-    return replace(
-        result,
-        best=best,
-        unconfirmed=missed,
-        trials=tuple(inside),
-        candidates=len(inside),
-        distinct=len(different),
-        feasible=sum(trial.feasible for trial in different),
-        min_ms=low,
-        max_ms=high,
-    )
+    return replace(result, **_summed_up(inside, low, high, measured))
 
 
-def _measured(trials: list[Trial], known: dict[int, float]) -> list[Trial]:
-    return [replace(trial, confirmed_ms=known.get(trial.number)) for trial in trials]
+def _summed_up(
+    trials: list[Trial], low: float, high: float, measured: dict[int, float]
+) -> dict[str, Any]:
+    """The fields of a result that follow from its trials and its interval."""
+    different = [trial for trial in trials if trial.state != "duplicate"]
+    confirmed = [replace(trial, confirmed_ms=measured.get(trial.number)) for trial in different]
+    best, missed = _best(confirmed, low, high)
+    return {
+        "best": best,
+        "unconfirmed": missed,
+        "trials": tuple(trials),
+        "candidates": len(trials),
+        "distinct": len(different),
+        "feasible": sum(trial.feasible for trial in different),
+        "min_ms": low,
+        "max_ms": high,
+    }
 
 
 def _load(storage: str | Path | BaseStorage, study_name: str) -> optuna.Study:
