@@ -71,6 +71,9 @@ def _project(y_MNC: Tensor, linear: nn.Linear, outputs: slice, scale: float = 1.
 def attention_of_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int) -> Tensor:
     """Attention spelled out, which OpenVINO recognises and fuses.
 
+    The logits are products of lists of matrices: with windows and heads as two dimensions, runtimes
+    turn the keys in a pass of its own.
+
     Args:
         q, k, v: (M, N, C) queries, already scaled, keys and values.
         mask: (1 or M, heads, N, N) what to add to the logits.
@@ -80,5 +83,6 @@ def attention_of_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: 
         (M, N, C).
     """
     q, k, v = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (q, k, v))
-    weights = (q @ k.transpose(-1, -2) + mask).softmax(-1)
+    logits = q.flatten(0, 1) @ k.flatten(0, 1).transpose(-1, -2)
+    weights = (logits.unflatten(0, (-1, heads)) + mask).softmax(-1)
     return (weights @ v).transpose(1, 2).flatten(2)

@@ -18,7 +18,7 @@ from mmdet.models.backbones.swin import SwinBlock, WindowMSA
 from torch import Tensor, nn
 
 from sparsevit.ops.attention import window_attention
-from sparsevit.ops.tracing import own_tensors
+from sparsevit.ops.tracing import exporting, own_tensors
 from sparsevit.ops.windows import WindowLayout
 
 if TYPE_CHECKING:
@@ -251,6 +251,10 @@ def _by_token(parameter: Tensor, C: int) -> Tensor:
 def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
     """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
     out_BHWC = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
+    if out_BHWC.device.type == "cpu" and not exporting():
+        # a row at a time, which stays in the cache, and then whole rows: PyTorch's copy in one
+        # step jumps through the map at each number and takes up to five times as long
+        return out_BHWC.transpose(2, 3).contiguous().transpose(1, 2).contiguous()
     return out_BHWC.permute(0, 3, 1, 2).contiguous()
 
 

@@ -16,8 +16,12 @@ from torch import Tensor
 
 from sparsevit.ops.tracing import own_tensors
 
-# What Swin adds to the logits of token pairs that the cyclic shift made neighbours.
-MASKED = -100.0
+MASKED = -1e4
+"""Added to the logits of token pairs that the cyclic shift made neighbours.
+
+Swin adds -100, and the weight exp(-100) of such a pair is a denormal number, which CPUs multiply
+ten times as slowly as others. This weight is 0.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from mmdet_backbones import small_swin
 from sparsevit.models import window_block
 from sparsevit.models.exported import exported
 from sparsevit.models.sparsevit import StageTokens
-from sparsevit.models.window_block import all_windows, in_parts, merge_patches
+from sparsevit.models.window_block import all_windows, feature_map, in_parts, merge_patches
 from sparsevit.ops.windows import window_layout
 
 CPU = torch.device("cpu")
@@ -25,6 +25,16 @@ def images(batch=2, size=(224, 208), seed=0):
 
 def largest_difference(a, b):
     return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
+
+
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
+def test_a_feature_map_is_the_normalised_map_with_channels_first(batch, height, width, channels):
+    norm = torch.nn.LayerNorm(channels).requires_grad_(False)
+    x_BLC = torch.arange(batch * height * width * channels).float().view(batch, -1, channels) ** 2
+    out = feature_map(norm, x_BLC, (height, width))
+    assert out.is_contiguous()
+    expected = norm(x_BLC).transpose(1, 2).reshape(batch, channels, height, width)
+    assert torch.equal(out, expected)
 
 
 @settings(max_examples=30, deadline=None)
