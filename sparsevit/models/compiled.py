@@ -19,14 +19,15 @@ import torch
 from mmdet.models.backbones.swin import SwinBlock
 from torch import Tensor
 
+from sparsevit.models.packed_block import packable, run_packed_block
 from sparsevit.models.sparsevit import Pieces, SparseViT
-from sparsevit.models.window_block import Windows
+from sparsevit.models.window_block import Windows, product_dtype
 
 GRAPHS_A_PIECE = 256
 """How often one piece may be compiled; torch gives up and runs eagerly after 8 by default."""
 
 
-def compiled(backbone: SparseViT, pieces: Pieces | None = None) -> SparseViT:
+def compiled(backbone: SparseViT, pieces: Pieces | None = None, frozen: bool = False) -> SparseViT:
     """The backbone with a compiled forward, for inference and for training.
 
     Ratios may change between calls without a graph being made anew. A new image size, batch size,
@@ -38,22 +39,26 @@ def compiled(backbone: SparseViT, pieces: Pieces | None = None) -> SparseViT:
         backbone: is left as it is; parameters and submodules are shared, ratios are not.
         pieces: of :func:`compiled_pieces`; where None those with torch's defaults, the same ones
             for every backbone.
+        frozen: whether weights stay as they are: see :func:`compiled_pieces`.
     """
     twin = copy.copy(backbone)
-    twin.pieces = pieces or default_pieces()
+    twin.pieces = pieces or default_pieces(frozen)
     return twin
 
 
-@lru_cache(maxsize=1)
-def default_pieces() -> Pieces:
+@lru_cache(maxsize=2)
+def default_pieces(frozen: bool) -> Pieces:
     """The pieces compiled with torch's defaults."""
-    return compiled_pieces()
+    return compiled_pieces(frozen=frozen)
 
 
-def compiled_pieces(**options: Any) -> Pieces:
+def compiled_pieces(frozen: bool = False, **options: Any) -> Pieces:
     """The pieces of a forward, to be compiled when they are called.
 
     Args:
+        frozen: for inference on the CPU with weights that do not change any more: they are laid
+            out for their products once, which takes their size in memory again
+            (:mod:`sparsevit.models.packed_block`). Elsewhere it makes no difference.
         **options: of :func:`torch.compile`, such as ``backend``, ``mode`` or ``options``.
     """
     limits = torch._dynamo.config
@@ -63,6 +68,7 @@ def compiled_pieces(**options: Any) -> Pieces:
     # changes with the image gives faster graphs as a constant. The map itself is no input of a
     # block, as it is overwritten between a block's forward and its backward.
     block = torch.compile(eager.block, dynamic=False, **options)
+    packed_block = torch.compile(run_packed_block, dynamic=False, **options)
 
     def run_any_number(
         module: SwinBlock, t_MNC: Tensor, windows: Windows, batch: int, pad_before_norm: bool
@@ -70,6 +76,10 @@ def compiled_pieces(**options: Any) -> Pieces:
         for listed in (t_MNC, *vars(windows).values()):
             if isinstance(listed, Tensor):
                 torch._dynamo.maybe_mark_dynamic(listed, 0)
+        if frozen:
+            dtype = product_dtype(t_MNC)
+            if packable(module, t_MNC, dtype):
+                return packed_block(module, t_MNC, windows, pad_before_norm, dtype)
         return block(module, t_MNC, windows, batch, pad_before_norm)
 
     return Pieces(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from sparsevit.models.known_parts import of_known_parts
 from sparsevit.ops import window_kernels
 
 if TYPE_CHECKING:
@@ -35,19 +36,13 @@ def window_block_kernels_usable(block: Any, x_RC: Tensor) -> bool:
 
 def fits(block: Any, dtype: torch.dtype) -> bool:
     """Whether a block consists of what the kernels know."""
-    attn, layers = block.attn.w_msa, block.ffn.layers
+    attn = block.attn.w_msa
     C = attn.qkv.in_features
     return (
         C % 16 == 0
         and C // attn.num_heads in window_kernels.HEAD_DIMS
         and block.attn.window_size**2 <= window_kernels.MAX_TOKENS
-        and all(_is_plain_norm(norm, dtype) for norm in (block.norm1, block.norm2))
-        and len(layers) == 3
-        and len(layers[0]) == 3
-        and isinstance(layers[0][1], nn.GELU)
-        and layers[0][1].approximate == "none"
-        and all(_is_plain_linear(linear, dtype) for linear in _linears(block))
-        and attn.relative_position_bias_table.dtype == dtype
+        and of_known_parts(block, dtype)
     )
 
 
@@ -94,19 +89,3 @@ def run_block_by_kernels(
     y_MNC = launch.gather_norm_linear(x_RC, rows, block.norm2, grown, padding, gelu=True)
     y_MNC = ffn.gamma2(F.linear(y_MNC, shrink.weight, shrink.bias))
     return launch.add_rows(x_RC, rows, y_MNC, padding)
-
-
-def _is_plain_norm(norm: Any, dtype: torch.dtype) -> bool:
-    return type(norm) is nn.LayerNorm and norm.bias is not None and norm.weight.dtype == dtype
-
-
-def _is_plain_linear(linear: Any, dtype: torch.dtype) -> bool:
-    # mmcv's own differs for empty inputs alone; any other subclass, e.g. a quantised one or an
-    # adapter, may compute something else
-    known = type(linear).__module__.partition(".")[0] in ("torch", "mmcv")
-    return known and isinstance(linear, nn.Linear) and linear.weight.dtype == dtype
-
-
-def _linears(block: Any) -> list[nn.Module]:
-    attn, layers = block.attn.w_msa, block.ffn.layers
-    return [attn.qkv, attn.proj, layers[0][0], layers[1]]

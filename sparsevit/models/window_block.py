@@ -126,7 +126,8 @@ def in_parts(windows: Windows, block: SwinBlock) -> list[Windows]:
     if torch.is_grad_enabled() or block.training or rows.device.type != "cpu":
         return [windows]
     M, N = rows.shape
-    hidden = block.ffn.layers[0][0].out_features * N * block.norm2.weight.element_size()
+    dtype = product_dtype(block.norm2.weight)
+    hidden = block.ffn.layers[0][0].out_features * N * dtype.itemsize
     most = max(1, PART_BYTES // hidden)
     if most >= M:
         return [windows]
@@ -136,6 +137,14 @@ def in_parts(windows: Windows, block: SwinBlock) -> list[Windows]:
         for first, last in ((0, M - edges), (M - edges, M))
         for start, stop in _even_cuts(first, last, most)
     ]
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What a product of this tensor is computed in: autocast's dtype, or its own."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def _even_cuts(first: int, last: int, most: int) -> list[tuple[int, int]]:
@@ -191,15 +200,24 @@ def run_block(
     Returns:
         (M, N, C), the new tokens of the same windows.
     """
-    if windows.is_padding_MN1 is not None:
-        t_MNC = t_MNC.masked_fill(windows.is_padding_MN1, 0)
-    y_MNC = block.norm1(t_MNC)
-    if windows.is_padding_MN1 is not None and not pad_before_norm:
-        y_MNC = y_MNC.masked_fill(windows.is_padding_MN1, 0)
+    t_MNC, y_MNC = normalised(block, t_MNC, windows, pad_before_norm)
     y_MNC = attention(block.attn.w_msa, y_MNC, windows)
     t_MNC = t_MNC + drop_path(block.attn.drop, y_MNC, windows.image_M, batch)
     y_MNC = block.ffn.gamma2(block.ffn.layers(block.norm2(t_MNC)))
     return t_MNC + drop_path(block.ffn.dropout_layer, y_MNC, windows.image_M, batch)
+
+
+def normalised(
+    block: SwinBlock, t_MNC: Tensor, windows: Windows, pad_before_norm: bool
+) -> tuple[Tensor, Tensor]:
+    """The tokens, padding among them set to 0, and what the block's attention sees of them."""
+    if windows.is_padding_MN1 is None:
+        return t_MNC, block.norm1(t_MNC)
+    t_MNC = t_MNC.masked_fill(windows.is_padding_MN1, 0)
+    y_MNC = block.norm1(t_MNC)
+    if not pad_before_norm:
+        y_MNC = y_MNC.masked_fill(windows.is_padding_MN1, 0)
+    return t_MNC, y_MNC
 
 
 def relative_position_bias(attn: WindowMSA) -> Tensor:

@@ -51,7 +51,7 @@ def prepare_detector_compile(
 
     backbone = model.get_submodule("backbone")
     if isinstance(backbone, SparseViT):
-        backbone = compiled(backbone)
+        backbone = compiled(backbone, frozen=True)
         features: Callable[[Tensor], Any] = backbone
     else:
         features = torch.compile(backbone, dynamic=False)

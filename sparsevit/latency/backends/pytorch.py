@@ -41,7 +41,7 @@ def prepare_compile(
     from sparsevit.models.compiled import compiled
 
     if isinstance(backbone, SparseViT):
-        twin = compiled(backbone)
+        twin = compiled(backbone, frozen=True)
         return _called(twin, twin, precision, device)
     return _called(torch.compile(backbone, dynamic=False), backbone, precision, device)
 
