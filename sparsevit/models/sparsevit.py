@@ -303,7 +303,7 @@ class SparseViT(SwinTransformer):
             if kept_BK is None:
                 windows = all_windows(layout, B)
             elif by_kernels:
-                windows = placed(layout, *listed(kept_BK))
+                windows = placed(layout, B, *listed(kept_BK))
             else:
                 windows = locate(layout, kept_BK)
             self._record(stage, i, layout, kept_BK, windows)

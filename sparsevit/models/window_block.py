@@ -74,35 +74,54 @@ def locate(layout: WindowLayout, kept_BK: Tensor) -> Windows:
     """
     B, K = kept_BK.shape
     window_M, image_M = listed(kept_BK)
-    masks_ENN = None
-    if layout.edge_kind_W is not None and layout.region_masks_KNN is not None:
-        # no more of the kept windows than this can be edge windows, so where to split is known
-        # without asking the device how many are
-        E = min(B * K, B * layout.num_edges)
-        # keys that all differ: a stable order from any sort, as exported graphs have no stable one
-        at_edge_M = _edge_kinds(layout.edge_kind_W, window_M).gt(0)
-        order = (torch.arange(B * K, device=kept_BK.device) + B * K * at_edge_M).argsort()
-        window_M, image_M = window_M[order], image_M[order]
-        masks_ENN = layout.region_masks_KNN[_edge_kinds(layout.edge_kind_W, window_M[-E:])]
-    return placed(layout, window_M, image_M, masks_ENN)
+    if layout.edge_kind_W is None or layout.region_masks_KNN is None:
+        return placed(layout, B, window_M, image_M)
+    # no more of the kept windows than this can be edge windows, so where to split is known
+    # without asking the device how many are
+    E = min(B * K, B * layout.num_edges)
+    kind_M = _edge_kinds(layout.edge_kind_W, window_M)
+    if B * K > 1:
+        order = _edges_last(kind_M)
+        window_M, image_M, kind_M = window_M[order], image_M[order], kind_M[order]
+    masks_ENN = layout.region_masks_KNN[kind_M[-E:]]
+    return placed(layout, B, window_M, image_M, kind_M, masks_ENN)
+
+
+def _edges_last(kind_M: Tensor) -> Tensor:
+    """The order that puts windows that need a mask last and else leaves them as they are."""
+    at_edge_M = kind_M.gt(0)
+    if not exporting():
+        return at_edge_M.sort(stable=True).indices
+    # keys that all differ: a stable order from any sort, as exported graphs have no stable one
+    M = len(kind_M)
+    return (torch.arange(M, device=kind_M.device) + M * at_edge_M).argsort()
 
 
 def listed(kept_BK: Tensor) -> tuple[Tensor, Tensor]:
     """(B, K) kept windows of each image -> (M,) windows and (M,) the image of each."""
     B, K = kept_BK.shape
+    if B == 1:
+        return kept_BK.flatten(), kept_BK.new_zeros(K)
     return kept_BK.flatten(), torch.arange(B, device=kept_BK.device).repeat_interleave(K)
 
 
 def placed(
-    layout: WindowLayout, window_M: Tensor, image_M: Tensor, masks_ENN: Tensor | None = None
+    layout: WindowLayout,
+    batch: int,
+    window_M: Tensor,
+    image_M: Tensor,
+    kind_M: Tensor | None = None,
+    masks_ENN: Tensor | None = None,
 ) -> Windows:
     """Where the tokens of these windows of these images are; kernels need no order among them."""
-    padding_MN1 = kind_M = None
-    if layout.edge_kind_W is not None:
+    padding_MN1 = None
+    if kind_M is None and layout.edge_kind_W is not None:
         kind_M = _edge_kinds(layout.edge_kind_W, window_M)
     if layout.is_padding_WN is not None:
         padding_MN1 = layout.is_padding_WN[window_M].unsqueeze(-1)
-    row_MN = layout.token_index_WN[window_M] + image_M.unsqueeze(-1) * layout.rows
+    row_MN = layout.token_index_WN[window_M]
+    if batch > 1:
+        row_MN = row_MN + image_M.unsqueeze(-1) * layout.rows
     return Windows(row_MN, image_M, padding_MN1, masks_ENN, kind_M)
 
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from sparsevit.ops.tracing import exporting
 
+PART_BYTES = 2**20
+
 
 def token_magnitudes(x_BLC: Tensor) -> Tensor:
     """Mean absolute activation of each token, (..., C) -> (...).
@@ -17,7 +19,15 @@ def token_magnitudes(x_BLC: Tensor) -> Tensor:
     if exporting():
         # one pass in other runtimes; PyTorch's own takes eight times as long on a CPU
         return torch.linalg.vector_norm(x_BLC, ord=1, dim=-1, dtype=wide) / x_BLC.shape[-1]
-    return x_BLC.abs().mean(-1, dtype=wide)
+    if x_BLC.device.type != "cpu" or torch.is_grad_enabled():
+        return x_BLC.abs().mean(-1, dtype=wide)
+    # in parts, so that absolute values take no memory that the system has to provide anew
+    tokens = x_BLC.reshape(-1, x_BLC.shape[-1])
+    magnitudes = tokens.new_empty(len(tokens), dtype=wide)
+    rows = max(1, PART_BYTES // max(1, tokens.shape[1] * tokens.element_size()))
+    for part, out in zip(tokens.split(rows), magnitudes.split(rows), strict=True):
+        torch.mean(part.abs(), -1, dtype=wide, out=out)
+    return magnitudes.view(x_BLC.shape[:-1])
 
 
 def window_scores(magnitudes_BL: Tensor, token_index_WN: Tensor) -> Tensor:
@@ -32,5 +42,5 @@ def window_scores(magnitudes_BL: Tensor, token_index_WN: Tensor) -> Tensor:
         (B, W) scores.
     """
     padded = torch.nn.functional.pad(magnitudes_BL, (0, 1))
-    tokens_BWN = padded[:, token_index_WN]
+    tokens_BWN = padded.index_select(1, token_index_WN.flatten()).unflatten(1, token_index_WN.shape)
     return torch.linalg.vector_norm(tokens_BWN, dim=-1)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsevit.sparsity import scores
 from sparsevit.sparsity.scores import token_magnitudes, window_scores
 from sparsevit.sparsity.selection import num_kept, rank_windows
 
@@ -32,6 +33,25 @@ def test_counts_are_those_of_the_papers_code():
     # int(n * (1 - r)) in floating point: 0.9 of 10 windows leaves 0, not 1
     assert [num_kept(576, r) for r in (0.3, 0.6, 0.7)] == [403, 230, 172]
     assert num_kept(10, 0.9) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 40), min_size=2, max_size=3),
+    part=st.integers(1, 4000),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_magnitudes_are_means_of_absolute_values_however_they_are_cut(shape, part, dtype):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = x.double().abs().mean(-1)
+    whole, scores.PART_BYTES = scores.PART_BYTES, part
+    try:
+        with torch.no_grad():
+            got = token_magnitudes(x)
+    finally:
+        scores.PART_BYTES = whole
+    assert got.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
