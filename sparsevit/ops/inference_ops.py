@@ -81,10 +81,10 @@ def usable(dtype: torch.dtype) -> bool:
     """Whether this PyTorch has these products in oneDNN, on this CPU, and they come out right."""
     if not torch.backends.mkldnn.is_available() or dtype not in (torch.float32, torch.bfloat16):
         return False
-    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
     x, weight, bias, other = (torch.ones(n, 16, dtype=dtype) for n in (3, 16, 1, 3))
     try:
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
         grown = _linear(x, weight, bias[0], gelu=True)
         summed = _linear_add(x, weight, bias[0], other)
     except (RuntimeError, AttributeError, TypeError):
