@@ -91,7 +91,7 @@ def _edges_last(kind_M: Tensor) -> Tensor:
     """The order that puts windows that need a mask last and else leaves them as they are."""
     at_edge_M = kind_M.gt(0)
     if not exporting():
-        return at_edge_M.sort(stable=True).indices
+        return at_edge_M.byte().sort(stable=True).indices
     # keys that all differ: a stable order from any sort, as exported graphs have no stable one
     M = len(kind_M)
     return (torch.arange(M, device=kind_M.device) + M * at_edge_M).argsort()

@@ -185,6 +185,43 @@ def test_onnxruntime_refuses_other_precisions(backbone, images):
         prepare("onnxruntime", backbone, images, "bf16")
 
 
+def test_scores_are_left_out_where_openvino_rounds_tokens(backbone, images):
+    pytest.importorskip("openvino")
+    from sparsevit.latency.backends.open_vino import convert, round_tokens
+
+    backbone.pruning_ratios = 0.6
+    model = convert(backbone, images)
+    round_tokens(model)
+    marked = {
+        op.get_type_name()
+        for op in model.get_ops()
+        if "enforceBF16evenForGraphTail" in op.get_rt_info()
+    }
+    assert {"MatMul", "MVN", "Add", "ScatterNDUpdate", "Transpose"} <= marked
+    assert not {"ReduceL1", "ReduceL2", "TopK"} & marked
+
+
+@pytest.mark.parametrize("ratio", [0.0, [0.0, 0.6]])
+def test_openvino_in_bf16_is_as_exact_as_autocast(ratio, backbone):
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("no bf16 here")
+    backbone.pruning_ratios = ratio
+    images = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    exact, autocast, rounded = (
+        prepare(name, backbone, images, precision=precision)(images)
+        for name, precision in (("eager", "fp32"), ("eager", "bf16"), ("openvino", "bf16"))
+    )
+
+    def error(got):
+        distance = [
+            (a.float() - b).norm(dim=1) / b.norm(dim=1) for a, b in zip(got, exact, strict=True)
+        ]
+        return max(one.median().item() for one in distance)
+
+    assert 0 < error(rounded) < 1.5 * error(autocast) < 0.05
+
+
 def test_openvino_refuses_other_devices(backbone, images):
     pytest.importorskip("openvino")
     with pytest.raises(UserError, match="--device cpu"):

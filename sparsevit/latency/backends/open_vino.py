@@ -117,5 +117,41 @@ def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
 def prepare_openvino(
     backbone: nn.Module, images: Tensor, precision: str, device: torch.device
 ) -> Run:
-    """Converted at its sparsity, and compiled for the CPU."""
-    return load_openvino(convert(backbone, images), precision, device)
+    """Converted at its sparsity, and compiled for the CPU.
+
+    In bf16 a SparseViT's tokens are in bf16 between products too, see :func:`round_tokens`.
+    """
+    from sparsevit.models import SparseViT
+
+    model = convert(backbone, images)
+    if precision == "bf16" and isinstance(backbone, SparseViT):
+        round_tokens(model)
+    return load_openvino(model, precision, device)
+
+
+def round_tokens(model: Any) -> None:
+    """Let OpenVINO compute all of a backbone in bf16 where it is to infer in bf16.
+
+    For the sake of accuracy it leaves in float32 what no product follows on the way to an output.
+    In a residual network these are the tokens of every block, and each product converts them back
+    and forth. PyTorch's autocast leaves them in bf16, as this does, and rounds to the same error.
+    Scores stay in float32 here as there, so that no windows tie.
+
+    Args:
+        model: ``openvino.Model`` of a SparseViT, as :func:`convert` makes it or
+            ``openvino.Core().read_model`` reads it. It is changed in memory; files do not keep it.
+    """
+    kept = set()
+    waiting = [op for op in model.get_ops() if op.get_type_name() == "TopK"]
+    while waiting:
+        op = waiting.pop()
+        if op.get_friendly_name() in kept:
+            continue
+        kept.add(op.get_friendly_name())
+        if op.get_type_name() != "ReduceL1":
+            waiting += [value.get_source_output().get_node() for value in op.inputs()]
+    for op in model.get_ops():
+        # integers that follow from scores are left out too, as OpenVINO joins them to the scores
+        of_numbers = any(value.get_element_type().is_real() for value in op.outputs())
+        if of_numbers and op.get_friendly_name() not in kept:
+            op.get_rt_info()["enforceBF16evenForGraphTail"] = "YES"
