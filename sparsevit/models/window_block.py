@@ -287,12 +287,13 @@ def _by_token(parameter: Tensor, C: int) -> Tensor:
 
 def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
     """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
-    out_BHWC = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
-    if out_BHWC.device.type == "cpu" and not exporting():
-        # a row at a time, which stays in the cache, and then whole rows: PyTorch's copy in one
-        # step jumps through the map at each number and takes up to five times as long
-        return out_BHWC.transpose(2, 3).contiguous().transpose(1, 2).contiguous()
-    return out_BHWC.permute(0, 3, 1, 2).contiguous()
+    out = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
+    if out.device.type != "cpu" or exporting():
+        return out.permute(0, 3, 1, 2).contiguous()
+    # a row at a time, which stays in the cache, and then whole rows: PyTorch's copy in one step
+    # jumps through the map at each number and takes up to five times as long
+    out = out.transpose(2, 3).contiguous()
+    return out.transpose(1, 2).contiguous()
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
