@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mmdet.models.layers import PatchMerging
 
 PART_BYTES = 16 * 2**20
-"""See :func:`in_parts`. glibc maps anything above 32 MiB anew each time it is asked for."""
+"""See :func:`in_parts` and :func:`_by_rows`. glibc maps anything above 32 MiB anew each time it is
+asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,13 +272,37 @@ def merge_patches(
     H, W = hw[0] + hw[0] % 2, hw[1] + hw[1] % 2
     if tuple(hw) != (H, W):
         x_BLC = F.pad(x_BLC.view(B, *hw, C), (0, 0, 0, W - hw[1], 0, H - hw[0]))
-    pairs = x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C).transpose(1, 2)
-    patches = pairs.reshape(B, H * W // 4, 4 * C)
     norm, reduction = merging.norm, merging.reduction
-    patches = F.layer_norm(
-        patches, (4 * C,), _by_token(norm.weight, C), _by_token(norm.bias, C), norm.eps
-    )
-    return F.linear(patches, _by_token(reduction.weight, C), reduction.bias), (H // 2, W // 2)
+    norm_weight, norm_bias = _by_token(norm.weight, C), _by_token(norm.bias, C)
+    weight = _by_token(reduction.weight, C)
+
+    def merged(pairs: Tensor) -> Tensor:
+        patches = pairs.transpose(1, 2).flatten(2)
+        patches = F.layer_norm(patches, (4 * C,), norm_weight, norm_bias, norm.eps)
+        return F.linear(patches, weight, reduction.bias)
+
+    out = _by_rows(merged, x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C))
+    return out.view(B, H * W // 4, -1), (H // 2, W // 2)
+
+
+def _by_rows(made: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """``made(rows)``, contiguous, where each row of maps is worked on by itself.
+
+    In inference on the CPU rows of a large map come in parts of ``PART_BYTES``, one after the
+    other: what is made of them on the way takes a part's size in memory, not the map's.
+    """
+    most = max(1, PART_BYTES // max(1, rows[0].nbytes))
+    graph = exporting() or torch.compiler.is_compiling()
+    if graph or torch.is_grad_enabled() or rows.device.type != "cpu" or len(rows) <= most:
+        return made(rows).contiguous()
+    out = None
+    for start, part in zip(range(0, len(rows), most), rows.split(most), strict=True):
+        result = made(part)
+        if out is None:
+            out = result.new_empty(len(rows), *result.shape[1:])
+        out[start : start + most] = result
+    assert out is not None
+    return out
 
 
 def _by_token(parameter: Tensor, C: int) -> Tensor:
@@ -287,13 +312,14 @@ def _by_token(parameter: Tensor, C: int) -> Tensor:
 
 def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
     """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
-    out = norm(x_BLC).view(-1, *hw, x_BLC.shape[-1])
-    if out.device.type != "cpu" or exporting():
-        return out.permute(0, 3, 1, 2).contiguous()
+    B, _, C = x_BLC.shape
+    rows = x_BLC.reshape(B * hw[0], hw[1], C)
+    if x_BLC.device.type != "cpu" or exporting():
+        return norm(x_BLC).view(B, *hw, C).permute(0, 3, 1, 2).contiguous()
     # a row at a time, which stays in the cache, and then whole rows: PyTorch's copy in one step
     # jumps through the map at each number and takes up to five times as long
-    out = out.transpose(2, 3).contiguous()
-    return out.transpose(1, 2).contiguous()
+    turned = _by_rows(lambda part: norm(part).transpose(1, 2), rows)
+    return turned.view(B, hw[0], C, hw[1]).transpose(1, 2).contiguous()
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

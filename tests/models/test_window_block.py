@@ -27,14 +27,29 @@ def largest_difference(a, b):
     return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
 
 
-@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
-def test_a_feature_map_is_the_normalised_map_with_channels_first(batch, height, width, channels):
+@settings(deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.integers(1, 20),
+    rows_bytes=st.sampled_from([1, 300, 2**22]),
+    gradients=st.booleans(),
+)
+def test_a_feature_map_is_the_normalised_map_with_channels_first(
+    batch, height, width, channels, rows_bytes, gradients
+):
     norm = torch.nn.LayerNorm(channels).requires_grad_(False)
     x_BLC = torch.arange(batch * height * width * channels).float().view(batch, -1, channels) ** 2
-    out = feature_map(norm, x_BLC, (height, width))
+    whole, window_block.PART_BYTES = window_block.PART_BYTES, rows_bytes
+    try:
+        with torch.set_grad_enabled(gradients):
+            out = feature_map(norm, x_BLC, (height, width))
+    finally:
+        window_block.PART_BYTES = whole
     assert out.is_contiguous()
     expected = norm(x_BLC).transpose(1, 2).reshape(batch, channels, height, width)
-    assert torch.equal(out, expected)
+    torch.testing.assert_close(out, expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -79,12 +94,15 @@ def test_what_gradients_are_wanted_of_is_one_part(monkeypatch):
 
 @pytest.mark.parametrize("hw", [(8, 6), (7, 6), (8, 5), (7, 5)])
 @pytest.mark.parametrize("options", [{}, {"bias": True}, {"kernel_size": 3}, {"norm_cfg": None}])
-def test_patches_merge_as_mmdets_do(hw, options):
+@pytest.mark.parametrize(("rows_bytes", "gradients"), [(1, False), (3000, False), (2**22, True)])
+def test_patches_merge_as_mmdets_do(hw, options, rows_bytes, gradients, monkeypatch):
     merging = PatchMerging(16, 32, **options)
     for parameter in merging.parameters():
         torch.nn.init.normal_(parameter)
     x_BLC = torch.randn(2, hw[0] * hw[1], 16)
-    ours, size = merge_patches(merging, x_BLC, hw)
+    monkeypatch.setattr(window_block, "PART_BYTES", rows_bytes)
+    with torch.set_grad_enabled(gradients):
+        ours, size = merge_patches(merging, x_BLC, hw)
     theirs, expected_size = merging(x_BLC, hw)
     assert tuple(size) == tuple(expected_size)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
