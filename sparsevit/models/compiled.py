@@ -39,7 +39,8 @@ def compiled(backbone: SparseViT, pieces: Pieces | None = None, frozen: bool = F
         backbone: is left as it is; parameters and submodules are shared, ratios are not.
         pieces: of :func:`compiled_pieces`; where None those with torch's defaults, the same ones
             for every backbone.
-        frozen: whether weights stay as they are: see :func:`compiled_pieces`.
+        frozen: where no pieces are given, whether weights stay as they are: see
+            :func:`compiled_pieces`.
     """
     twin = copy.copy(backbone)
     twin.pieces = pieces or default_pieces(frozen)

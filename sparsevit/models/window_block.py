@@ -18,6 +18,7 @@ from mmdet.models.backbones.swin import SwinBlock, WindowMSA
 from torch import Tensor, nn
 
 from sparsevit.ops.attention import window_attention
+from sparsevit.ops.parts import by_rows
 from sparsevit.ops.tracing import exporting, own_tensors
 from sparsevit.ops.windows import WindowLayout
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from mmdet.models.layers import PatchMerging
 
 PART_BYTES = 16 * 2**20
-"""See :func:`in_parts` and :func:`_by_rows`. glibc maps anything above 32 MiB anew each time it is
-asked for."""
+"""See :func:`in_parts` and :func:`merge_patches`. glibc maps anything above 32 MiB anew each time
+it is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,28 +282,8 @@ def merge_patches(
         patches = F.layer_norm(patches, (4 * C,), norm_weight, norm_bias, norm.eps)
         return F.linear(patches, weight, reduction.bias)
 
-    out = _by_rows(merged, x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C))
+    out = by_rows(merged, x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C), PART_BYTES)
     return out.view(B, H * W // 4, -1), (H // 2, W // 2)
-
-
-def _by_rows(made: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """``made(rows)``, contiguous, where each row of maps is worked on by itself.
-
-    In inference on the CPU rows of a large map come in parts of ``PART_BYTES``, one after the
-    other: what is made of them on the way takes a part's size in memory, not the map's.
-    """
-    most = max(1, PART_BYTES // max(1, rows[0].nbytes))
-    graph = exporting() or torch.compiler.is_compiling()
-    if graph or torch.is_grad_enabled() or rows.device.type != "cpu" or len(rows) <= most:
-        return made(rows).contiguous()
-    out = None
-    for start, part in zip(range(0, len(rows), most), rows.split(most), strict=True):
-        result = made(part)
-        if out is None:
-            out = result.new_empty(len(rows), *result.shape[1:])
-        out[start : start + most] = result
-    assert out is not None
-    return out
 
 
 def _by_token(parameter: Tensor, C: int) -> Tensor:
@@ -318,7 +299,7 @@ def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
         return norm(x_BLC).view(B, *hw, C).permute(0, 3, 1, 2).contiguous()
     # a row at a time, which stays in the cache, and then whole rows: PyTorch's copy in one step
     # jumps through the map at each number and takes up to five times as long
-    turned = _by_rows(lambda part: norm(part).transpose(1, 2), rows)
+    turned = by_rows(lambda part: norm(part).transpose(1, 2), rows, PART_BYTES)
     return turned.view(B, hw[0], C, hw[1]).transpose(1, 2).contiguous()
 
 

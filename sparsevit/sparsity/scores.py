@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsevit.ops.parts import by_rows
 from sparsevit.ops.tracing import exporting
 
 PART_BYTES = 2**20
@@ -19,14 +20,9 @@ def token_magnitudes(x_BLC: Tensor) -> Tensor:
     if exporting():
         # one pass in other runtimes; PyTorch's own takes eight times as long on a CPU
         return torch.linalg.vector_norm(x_BLC, ord=1, dim=-1, dtype=wide) / x_BLC.shape[-1]
-    if x_BLC.device.type != "cpu" or torch.is_grad_enabled():
-        return x_BLC.abs().mean(-1, dtype=wide)
     # in parts, so that absolute values take no memory that the system has to provide anew
-    tokens = x_BLC.reshape(-1, x_BLC.shape[-1])
-    magnitudes = tokens.new_empty(len(tokens), dtype=wide)
-    rows = max(1, PART_BYTES // max(1, tokens.shape[1] * tokens.element_size()))
-    for part, out in zip(tokens.split(rows), magnitudes.split(rows), strict=True):
-        torch.mean(part.abs(), -1, dtype=wide, out=out)
+    tokens = x_BLC.flatten(0, -2)
+    magnitudes = by_rows(lambda part: part.abs().mean(-1, dtype=wide), tokens, PART_BYTES)
     return magnitudes.view(x_BLC.shape[:-1])
 
 

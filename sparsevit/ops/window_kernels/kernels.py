@@ -129,6 +129,7 @@ def _attend(
         far_down = (down >= WINDOW - SHIFT).to(tl.int32)
         across = (far_right[:, None] != far_right[None, :]) & ((kind & 1) != 0)
         along = (far_down[:, None] != far_down[None, :]) & ((kind & 2) != 0)
+        # windows.MASKED
         logits += tl.where(across | along, -1e4, 0.0)
     logits = tl.where(i[None, :] < N, logits, float("-inf"))
 
