@@ -16,11 +16,13 @@ from sparsevit.latency.memory import keep_freed_memory
 
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(16 * 2**20)
+    torch.ones(10 * 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 kept = keep_freed_memory()
-torch.ones(16 * 2**20)
+# glibc before 2.38 finds an aligned block again only once small blocks of its rim are all taken
+for _ in range(24):
+    new_pages()
 print(kept, min(new_pages() for _ in range(3)))
 """
 
@@ -41,7 +43,7 @@ def kept_and_pages(**environment: str) -> tuple[str, int]:
 def test_a_large_tensor_made_again_takes_no_new_pages():
     kept, pages = kept_and_pages()
     assert kept == "True"
-    # 64 MiB are 16384 pages, or 32 huge ones
+    # 40 MiB are 10240 pages, or 20 huge ones
     assert pages < 16
 
 
