@@ -45,7 +45,8 @@ def _render(diagnosis: Diagnosis) -> Group:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    ordered = sorted(diagnosis.findings, key=lambda finding: GROUPS.index(finding.group))
+    groups = list(dict.fromkeys(finding.group for finding in diagnosis.findings))
+    ordered = sorted(diagnosis.findings, key=lambda finding: groups.index(finding.group))
     for group, findings in groupby(ordered, key=lambda finding: finding.group):
         table.add_row(f"[bold]{group}[/bold]")
         for finding in findings:
@@ -59,6 +60,3 @@ def _render(diagnosis: Diagnosis) -> Group:
         else "[red]Something that is needed is missing: see above.[/red]"
     )
     return Group(table, "", verdict)
-
-
-GROUPS = ("System", "Packages", "In use", "Optional", "Workspace")
