@@ -25,6 +25,18 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _native_code_of_our_own(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        # one folder for the processes of a run, and none of the user's
+        shared = tmp_path_factory.getbasetemp()
+        if os.environ.get("PYTEST_XDIST_WORKER"):
+            shared = shared.parent
+        patch.setenv("SPARSEVIT_CACHE", str(shared / "native"))
+        patch.delenv("SPARSEVIT_NATIVE", raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_workspace_of_the_user(monkeypatch):
     monkeypatch.delenv("SPARSEVIT_WORKSPACE", raising=False)

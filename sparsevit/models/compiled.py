@@ -1,17 +1,18 @@
 """A SparseViT whose forward is compiled piece by piece: one set of graphs for all ratios.
 
-The selection is made eagerly. What costs time is compiled: a block on the windows it was given,
-patch embedding and merging, the norms. The number of windows is a symbol in a block's graph
-(:func:`torch._dynamo.maybe_mark_dynamic`), so a graph made at one ratio serves all others. All
-blocks of a stage share graphs too, as their parameters are inputs. A stage needs at most four:
-plain windows; shifted ones; shifted ones so few that each may lie at an edge; and a single window,
-a count that torch cannot keep a symbol. (In training, stochastic depth has another probability in
-each block, a constant of its graph; then it is four a block.)
+Windows are ranked and located eagerly. What costs time is compiled: a block on the windows it was
+given, patch embedding and merging, the norms, the magnitudes of tokens. The number of windows is a
+symbol in a block's graph (:func:`torch._dynamo.maybe_mark_dynamic`), so a graph made at one ratio
+serves all others. All blocks of a stage share graphs too, as their parameters are inputs. A stage
+needs at most four: plain windows; shifted ones; shifted ones so few that each may lie at an edge;
+and a single window, a count that torch cannot keep a symbol. (In training, stochastic depth has
+another probability in each block, a constant of its graph; then it is four a block.)
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +20,14 @@ import torch
 from mmdet.models.backbones.swin import SwinBlock
 from torch import Tensor
 
+from sparsevit.models.native_block import (
+    block_natively,
+    embed_natively,
+    feature_map_natively,
+    merge_patches_natively,
+)
 from sparsevit.models.packed_block import packable, run_packed_block
-from sparsevit.models.sparsevit import Pieces, SparseViT
+from sparsevit.models.sparsevit import Pieces, RunOnMap, SparseViT
 from sparsevit.models.window_block import Windows, product_dtype
 
 GRAPHS_A_PIECE = 256
@@ -58,7 +65,9 @@ def compiled_pieces(frozen: bool = False, **options: Any) -> Pieces:
 
     Args:
         frozen: for inference on the CPU with weights that do not change any more: they are laid
-            out for their products once, which takes their size in memory again
+            out for their products once, which takes their size in memory again. In float32 all
+            but the scores is native code of ours (:mod:`sparsevit.models.native_block`); in
+            bfloat16, and where that is not to be had, oneDNN's products are called
             (:mod:`sparsevit.models.packed_block`). Elsewhere it makes no difference.
         **options: of :func:`torch.compile`, such as ``backend``, ``mode`` or ``options``.
     """
@@ -83,9 +92,28 @@ def compiled_pieces(frozen: bool = False, **options: Any) -> Pieces:
                 return packed_block(module, t_MNC, windows, pad_before_norm, dtype)
         return block(module, t_MNC, windows, batch, pad_before_norm)
 
+    def on_map(module: SwinBlock, x_RC: Tensor) -> RunOnMap | None:
+        # else its compiled piece, and no kernels of ours
+        return block_natively(module, x_RC) if frozen else None
+
+    def compile_piece(
+        piece: Callable[..., Any], natively: Callable[..., Any] | None = None
+    ) -> Callable[..., Any]:
+        code = torch.compile(piece, dynamic=False, **options)
+        if natively is None or not frozen:
+            return code
+
+        def run(*inputs: Any) -> Any:
+            found = natively(*inputs)
+            return code(*inputs) if found is None else found
+
+        return run
+
     return Pieces(
-        embed=torch.compile(eager.embed, dynamic=False, **options),
+        embed=compile_piece(eager.embed, embed_natively),
+        magnitudes=compile_piece(eager.magnitudes),
+        on_map=on_map,
         block=run_any_number,
-        feature_map=torch.compile(eager.feature_map, dynamic=False, **options),
-        downsample=torch.compile(eager.downsample, dynamic=False, **options),
+        feature_map=compile_piece(eager.feature_map, feature_map_natively),
+        downsample=compile_piece(eager.downsample, merge_patches_natively),
     )

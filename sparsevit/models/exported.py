@@ -28,9 +28,13 @@ def exported(backbone: SparseViT) -> SparseViT:
     """
     twin = copy.copy(backbone)
     twin.pieces = Pieces(
-        block=partial(run_block, attention=attend_apart), split=whole, put=put_rows
+        on_map=gathered, block=partial(run_block, attention=attend_apart), split=whole, put=put_rows
     )
     return twin
+
+
+def gathered(block: SwinBlock, x_RC: Tensor) -> None:
+    """No block runs on the map itself."""
 
 
 def whole(windows: Windows, block: SwinBlock) -> list[Windows]:

@@ -12,25 +12,29 @@ def of_known_parts(block: Any, dtype: torch.dtype) -> bool:
     """Whether a ``SwinBlock`` has plain LayerNorm, linear layers and GELU of ``dtype``."""
     layers = block.ffn.layers
     return (
-        all(_is_plain_norm(norm, dtype) for norm in (block.norm1, block.norm2))
+        all(is_plain_norm(norm, dtype) for norm in (block.norm1, block.norm2))
         and len(layers) == 3
         and len(layers[0]) == 3
         and isinstance(layers[0][1], nn.GELU)
         and layers[0][1].approximate == "none"
-        and all(_is_plain_linear(linear, dtype) for linear in _linears(block))
+        and all(is_plain_linear(linear, dtype) for linear in _linears(block))
         and block.attn.w_msa.relative_position_bias_table.dtype == dtype
     )
 
 
-def _is_plain_norm(norm: Any, dtype: torch.dtype) -> bool:
+def is_plain_norm(norm: Any, dtype: torch.dtype) -> bool:
+    """Whether a module is PyTorch's LayerNorm with parameters of ``dtype``."""
     return type(norm) is nn.LayerNorm and norm.bias is not None and norm.weight.dtype == dtype
 
 
-def _is_plain_linear(linear: Any, dtype: torch.dtype) -> bool:
+def is_plain_linear(linear: Any, dtype: torch.dtype) -> bool:
+    """Whether a module is PyTorch's linear layer with parameters of ``dtype``, or mmcv's."""
     # mmcv's own differs for empty inputs alone; any other subclass, e.g. a quantised one or an
     # adapter, may compute something else
     known = type(linear).__module__.partition(".")[0] in ("torch", "mmcv")
-    return known and isinstance(linear, nn.Linear) and linear.weight.dtype == dtype
+    # a parametrised weight is computed, and no parameter
+    own = "weight" in linear._parameters
+    return known and own and isinstance(linear, nn.Linear) and linear.weight.dtype == dtype
 
 
 def _linears(block: Any) -> list[nn.Module]:

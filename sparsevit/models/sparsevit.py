@@ -38,6 +38,8 @@ from sparsevit.sparsity.scores import token_magnitudes, window_scores
 from sparsevit.sparsity.selection import num_kept, rank_windows
 from sparsevit.sparsity.space import Space
 
+RunOnMap = Callable[[SwinBlock, Tensor, Windows, bool], Tensor]
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -72,12 +74,20 @@ def call(module: nn.Module, *inputs: Any) -> Any:
     return module(*inputs)
 
 
+def kernels_on_map(block: SwinBlock, x_RC: Tensor) -> RunOnMap | None:
+    """Our Triton kernels, where they compute what this block does on this map."""
+    return run_block_by_kernels if window_block_kernels_usable(block, x_RC) else None
+
+
 @dataclass(frozen=True)
 class Pieces:
     """The functions a forward is made of, so that each can be compiled on its own.
 
     Attributes:
         embed: (patch embedding, images) -> (tokens, size of the map).
+        magnitudes: :func:`token_magnitudes`.
+        on_map: (block, map) -> a function that runs the block on the map itself, (block, map,
+            windows, pad_before_norm) -> the map; or None, and ``block`` runs on gathered windows.
         block: :func:`run_block`.
         split: :func:`in_parts`.
         put: (map, rows, tokens) -> the map with the tokens in these rows.
@@ -86,6 +96,8 @@ class Pieces:
     """
 
     embed: Callable[..., Any] = call
+    magnitudes: Callable[[Tensor], Tensor] = token_magnitudes
+    on_map: Callable[[SwinBlock, Tensor], RunOnMap | None] = kernels_on_map
     block: Callable[..., Tensor] = run_block
     split: Callable[[Windows, SwinBlock], list[Windows]] = in_parts
     put: Callable[[Tensor, Tensor, Tensor], Tensor] = put_in_place
@@ -147,10 +159,17 @@ class WindowChooser:
     Args:
         layouts: by block of the stage, the partition it uses.
         ratios: by block of the stage, the share of windows it skips.
+        magnitudes: :func:`token_magnitudes`, or what computes the same.
     """
 
-    def __init__(self, layouts: Sequence[WindowLayout], ratios: Sequence[float]) -> None:
+    def __init__(
+        self,
+        layouts: Sequence[WindowLayout],
+        ratios: Sequence[float],
+        magnitudes: Callable[[Tensor], Tensor] = token_magnitudes,
+    ) -> None:
         self.layouts = layouts
+        self._magnitudes = magnitudes
         self.ratios = ratios
         self.counts = [
             num_kept(layout.num_windows, ratio)
@@ -158,12 +177,13 @@ class WindowChooser:
         ]
         self._magnitudes_BL: Tensor | None = None
         self._rankings: dict[int, Tensor] = {}
+        self._windows: dict[tuple[int, int, bool], Windows] = {}
 
     @torch.no_grad()
     def score(self, tokens: StageTokens) -> None:
         """Take the magnitudes of a map, unless this stage has been scored."""
         if self._magnitudes_BL is None:
-            self._magnitudes_BL = tokens.by_image(token_magnitudes(tokens.x_RC))
+            self._magnitudes_BL = tokens.by_image(self._magnitudes(tokens.x_RC))
 
     @torch.no_grad()
     def kept(self, block: int) -> Tensor | None:
@@ -180,6 +200,22 @@ class WindowChooser:
             scores_BW = window_scores(self._magnitudes_BL, layout.token_index_WN)
             self._rankings[id(layout)] = rank_windows(scores_BW, most)
         return self._rankings[id(layout)][:, :count]
+
+    def windows(self, block: int, kept_BK: Tensor, masks: bool) -> Windows:
+        """Where the tokens of this block's windows are; blocks that keep the same share them.
+
+        Args:
+            block: which of the stage.
+            kept_BK: :meth:`kept` of it.
+            masks: whether masks are spelled out, and the windows that need one come last.
+        """
+        layout = self.layouts[block]
+        key = (id(layout), self.counts[block], masks)
+        if key not in self._windows:
+            self._windows[key] = (
+                locate(layout, kept_BK) if masks else placed(layout, len(kept_BK), *listed(kept_BK))
+            )
+        return self._windows[key]
 
 
 @MODELS.register_module()
@@ -285,7 +321,7 @@ class SparseViT(SwinTransformer):
         layouts = [
             window_layout(*hw, b.attn.window_size, b.attn.shift_size, x_BLC.device) for b in blocks
         ]
-        chooser = WindowChooser(layouts, ratios)
+        chooser = WindowChooser(layouts, ratios, self.pieces.magnitudes)
         B = x_BLC.shape[0]
         tokens = StageTokens.of(x_BLC, layouts[0])
 
@@ -296,19 +332,14 @@ class SparseViT(SwinTransformer):
                 self._record(stage, i, layout, torch.empty(B, 0, dtype=torch.long), None)
                 continue
             kept_BK = chooser.kept(i)
-            # a compiled twin runs its compiled piece, and no kernels of ours
-            by_kernels = self.pieces.block is run_block and window_block_kernels_usable(
-                block, tokens.x_RC
-            )
+            on_map = self.pieces.on_map(block, tokens.x_RC)
             if kept_BK is None:
                 windows = all_windows(layout, B)
-            elif by_kernels:
-                windows = placed(layout, B, *listed(kept_BK))
             else:
-                windows = locate(layout, kept_BK)
+                windows = chooser.windows(i, kept_BK, masks=on_map is None)
             self._record(stage, i, layout, kept_BK, windows)
-            if by_kernels:
-                x_RC = run_block_by_kernels(block, tokens.rows(), windows, self.pad_before_norm)
+            if on_map:
+                x_RC = on_map(block, tokens.rows(), windows, self.pad_before_norm)
                 tokens = replace(tokens, x_RC=x_RC, place_R=None)
             else:
                 tokens = self._forward_block(block, tokens, windows, B)

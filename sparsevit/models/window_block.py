@@ -265,25 +265,46 @@ def merge_patches(
     mmdet's gathers the four tokens of a patch channel by channel (``nn.Unfold``). Here they are
     laid side by side whole, and the parameters are reordered instead: they are smaller.
     """
-    sampler = merging.sampler
-    halves = {_pair(sampler.kernel_size), _pair(sampler.stride)} == {(2, 2)}
-    if not halves or merging.norm is None or merging.adap_padding is None:
+    if not merges_by_two(merging):
         return merging(x_BLC, hw)
     B, _, C = x_BLC.shape
     H, W = hw[0] + hw[0] % 2, hw[1] + hw[1] % 2
     if tuple(hw) != (H, W):
         x_BLC = F.pad(x_BLC.view(B, *hw, C), (0, 0, 0, W - hw[1], 0, H - hw[0]))
-    norm, reduction = merging.norm, merging.reduction
-    norm_weight, norm_bias = _by_token(norm.weight, C), _by_token(norm.bias, C)
-    weight = _by_token(reduction.weight, C)
+    norm_weight, norm_bias, epsilon, weight, bias = merging_by_token(merging)
 
     def merged(pairs: Tensor) -> Tensor:
         patches = pairs.transpose(1, 2).flatten(2)
-        patches = F.layer_norm(patches, (4 * C,), norm_weight, norm_bias, norm.eps)
-        return F.linear(patches, weight, reduction.bias)
+        patches = F.layer_norm(patches, (4 * C,), norm_weight, norm_bias, epsilon)
+        return F.linear(patches, weight, bias)
 
     out = by_rows(merged, x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C), PART_BYTES)
     return out.view(B, H * W // 4, -1), (H // 2, W // 2)
+
+
+def merges_by_two(merging: PatchMerging) -> bool:
+    """Whether a patch is two by two tokens, padded at the end, and normalised: as in Swin."""
+    sampler = merging.sampler
+    halves = {_pair(sampler.kernel_size), _pair(sampler.stride)} == {(2, 2)}
+    at_the_end = getattr(merging.adap_padding, "padding", None) == "corner"
+    return halves and at_the_end and merging.norm is not None
+
+
+def merging_by_token(merging: PatchMerging) -> tuple[Tensor, Tensor, float, Tensor, Tensor | None]:
+    """Parameters of a merging for patches whose tokens lie side by side.
+
+    Returns:
+        Weight, bias and epsilon of the norm, weight and bias of the reduction.
+    """
+    norm, reduction = merging.norm, merging.reduction
+    C = norm.weight.shape[0] // 4
+    return (
+        _by_token(norm.weight, C),
+        _by_token(norm.bias, C),
+        norm.eps,
+        _by_token(reduction.weight, C),
+        reduction.bias,
+    )
 
 
 def _by_token(parameter: Tensor, C: int) -> Tensor:

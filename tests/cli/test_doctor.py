@@ -211,3 +211,21 @@ def test_the_json_document_is_what_python_returns(no_imports, capfd):
     document = json.loads(capfd.readouterr().out)
     assert document["ok"] is False
     assert {"group", "name", "status", "value", "remedy"} == set(document["findings"][0])
+
+
+def test_the_table_has_every_finding(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    findings = diagnose().findings
+    assert {finding.group for finding in findings} >= {"System", "Backends", "Optional"}
+    for finding in findings:
+        assert finding.group in shown
+        assert finding.name in shown
+    assert "Nothing that is needed is missing." in shown
+
+
+def test_native_code(monkeypatch):
+    for found, status in ((True, Status.ok), (False, Status.note)):
+        monkeypatch.setattr("sparsevit.ops.native.swin.usable", lambda found=found: found)
+        assert diagnose().find("native code").status is status

@@ -17,6 +17,7 @@ from sparsevit.errors import UserError
 from sparsevit.latency.backends import BACKENDS, prepare
 from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_pt2
 from sparsevit.models.compiled import compiled, compiled_pieces
+from sparsevit.ops.native import swin
 
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 TWO_STAGES = {"depths": [2, 2], "num_heads": [1, 2], "strides": [4, 2], "out_indices": [0, 1]}
@@ -65,7 +66,10 @@ def test_a_runtime_gives_what_eager_gives(name, backbone, images):
 
 @pytest.mark.usefixtures("_fresh_dynamo")
 @pytest.mark.parametrize("frozen", [False, True])
-def test_changing_ratios_makes_no_new_graph(frozen, backbone, images):
+@pytest.mark.parametrize("native", [False, True])
+def test_changing_ratios_makes_no_new_graph(frozen, native, backbone, images, monkeypatch):
+    native = native and swin.usable()
+    monkeypatch.setattr(swin, "usable", lambda: native)
     counter = CompileCounter()
     twin = compiled(backbone, compiled_pieces(frozen, backend=counter))
     with torch.no_grad():
@@ -77,14 +81,18 @@ def test_changing_ratios_makes_no_new_graph(frozen, backbone, images):
             backbone.pruning_ratios = twin.pruning_ratios = ratio
             assert difference(twin(images), backbone(images)) < 1e-5
     assert counter.frame_count == made
+    # magnitudes of two stages
+    scores = 2
     # embedding, merging, two maps; a stage has plain and shifted windows, and where few are kept
     # shifted ones that may all lie at an edge, unless attention is one operation
-    assert made == 1 + 1 + 2 + 2 * (2 if frozen else 3)
+    rest = 1 + 1 + 2 + 2 * (2 if frozen else 3)
+    assert made == scores + (0 if frozen and native else rest)
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
 @pytest.mark.parametrize("frozen", [False, True])
-def test_blocks_of_a_stage_share_their_graphs(frozen, images):
+def test_blocks_of_a_stage_share_their_graphs(frozen, images, monkeypatch):
+    monkeypatch.setattr(swin, "usable", lambda: False)
     counts = []
     for depth in (2, 4):
         torch._dynamo.reset()

@@ -11,6 +11,7 @@ from sparsevit.models.compiled import compiled, compiled_pieces
 from sparsevit.models.packed_block import packable, run_packed_block
 from sparsevit.models.window_block import all_windows, run_block
 from sparsevit.ops import inference_ops
+from sparsevit.ops.native import swin
 from sparsevit.ops.windows import window_layout
 
 pytestmark = pytest.mark.skipif(
@@ -19,6 +20,11 @@ pytestmark = pytest.mark.skipif(
 BF16 = pytest.mark.skipif(not inference_ops.usable(torch.bfloat16), reason="no packed bf16 here")
 # the second size is no multiple of the window: padding takes part
 SIZES = [(112, 112), (100, 124)]
+
+
+@pytest.fixture(autouse=True)
+def _no_native_code(monkeypatch):
+    monkeypatch.setattr(swin, "usable", lambda: False)
 
 
 @pytest.fixture

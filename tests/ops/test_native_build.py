@@ -1,0 +1,121 @@
+"""Native code is compiled once, kept, and done without where it cannot be had."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sparsevit.ops.native import build
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("g++") is None, reason="no g++"
+)
+SOURCE = 'extern "C" int answer() { return 42; }'
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """A function that loads a source, as a process of its own would."""
+    monkeypatch.setenv("SPARSEVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+
+    def load_source(text=SOURCE):
+        path = tmp_path / "source.cpp"
+        path.write_text(text, encoding="utf-8")
+        return build.load.__wrapped__(path)
+
+    return load_source
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    calls = []
+    run = subprocess.run
+
+    def counting(command, **kwargs):
+        calls.extend(word for word in command if word == "-c")
+        return run(command, **kwargs)
+
+    monkeypatch.setattr(subprocess, "run", counting)
+    return calls
+
+
+def test_it_is_compiled_once_and_again_when_the_source_changes(load, compilations):
+    assert load().answer() == 42
+    assert load().answer() == 42
+    assert len(compilations) == 1
+    assert load(SOURCE.replace("42", "43")).answer() == 43
+    assert len(compilations) == 2
+
+
+def test_another_cpu_gets_a_build_of_its_own(load, compilations, monkeypatch):
+    load()
+    monkeypatch.setattr(build, "_cpu", lambda: "flags : another")
+    load()
+    assert len(compilations) == 2
+
+
+def test_nothing_but_the_library_is_left_in_the_folder(load, tmp_path):
+    load()
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".so"]
+
+
+def test_several_at_once(load):
+    with ThreadPoolExecutor(4) as pool:
+        assert [one.answer() for one in pool.map(lambda _: load(), range(4))] == [42] * 4
+
+
+def test_a_cache_that_cannot_be_written(load, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPARSEVIT_CACHE", str(tmp_path / "file" / "below"))
+    assert load().answer() == 42
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
+def test_where_it_is_kept(load, tmp_path, monkeypatch, variable):
+    monkeypatch.delenv("SPARSEVIT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    load()
+    folder = tmp_path if variable == "XDG_CACHE_HOME" else tmp_path / ".cache"
+    assert list((folder / "sparsevit").glob("source-*.so"))
+
+
+class TestDoneWithout:
+    def test_a_compiler_there_is_not(self, load, monkeypatch, caplog):
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        with caplog.at_level(logging.INFO):
+            assert load() is None
+        assert "no C++ compiler" in caplog.text
+
+    def test_code_that_does_not_compile(self, load, tmp_path, caplog):
+        with caplog.at_level(logging.INFO):
+            assert load("nonsense") is None
+        assert "does not compile here" in caplog.text
+        assert "nonsense" in caplog.text
+        assert not list((tmp_path / "cache").iterdir())
+
+    def test_a_library_that_does_not_load(self, load, caplog):
+        with caplog.at_level(logging.INFO):
+            assert load('extern "C" int gone(); extern "C" int answer() { return gone(); }') is None
+        assert "gone" in caplog.text
+
+    def test_a_compiler_that_hangs(self, load, tmp_path, monkeypatch, caplog):
+        slow = tmp_path / "slow"
+        slow.write_text("#!/bin/sh\nsleep 60\n", encoding="utf-8")
+        slow.chmod(0o755)
+        monkeypatch.setenv("CXX", str(slow))
+        monkeypatch.setattr(build, "SECONDS", 0.2)
+        with caplog.at_level(logging.INFO):
+            assert load() is None
+        assert "timed out" in caplog.text
+
+    def test_a_user_who_does_not_want_it(self, load, monkeypatch, compilations):
+        monkeypatch.setenv("SPARSEVIT_NATIVE", "off")
+        assert load() is None
+        assert not compilations
