@@ -29,12 +29,17 @@ def is_plain_norm(norm: Any, dtype: torch.dtype) -> bool:
 
 def is_plain_linear(linear: Any, dtype: torch.dtype) -> bool:
     """Whether a module is PyTorch's linear layer with parameters of ``dtype``, or mmcv's."""
+    return isinstance(linear, nn.Linear) and is_plain(linear, dtype)
+
+
+def is_plain(layer: Any, dtype: torch.dtype) -> bool:
+    """Whether a layer is PyTorch's own or mmcv's, with a weight of ``dtype``."""
     # mmcv's own differs for empty inputs alone; any other subclass, e.g. a quantised one or an
     # adapter, may compute something else
-    known = type(linear).__module__.partition(".")[0] in ("torch", "mmcv")
+    known = type(layer).__module__.partition(".")[0] in ("torch", "mmcv")
     # a parametrised weight is computed, and no parameter
-    own = "weight" in linear._parameters
-    return known and own and isinstance(linear, nn.Linear) and linear.weight.dtype == dtype
+    own = "weight" in layer._parameters
+    return known and own and layer.weight.dtype == dtype
 
 
 def _linears(block: Any) -> list[nn.Module]:

@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from sparsevit.models.known_parts import is_plain_linear, is_plain_norm, of_known_parts
+from sparsevit.models.known_parts import is_plain, is_plain_linear, is_plain_norm, of_known_parts
 from sparsevit.models.window_block import (
+    embeds_whole_patches,
     merges_by_two,
     merging_by_token,
     product_dtype,
@@ -76,16 +77,12 @@ def run_block_natively(
 def embed_natively(embedding: PatchEmbed, images: Tensor) -> tuple[Tensor, tuple[int, int]] | None:
     """What mmdet's patch embedding computes; None where it is not for native code."""
     projection, norm = embedding.projection, embedding.norm
-    side = projection.kernel_size[0]
     if not (
         _inference(embedding, images)
-        and type(projection).__module__.partition(".")[0] in ("torch", "mmcv")
-        and isinstance(projection, nn.Conv2d)
-        and {projection.kernel_size, projection.stride} == {(side, side)}
-        and (projection.padding, projection.dilation, projection.groups) == ((0, 0), (1, 1), 1)
-        and getattr(embedding.adap_padding, "padding", None) == "corner"
+        and embeds_whole_patches(embedding)
+        and is_plain(projection, torch.float32)
+        and projection.groups == 1
         and (norm is None or is_plain_norm(norm, torch.float32))
-        and projection.weight.dtype == torch.float32
         and swin.usable()
     ):
         return None

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from mmdet.models.backbones.swin import SwinBlock, SwinTransformer
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsevit.models.kernel_block import run_block_by_kernels, window_block_kernels_usable
 from sparsevit.models.ratios import Ratios, nested_ratios
@@ -24,6 +24,7 @@ from sparsevit.models.swin_weights import initialise
 from sparsevit.models.window_block import (
     Windows,
     all_windows,
+    embed_patches,
     feature_map,
     in_parts,
     listed,
@@ -69,11 +70,6 @@ def put_in_place(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:
     return x_RC.index_copy_(0, rows, t_RC)
 
 
-def call(module: nn.Module, *inputs: Any) -> Any:
-    """``module(*inputs)``: a piece that is one module."""
-    return module(*inputs)
-
-
 def kernels_on_map(block: SwinBlock, x_RC: Tensor) -> RunOnMap | None:
     """Our Triton kernels, where they compute what this block does on this map."""
     return run_block_by_kernels if window_block_kernels_usable(block, x_RC) else None
@@ -84,7 +80,7 @@ class Pieces:
     """The functions a forward is made of, so that each can be compiled on its own.
 
     Attributes:
-        embed: (patch embedding, images) -> (tokens, size of the map).
+        embed: :func:`embed_patches`.
         magnitudes: :func:`token_magnitudes`.
         on_map: (block, map) -> a function that runs the block on the map itself, (block, map,
             windows, pad_before_norm) -> the map; or None, and ``block`` runs on gathered windows.
@@ -95,7 +91,7 @@ class Pieces:
         downsample: :func:`merge_patches`.
     """
 
-    embed: Callable[..., Any] = call
+    embed: Callable[..., Any] = embed_patches
     magnitudes: Callable[[Tensor], Tensor] = token_magnitudes
     on_map: Callable[[SwinBlock, Tensor], RunOnMap | None] = kernels_on_map
     block: Callable[..., Tensor] = run_block

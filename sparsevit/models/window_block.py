@@ -23,11 +23,13 @@ from sparsevit.ops.tracing import exporting, own_tensors
 from sparsevit.ops.windows import WindowLayout
 
 if TYPE_CHECKING:
-    from mmdet.models.layers import PatchMerging
+    from mmdet.models.layers import PatchEmbed, PatchMerging
 
 PART_BYTES = 16 * 2**20
-"""See :func:`in_parts` and :func:`merge_patches`. glibc maps anything above 32 MiB anew each time
-it is asked for."""
+"""See :func:`in_parts`. glibc maps anything above 32 MiB anew each time it is asked for."""
+CACHED_BYTES = 2**20
+"""A part of which what is made is still in a core's cache when it is read again at once: in
+embedding and merging patches, and in giving out maps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +259,49 @@ def drop_path(drop: nn.Module, y_MNC: Tensor, image_M: Tensor, batch: int) -> Te
     return y_MNC * factor_B11[image_M]
 
 
+def embed_patches(embedding: PatchEmbed, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """What mmdet's patch embedding computes: (B, 3, H, W) -> (B, patches, C), and their grid.
+
+    In inference on the CPU in parts of whole rows of patches, so that the map is all that it takes
+    in memory: convolved, turned and normalised at once it would be there three times.
+    """
+    graph = exporting() or torch.compiler.is_compiling()
+    if (
+        graph
+        or torch.is_grad_enabled()
+        or images.device.type != "cpu"
+        or not embeds_whole_patches(embedding)
+    ):
+        return embedding(images)
+    projection, norm = embedding.projection, embedding.norm
+    side = projection.kernel_size[0]
+    height, width = images.shape[-2:]
+    if height % side or width % side:
+        images = F.pad(images, (0, -width % side, 0, -height % side))
+
+    def embedded(rows: Tensor) -> Tensor:
+        tokens = projection(rows).flatten(2).transpose(1, 2)
+        return tokens if norm is None else norm(tokens)
+
+    rows = images.unflatten(2, (-1, side)).transpose(1, 2).flatten(0, 1)
+    x_BLC = by_rows(embedded, rows, CACHED_BYTES)
+    down, over = len(rows) // len(images), x_BLC.shape[1]
+    return x_BLC.view(len(images), down * over, -1), (down, over)
+
+
+def embeds_whole_patches(embedding: PatchEmbed) -> bool:
+    """Whether patches are squares side by side, padded at the end, and normalised one by one."""
+    projection, norm = embedding.projection, embedding.norm
+    side = projection.kernel_size[0]
+    return (
+        isinstance(projection, nn.Conv2d)
+        and {projection.kernel_size, projection.stride} == {(side, side)}
+        and (projection.padding, projection.dilation) == ((0, 0), (1, 1))
+        and getattr(embedding.adap_padding, "padding", None) == "corner"
+        and (norm is None or isinstance(norm, nn.LayerNorm))
+    )
+
+
 def merge_patches(
     merging: PatchMerging, x_BLC: Tensor, hw: tuple[int, int]
 ) -> tuple[Tensor, tuple[int, int]]:
@@ -278,7 +323,7 @@ def merge_patches(
         patches = F.layer_norm(patches, (4 * C,), norm_weight, norm_bias, epsilon)
         return F.linear(patches, weight, bias)
 
-    out = by_rows(merged, x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C), PART_BYTES)
+    out = by_rows(merged, x_BLC.reshape(B * H // 2, 2, W // 2, 2 * C), CACHED_BYTES)
     return out.view(B, H * W // 4, -1), (H // 2, W // 2)
 
 
@@ -315,13 +360,20 @@ def _by_token(parameter: Tensor, C: int) -> Tensor:
 def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
     """What a stage gives out, (B, H * W, C) -> (B, C, H, W)."""
     B, _, C = x_BLC.shape
-    rows = x_BLC.reshape(B * hw[0], hw[1], C)
     if x_BLC.device.type != "cpu" or exporting():
         return norm(x_BLC).view(B, *hw, C).permute(0, 3, 1, 2).contiguous()
     # a row at a time, which stays in the cache, and then whole rows: PyTorch's copy in one step
     # jumps through the map at each number and takes up to five times as long
-    turned = by_rows(lambda part: norm(part).transpose(1, 2), rows, PART_BYTES)
-    return turned.view(B, hw[0], C, hw[1]).transpose(1, 2).contiguous()
+    x_BHWC = x_BLC.reshape(B, *hw, C)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return norm(x_BHWC).transpose(2, 3).contiguous().transpose(1, 2).contiguous()
+    # and some rows after the other, so that the map is in memory once
+    out = x_BLC.new_empty(B, C, *hw)
+    most = max(1, CACHED_BYTES // (hw[1] * C * x_BLC.itemsize))
+    for image_HWC, out_CHW in zip(x_BHWC, out, strict=True):
+        for part, to in zip(image_HWC.split(most), out_CHW.split(most, dim=1), strict=True):
+            to.copy_(norm(part).transpose(1, 2).contiguous().transpose(0, 1))
+    return out
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

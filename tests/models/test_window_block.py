@@ -6,13 +6,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmdet.models.layers import PatchMerging
+from mmdet.models.layers import PatchEmbed, PatchMerging
 from mmdet_backbones import small_swin
 
 from sparsevit.models import window_block
 from sparsevit.models.exported import exported
 from sparsevit.models.sparsevit import StageTokens
-from sparsevit.models.window_block import all_windows, feature_map, in_parts, merge_patches
+from sparsevit.models.window_block import (
+    all_windows,
+    embed_patches,
+    feature_map,
+    in_parts,
+    merge_patches,
+)
 from sparsevit.ops.windows import window_layout
 
 CPU = torch.device("cpu")
@@ -41,15 +47,50 @@ def test_a_feature_map_is_the_normalised_map_with_channels_first(
 ):
     norm = torch.nn.LayerNorm(channels).requires_grad_(False)
     x_BLC = torch.arange(batch * height * width * channels).float().view(batch, -1, channels) ** 2
-    whole, window_block.PART_BYTES = window_block.PART_BYTES, rows_bytes
+    whole, window_block.CACHED_BYTES = window_block.CACHED_BYTES, rows_bytes
     try:
         with torch.set_grad_enabled(gradients):
             out = feature_map(norm, x_BLC, (height, width))
     finally:
-        window_block.PART_BYTES = whole
+        window_block.CACHED_BYTES = whole
     assert out.is_contiguous()
     expected = norm(x_BLC).transpose(1, 2).reshape(batch, channels, height, width)
     torch.testing.assert_close(out, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    height=st.integers(1, 30),
+    width=st.integers(1, 30),
+    normed=st.booleans(),
+    part_bytes=st.sampled_from([16, 2**14, 2**22]),
+    gradients=st.booleans(),
+)
+def test_patches_are_embedded_as_mmdet_does(batch, height, width, normed, part_bytes, gradients):
+    norm = {"type": "LN"} if normed else None
+    embedding = PatchEmbed(3, 24, kernel_size=4, stride=4, norm_cfg=norm).requires_grad_(False)
+    x = images(batch, (height, width))
+    whole, window_block.CACHED_BYTES = window_block.CACHED_BYTES, part_bytes
+    try:
+        with torch.set_grad_enabled(gradients):
+            got, grid = embed_patches(embedding, x)
+    finally:
+        window_block.CACHED_BYTES = whole
+    expected, size = embedding(x)
+    assert grid == tuple(size)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 1}, {"padding": "same"}], ids=str)
+def test_other_embeddings_are_mmdets(options):
+    embedding = PatchEmbed(3, 24, **{"kernel_size": 4, "stride": 4, **options})
+    x = images(2, (31, 30))
+    with torch.no_grad():
+        got, grid = embed_patches(embedding, x)
+        expected, size = embedding(x)
+    assert grid == tuple(size)
+    assert torch.equal(got, expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -79,6 +120,7 @@ def test_maps_are_the_same_in_parts(monkeypatch, ratios, windows):
     with torch.no_grad():
         whole = sparse(images())
         monkeypatch.setattr(window_block, "PART_BYTES", windows * HIDDEN)
+        monkeypatch.setattr(window_block, "CACHED_BYTES", windows * 1000)
         assert largest_difference(sparse(images()), whole) < 1e-5
 
 
@@ -100,7 +142,7 @@ def test_patches_merge_as_mmdets_do(hw, options, rows_bytes, gradients, monkeypa
     for parameter in merging.parameters():
         torch.nn.init.normal_(parameter)
     x_BLC = torch.randn(2, hw[0] * hw[1], 16)
-    monkeypatch.setattr(window_block, "PART_BYTES", rows_bytes)
+    monkeypatch.setattr(window_block, "CACHED_BYTES", rows_bytes)
     with torch.set_grad_enabled(gradients):
         ours, size = merge_patches(merging, x_BLC, hw)
     theirs, expected_size = merging(x_BLC, hw)
