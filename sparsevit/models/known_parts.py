@@ -34,12 +34,12 @@ def is_plain_linear(linear: Any, dtype: torch.dtype) -> bool:
 
 def is_plain(layer: Any, dtype: torch.dtype) -> bool:
     """Whether a layer is PyTorch's own or mmcv's, with a weight of ``dtype``."""
-    # mmcv's own differs for empty inputs alone; any other subclass, e.g. a quantised one or an
-    # adapter, may compute something else
-    known = type(layer).__module__.partition(".")[0] in ("torch", "mmcv")
-    # a parametrised weight is computed, and no parameter
-    own = "weight" in layer._parameters
-    return known and own and layer.weight.dtype == dtype
+    # mmcv's own differ for empty inputs alone; any other subclass, e.g. one for training with
+    # quantisation, a parametrised one, or an adapter, may compute something else
+    of_mmcv = type(layer).__module__.partition(".")[0] == "mmcv"
+    known = of_mmcv or type(layer) in (nn.Linear, nn.Conv2d)
+    # a pruned weight is computed before each call, and no parameter
+    return known and "weight" in layer._parameters and layer.weight.dtype == dtype
 
 
 def _linears(block: Any) -> list[nn.Module]:

@@ -9,6 +9,7 @@ import torch
 from mmdet.models.layers import PatchEmbed, PatchMerging
 from mmdet_backbones import small_swin
 from torch import nn
+from torch.nn.utils import prune
 
 from sparsevit.models import native_block
 from sparsevit.models.compiled import compiled, compiled_pieces
@@ -231,8 +232,26 @@ def parametrised(block):
     nn.utils.parametrizations.weight_norm(block.attn.w_msa.proj)
 
 
+def pruned(block):
+    prune.l1_unstructured(block.ffn.layers[1], "weight", amount=0.5)
+
+
+def for_quantisation(block):
+    block.attn.w_msa.qkv.qconfig = torch.ao.quantization.get_default_qat_qconfig()
+    block.attn.w_msa.qkv = torch.ao.nn.qat.Linear.from_float(block.attn.w_msa.qkv)
+
+
 @pytest.mark.parametrize(
-    "change", [adapted, scaled, of_another_activation, of_another_norm, parametrised]
+    "change",
+    [
+        adapted,
+        scaled,
+        of_another_activation,
+        of_another_norm,
+        parametrised,
+        pruned,
+        for_quantisation,
+    ],
 )
 def test_other_blocks(change):
     block = two_stages().stages[0].blocks[0]
