@@ -129,16 +129,28 @@ class SwinBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
+class CornerPadding(nn.Module):
+    """Zeros at the end, to whole patches."""
+
+    padding = "corner"
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, -x.shape[-1] % self.side, 0, -x.shape[-2] % self.side))
+
+
 class PatchEmbed(nn.Module):
     def __init__(self, C: int, patch: int) -> None:
         super().__init__()
-        self.patch = patch
+        self.adap_padding = CornerPadding(patch)
         self.projection = nn.Conv2d(3, C, patch, patch)
         self.norm = nn.LayerNorm(C)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        H, W = images.shape[-2:]
-        x = self.projection(F.pad(images, (0, -W % self.patch, 0, -H % self.patch)))
+        x = self.projection(self.adap_padding(images))
         hw = (x.shape[2], x.shape[3])
         return self.norm(x.flatten(2).transpose(1, 2)), hw
 
@@ -146,6 +158,7 @@ class PatchEmbed(nn.Module):
 class PatchMerging(nn.Module):
     def __init__(self, C: int) -> None:
         super().__init__()
+        self.adap_padding = CornerPadding(2)
         self.sampler = nn.Unfold(2, stride=2)
         self.norm = nn.LayerNorm(4 * C)
         self.reduction = nn.Linear(4 * C, 2 * C, bias=False)
@@ -155,9 +168,6 @@ class PatchMerging(nn.Module):
         x = x.view(x.shape[0], H, W, -1).permute(0, 3, 1, 2)
         x = self.sampler(self.adap_padding(x)).transpose(1, 2)
         return self.reduction(self.norm(x)), ((H + 1) // 2, (W + 1) // 2)
-
-    def adap_padding(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
 
 
 class Stage(nn.Module):
