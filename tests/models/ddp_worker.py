@@ -6,6 +6,8 @@ gradients that DDP came to, and those of both batches computed alone and average
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -55,4 +57,9 @@ def main(rank: int, folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
+    # where it hangs it says where, after the time in which gloo would have given up
+    faulthandler.dump_traceback_later(90, exit=True)
     main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    # without the interpreter's teardown: a process has been seen to hang there, its work done and
+    # its group destroyed
+    os._exit(0)
