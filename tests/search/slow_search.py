@@ -3,7 +3,8 @@
     python slow_search.py FOLDER [STORAGE [WORKER]]
 
 works on the study in STORAGE, else FOLDER/study.db, and writes into FOLDER the log, and ``calls``
-(``calls-WORKER``), a line as each latency and score is asked for and as each was given.
+(``calls-WORKER``), a line as each latency and score is asked for and as each was given. While there
+is a file ``hold`` in FOLDER, no score is given after the first ``HELD_AFTER``.
 """
 
 import sys
@@ -20,6 +21,7 @@ COST = dict(zip(SPACE.names, (1.0, 6.0, 2.0, 3.0, 1.5, 9.0), strict=True))
 DENSE_MS = 60.0
 MIN_MS, MAX_MS = 37.0, 42.0
 TRIALS = 16
+HELD_AFTER = 5
 
 
 def latency(configuration):
@@ -37,12 +39,17 @@ def evolution(seed=0):
 
 def main(folder, storage=None, worker=None):
     name = "calls" if worker is None else f"calls-{worker}"
+    given = 0
     with (folder / name).open("a", buffering=1) as calls:
 
         def noted(what, function, seconds):
             def call(configuration):
+                nonlocal given
                 calls.write(f"asked {what} {configuration}\n")
                 time.sleep(seconds)
+                while what == "score" and given >= HELD_AFTER and (folder / "hold").exists():
+                    time.sleep(0.01)
+                given += what == "score"
                 value = function(configuration)
                 calls.write(f"given {what} {configuration}\n")
                 return value

@@ -111,9 +111,11 @@ def test_killed_at_random_moments_it_comes_to_the_same_trials(
 
 
 def test_an_interrupt_leaves_a_study_to_go_on_with(start, run_search, landscape, tmp_path):
+    # held, so that it cannot end before the interrupt comes
+    (tmp_path / "hold").touch()
     process = start()
-    enough = "given score"
-    assert wait_for(process, lambda: sum(enough in line for line in calls(tmp_path)) >= 5)
+    enough = landscape.HELD_AFTER + 1
+    assert wait_for(process, lambda: len(asked_scores(calls(tmp_path))) >= enough)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode != 0
