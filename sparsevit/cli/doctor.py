@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import typer
@@ -45,11 +44,9 @@ def _render(diagnosis: Diagnosis) -> Group:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    groups = list(dict.fromkeys(finding.group for finding in diagnosis.findings))
-    ordered = sorted(diagnosis.findings, key=lambda finding: groups.index(finding.group))
-    for group, findings in groupby(ordered, key=lambda finding: finding.group):
+    for group in dict.fromkeys(finding.group for finding in diagnosis.findings):
         table.add_row(f"[bold]{group}[/bold]")
-        for finding in findings:
+        for finding in (one for one in diagnosis.findings if one.group == group):
             value = escape(finding.value)
             if finding.remedy:
                 value += f"\n[cyan]{escape(finding.remedy)}[/cyan]"

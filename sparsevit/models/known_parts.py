@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def infers_on_cpu(module: nn.Module, x: Tensor) -> bool:
+    """Whether a module is in evaluation, its input on the CPU, and no gradient wanted."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not module.training
 
 
 def of_known_parts(block: Any, dtype: torch.dtype) -> bool:
@@ -17,7 +22,7 @@ def of_known_parts(block: Any, dtype: torch.dtype) -> bool:
         and len(layers[0]) == 3
         and isinstance(layers[0][1], nn.GELU)
         and layers[0][1].approximate == "none"
-        and all(is_plain_linear(linear, dtype) for linear in _linears(block))
+        and all(is_plain_linear(linear, dtype) for linear in linears(block))
         and block.attn.w_msa.relative_position_bias_table.dtype == dtype
     )
 
@@ -42,6 +47,7 @@ def is_plain(layer: Any, dtype: torch.dtype) -> bool:
     return known and "weight" in layer._parameters and layer.weight.dtype == dtype
 
 
-def _linears(block: Any) -> list[nn.Module]:
+def linears(block: Any) -> list[Any]:
+    """The linear layers of a ``SwinBlock``: qkv, the projection, and the FFN's two."""
     attn, layers = block.attn.w_msa, block.ffn.layers
     return [attn.qkv, attn.proj, layers[0][0], layers[1]]

@@ -9,7 +9,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from sparsevit.models.known_parts import is_plain, is_plain_linear, is_plain_norm, of_known_parts
+from sparsevit.models.known_parts import (
+    infers_on_cpu,
+    is_plain,
+    is_plain_linear,
+    is_plain_norm,
+    linears,
+    of_known_parts,
+)
 from sparsevit.models.window_block import (
     embeds_whole_patches,
     merges_by_two,
@@ -17,6 +24,7 @@ from sparsevit.models.window_block import (
     product_dtype,
     relative_position_bias,
 )
+from sparsevit.ops.inference_ops import version
 from sparsevit.ops.native import swin
 from sparsevit.ops.windows import region_masks
 
@@ -121,11 +129,7 @@ def feature_map_natively(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) ->
 
 def _inference(module: nn.Module, x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and product_dtype(x) == torch.float32
-        and not module.training
-        and not torch.is_grad_enabled()
+        infers_on_cpu(module, x) and x.dtype == torch.float32 and product_dtype(x) == torch.float32
     )
 
 
@@ -133,7 +137,7 @@ def _once(module: Any, parts: list[Any], pack: Callable[[Any], Packed]) -> Packe
     """What ``pack`` makes of a module, made anew where a parameter of one of its parts is another
     or has changed. (``module.parameters()`` would take longer than a small block.)"""
     state = [
-        (p.data_ptr(), -1 if p.is_inference() else p._version)
+        (p.data_ptr(), version(p))
         for part in parts
         for p in part._parameters.values()
         if p is not None
@@ -146,12 +150,11 @@ def _once(module: Any, parts: list[Any], pack: Callable[[Any], Packed]) -> Packe
 
 
 def _block_parts(block: SwinBlock) -> list[Any]:
-    attn, layers = block.attn.w_msa, block.ffn.layers
-    return [attn, attn.qkv, attn.proj, block.norm1, block.norm2, layers[0][0], layers[1]]
+    return [block.attn.w_msa, block.norm1, block.norm2, *linears(block)]
 
 
 def _pack_block(block: SwinBlock) -> swin.PackedBlock:
-    attn, qkv, proj, norm1, norm2, grow, shrink = _block_parts(block)
+    attn, norm1, norm2, qkv, proj, grow, shrink = _block_parts(block)
     window, shift = block.attn.window_size, block.attn.shift_size
     return swin.PackedBlock(
         (norm1, norm2),

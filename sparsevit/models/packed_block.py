@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sparsevit.models.known_parts import of_known_parts
+from sparsevit.models.known_parts import infers_on_cpu, of_known_parts
 from sparsevit.models.window_block import normalised, relative_position_bias
 from sparsevit.ops import inference_ops
 
@@ -27,9 +27,7 @@ def packable(block: SwinBlock, t_MNC: Tensor, dtype: torch.dtype) -> bool:
     dtype that oneDNN has here.
     """
     return (
-        t_MNC.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not block.training
+        infers_on_cpu(block, t_MNC)
         and t_MNC.dtype in (torch.float32, dtype)
         and inference_ops.usable(dtype)
         and of_known_parts(block, torch.float32)

@@ -18,7 +18,7 @@ from mmdet.models.backbones.swin import SwinBlock, WindowMSA
 from torch import Tensor, nn
 
 from sparsevit.ops.attention import window_attention
-from sparsevit.ops.parts import by_rows
+from sparsevit.ops.parts import by_rows, goes_in_parts
 from sparsevit.ops.tracing import exporting, own_tensors
 from sparsevit.ops.windows import WindowLayout
 
@@ -265,13 +265,7 @@ def embed_patches(embedding: PatchEmbed, images: Tensor) -> tuple[Tensor, tuple[
     In inference on the CPU in parts of whole rows of patches, so that the map is all that it takes
     in memory: convolved, turned and normalised at once it would be there three times.
     """
-    graph = exporting() or torch.compiler.is_compiling()
-    if (
-        graph
-        or torch.is_grad_enabled()
-        or images.device.type != "cpu"
-        or not embeds_whole_patches(embedding)
-    ):
+    if not goes_in_parts(images) or not embeds_whole_patches(embedding):
         return embedding(images)
     projection, norm = embedding.projection, embedding.norm
     side = projection.kernel_size[0]
@@ -365,7 +359,7 @@ def feature_map(norm: nn.Module, x_BLC: Tensor, hw: tuple[int, int]) -> Tensor:
     # a row at a time, which stays in the cache, and then whole rows: PyTorch's copy in one step
     # jumps through the map at each number and takes up to five times as long
     x_BHWC = x_BLC.reshape(B, *hw, C)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not goes_in_parts(x_BLC):
         return norm(x_BHWC).transpose(2, 3).contiguous().transpose(1, 2).contiguous()
     # and some rows after the other, so that the map is in memory once
     out = x_BLC.new_empty(B, C, *hw)

@@ -104,14 +104,18 @@ def _linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor) -
     return torch.ops.mkldnn._linear_pointwise.binary(x, other, packed, bias, "add")
 
 
+def version(weight: Tensor) -> int:
+    """PyTorch's count of changes to a tensor; -1 for an inference tensor, which has none."""
+    return -1 if weight.is_inference() else weight._version
+
+
 def _operands(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     forms = _packed.setdefault(weight, {})
-    version = -1 if weight.is_inference() else weight._version
     known, packed = forms.get(x.dtype, (None, None))
-    if packed is None or known != version:
+    if packed is None or known != version(weight):
         with torch.no_grad():
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(x.dtype), ROWS)
-        forms[x.dtype] = (version, packed)
+        forms[x.dtype] = (version(weight), packed)
     return packed, None if bias is None else bias.to(x.dtype)
 
 

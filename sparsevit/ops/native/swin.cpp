@@ -431,18 +431,29 @@ static thread_local Scratch scratch;
 
 static size_t round_up(size_t floats) { return (floats + 15) / 16 * 16; }
 
+// Rows cut into parts of whole strips of ROWS: each part holds about as many as are held at a time,
+// and all threads have as many parts.
+struct Parts {
+  long rows, strips, count;
+
+  Parts(long rows, long held, int threads) : rows(rows), strips((rows + ROWS - 1) / ROWS) {
+    const long at_once = threads * std::max<long>(ROWS, held);
+    count = std::min(strips, (rows + at_once - 1) / at_once * threads);
+  }
+  long first(long part) const { return strips * part / count * ROWS; }
+  long last(long part) const { return std::min(rows, strips * (part + 1) / count * ROWS); }
+  long longest() const { return (strips / count + 1) * ROWS; }
+};
+
 // ---- a whole block ----------------------------------------------------------------------------
 
 static void few_windows(const Work& work, int threads, long budget) {
   const Block& block = work.block;
   const int C = work.C, N = work.N;
-  const long rows = work.windows.count * N, strips = (rows + ROWS - 1) / ROWS;
-  const long held = std::max<long>(ROWS, budget / (2 * C + work.chunk));
-  const long rounds = (rows + threads * held - 1) / (threads * held);
-  const long parts = std::min(strips, rounds * threads);
-  const long longest = (strips / parts + 1) * ROWS;
+  const long rows = work.windows.count * N;
+  const Parts parts(rows, budget / (2 * C + work.chunk), threads);
   const size_t all = round_up(rows * C);
-  const size_t own = round_up(std::max<long>(longest * work.chunk, work.attention_floats()));
+  const size_t own = round_up(std::max<long>(parts.longest() * work.chunk, work.attention_floats()));
   float* x = scratch.of(2 * all + round_up(3 * rows * C) + threads * own);
   float* y = x + all;
   float* qkv = y + all;
@@ -451,9 +462,8 @@ static void few_windows(const Work& work, int threads, long budget) {
   {
     float* mine = owned + omp_get_thread_num() * own;
 #pragma omp for schedule(static)
-    for (long p = 0; p < parts; ++p) {
-      const long first = strips * p / parts * ROWS;
-      const long last = std::min(rows, strips * (p + 1) / parts * ROWS);
+    for (long p = 0; p < parts.count; ++p) {
+      const long first = parts.first(p), last = parts.last(p);
       work.gather(first, last, x + first * C, y + first * C);
       work.queries_keys_values(last - first, y + first * C, qkv + first * 3 * C);
     }
@@ -463,9 +473,8 @@ static void few_windows(const Work& work, int threads, long budget) {
       work.attend(window, i % block.heads, qkv + window * N * 3 * C, y + window * N * C, mine);
     }
 #pragma omp for schedule(static)
-    for (long p = 0; p < parts; ++p) {
-      const long first = strips * p / parts * ROWS;
-      const long last = std::min(rows, strips * (p + 1) / parts * ROWS);
+    for (long p = 0; p < parts.count; ++p) {
+      const long first = parts.first(p), last = parts.last(p);
       work.finish(first, last, x + first * C, y + first * C, mine);
     }
   }
@@ -504,17 +513,13 @@ static void many_windows(const Work& work, int threads, long held) {
 // has so many floats a row.
 template <class Make>
 static void by_strips(long rows, long floats, int threads, long budget, Make make) {
-  const long strips = (rows + ROWS - 1) / ROWS;
-  const long held = std::max<long>(ROWS, budget / floats);
-  const long rounds = (rows + threads * held - 1) / (threads * held);
-  const long parts = std::min(strips, rounds * threads);
-  if (parts == 0) return;
-  const size_t own = round_up((strips / parts + 1) * ROWS * floats);
+  if (rows == 0) return;
+  const Parts parts(rows, budget / floats, threads);
+  const size_t own = round_up(parts.longest() * floats);
   float* owned = scratch.of(threads * own);
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long p = 0; p < parts; ++p)
-    make(strips * p / parts * ROWS, std::min(rows, strips * (p + 1) / parts * ROWS),
-         owned + omp_get_thread_num() * own);
+  for (long p = 0; p < parts.count; ++p)
+    make(parts.first(p), parts.last(p), owned + omp_get_thread_num() * own);
 }
 
 static void embed(const Embedding& embedding, const float* images, float* out, int threads,
