@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,13 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+# native code of this run alone, in one folder for the processes that xdist starts too; modules ask
+# for it when they are collected, before any fixture
+os.environ.pop("SPARSEVIT_NATIVE", None)
+if "SPARSEVIT_CACHE" not in os.environ:
+    os.environ["SPARSEVIT_CACHE"] = tempfile.mkdtemp(prefix="sparsevit-native-")
+    atexit.register(shutil.rmtree, os.environ["SPARSEVIT_CACHE"], ignore_errors=True)
+
 # what runs in the background ignores Ctrl-C, and so would the commands that tests interrupt
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,18 +32,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # a busy machine must not fail a property
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _native_code_of_our_own(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        # one folder for the processes of a run, and none of the user's
-        shared = tmp_path_factory.getbasetemp()
-        if os.environ.get("PYTEST_XDIST_WORKER"):
-            shared = shared.parent
-        patch.setenv("SPARSEVIT_CACHE", str(shared / "native"))
-        patch.delenv("SPARSEVIT_NATIVE", raising=False)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import gc
 
 import pytest
 import torch
+from frozen_backbones import frozen, two_stages
 from mmdet.models.layers import PatchEmbed, PatchMerging
-from mmdet_backbones import small_swin
 from torch import nn
 from torch.nn.utils import prune
 
@@ -43,17 +43,6 @@ def native_calls(monkeypatch):
 
     monkeypatch.setattr(swin, "_call", counting)
     return calls
-
-
-def frozen(backbone):
-    return compiled(backbone, compiled_pieces(frozen=True, backend="eager"))
-
-
-def two_stages(**kwargs):
-    torch.manual_seed(0)
-    return small_swin(
-        "SparseViT", depths=[2, 2], num_heads=[1, 2], strides=[4, 2], out_indices=[0, 1], **kwargs
-    )
 
 
 def assert_same(got, expected):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmdet_backbones import small_swin
+from frozen_backbones import frozen, two_stages
 from torch import nn
 
-from sparsevit.models.compiled import compiled, compiled_pieces
 from sparsevit.models.packed_block import packable, run_packed_block
 from sparsevit.models.window_block import all_windows, run_block
 from sparsevit.ops import inference_ops
@@ -38,17 +37,6 @@ def packed_calls(monkeypatch):
 
     monkeypatch.setattr(inference_ops, "packed_linear", counting)
     return calls
-
-
-def frozen(backbone):
-    return compiled(backbone, compiled_pieces(frozen=True, backend="eager"))
-
-
-def two_stages(**kwargs):
-    torch.manual_seed(0)
-    return small_swin(
-        "SparseViT", depths=[2, 2], num_heads=[1, 2], strides=[4, 2], out_indices=[0, 1], **kwargs
-    )
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -27,16 +27,17 @@ def vectors(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "narrow":
             patch.setattr(build, "FLAGS", [*build.FLAGS, "-mno-avx512f"])
-            build.load.cache_clear()
-            swin._library.cache_clear()
-            swin._columns.cache_clear()
+            forget_the_library()
             if not swin.usable():
                 pytest.skip("no such option of this compiler")
             assert swin._columns() == 16
         yield
-    build.load.cache_clear()
-    swin._library.cache_clear()
-    swin._columns.cache_clear()
+    forget_the_library()
+
+
+def forget_the_library():
+    for cached in (build.load, swin._library, swin._columns):
+        cached.cache_clear()
 
 
 @pytest.fixture(params=[1, 3])
