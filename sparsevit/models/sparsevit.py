@@ -18,6 +18,7 @@ from mmdet.models.backbones.swin import SwinBlock, SwinTransformer
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from sparsevit.methods.windows import Windows as WindowSparsity
 from sparsevit.models.kernel_block import run_block_by_kernels, window_block_kernels_usable
 from sparsevit.models.ratios import Ratios, nested_ratios
 from sparsevit.models.swin_weights import initialise
@@ -235,6 +236,8 @@ class SparseViT(SwinTransformer):
     Raises:
         ConfigurationError: a ratio is out of range, or the lists do not fit ``depths``.
     """
+
+    sparsity_method = WindowSparsity
 
     def __init__(
         self,

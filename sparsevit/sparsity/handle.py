@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -11,10 +11,22 @@ from sparsevit.errors import UserError
 from sparsevit.sparsity.configuration import Configuration
 from sparsevit.sparsity.space import Space
 
+if TYPE_CHECKING:
+    from sparsevit.methods.base import Method
+
+ATTACHED = "_sparsity"
+"""Name of the attribute by which a module of another library carries its :class:`SparseModule`."""
+
 
 @runtime_checkable
 class SparseModule(Protocol):
-    """What a module with skippable parts implements, with names local to it."""
+    """What a module with skippable parts implements, with names local to it.
+
+    Attributes:
+        sparsity_method: the kind of sparsity that it belongs to.
+    """
+
+    sparsity_method: type[Method]
 
     def sparsity_space(self) -> Space:
         """What are your knobs?"""
@@ -42,11 +54,7 @@ class SparsityHandle:
 
     def __init__(self, model: nn.Module) -> None:
         model = getattr(model, "module", model)
-        self._parts = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, SparseModule)
-        }
+        self._parts = sparse_parts(model)
         if not self._parts:
             raise UserError(
                 f"{type(model).__name__} has no part that can be skipped.",
@@ -77,6 +85,19 @@ class SparsityHandle:
             local = part.sparsity_space()
             part.set_sparsity(local.validate({n: valid[_join(prefix, n)] for n in local.names}))
         return valid
+
+
+def sparse_parts(model: nn.Module) -> dict[str, SparseModule]:
+    """Every part of a model that can be skipped, by the name of its module.
+
+    A part is a module itself, or an object that a module of another library carries.
+    """
+    parts: dict[str, SparseModule] = {}
+    for name, module in model.named_modules():
+        found = getattr(module, ATTACHED, module)
+        if isinstance(found, SparseModule):
+            parts[name] = found
+    return parts
 
 
 def _join(prefix: str, name: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 from sparsevit.errors import UserError
+from sparsevit.methods import Method
 from sparsevit.sparsity import Knob, Space
 from sparsevit.sparsity.configuration import ConfigurationError
 from sparsevit.sparsity.handle import SparseModule, SparsityHandle
@@ -19,6 +20,8 @@ class Part(nn.Module):
         self.space = Space([Knob(name, group, (0.0, 0.4, 0.8), 1) for name, group in groups])
         self.now = self.space.dense()
         self.times_set = 0
+
+    sparsity_method = Method
 
     def sparsity_space(self):
         return self.space

@@ -1,0 +1,121 @@
+"""What a kind of sparsity supplies. Phases, search, latency and reports know no more of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from sparsevit.sparsity.handle import sparse_parts
+
+
+class Method:
+    """One kind of sparsity in one model.
+
+    Every part of a model that can be skipped (:class:`~sparsevit.sparsity.handle.SparseModule`)
+    names its method in ``sparsity_method``; :func:`methods_in` makes one object of each for a
+    model. What a method does not override does nothing.
+
+    Args:
+        model: with parts of this kind, as :meth:`convert` leaves it.
+
+    Attributes:
+        name: for people and records, such as ``windows``.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @classmethod
+    def convert(cls, model: nn.Module, **options: Any) -> nn.Module:
+        """Make a dense model one with parts of this kind, in place; nothing is skipped yet.
+
+        Raises:
+            UserError: the model has nothing that this method can skip.
+        """
+        raise NotImplementedError(f"{cls.__name__} converts no model")
+
+    # --- training -------------------------------------------------------------------------------
+
+    def before_training(self, iterations: int, seed: int) -> None:
+        """Called once before the first iteration; also where a run is resumed, before
+        :meth:`load_state_dict`."""
+
+    def before_step(self, step: int) -> None:
+        """Called before the forward of an iteration, counted from 0."""
+
+    def extra_loss(self) -> dict[str, Tensor]:
+        """Called after the forward: losses by name, to be added to the task's."""
+        return {}
+
+    def after_optimizer_step(self, step: int, optimizer: Any) -> None:
+        """Called after the optimiser's step of an iteration; may change weights and its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint carries beside the weights: tensors and plain data."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what :meth:`state_dict` gave."""
+
+    # --- execution ------------------------------------------------------------------------------
+
+    @classmethod
+    def compiled(cls, part: nn.Module, frozen: bool) -> nn.Module | None:
+        """A part with a compiled forward, or None where :func:`torch.compile` takes it as a whole.
+
+        Args:
+            part: is left as it is; parameters are shared.
+            frozen: for inference, with weights that do not change any more.
+        """
+        return None
+
+    @classmethod
+    def exported(cls, part: nn.Module) -> nn.Module:
+        """A part in the form that graph runtimes execute best, for inference alone."""
+        return part
+
+    def work(self, counted: float) -> float:
+        """The multiplications that a forward needs, of those that were counted while it ran.
+
+        They differ where a mask makes some of them vain.
+        """
+        return counted
+
+    # --- what it looks like ---------------------------------------------------------------------
+
+    def picture(self, image: Tensor, pixels: Any, out: Path) -> Path | None:
+        """Draw what the model skips on an image.
+
+        Args:
+            image: (1, 3, H, W), normalised, on the model's device.
+            pixels: (H, W, 3) uint8 RGB of the same.
+            out: the PNG to write.
+
+        Returns:
+            ``out``, or None where there is nothing to be seen.
+        """
+        return None
+
+
+def methods_in(model: nn.Module) -> list[Method]:
+    """The methods of a model's parts, one object of each, in the order of the parts."""
+    model = getattr(model, "module", model)
+    kinds = dict.fromkeys(part.sparsity_method for part in sparse_parts(model).values())
+    return [kind(model) for kind in kinds]
+
+
+def compiled_form(module: nn.Module, frozen: bool) -> nn.Module | None:
+    """A sparse module in the form that compiles best; None for any other, to be compiled whole."""
+    part = sparse_parts(module).get("")
+    return None if part is None else part.sparsity_method.compiled(module, frozen)
+
+
+def exported_form(module: nn.Module) -> nn.Module:
+    """A sparse module in the form that exports best; any other is returned as it is."""
+    part = sparse_parts(module).get("")
+    return module if part is None else part.sparsity_method.exported(module)
