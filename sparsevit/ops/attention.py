@@ -9,10 +9,16 @@ from torch import Tensor
 from sparsevit.ops.tracing import exporting
 
 
+def heads_apart(x_MNC: Tensor, heads: int) -> Tensor:
+    """(M, N, heads * d) -> (M, heads, N, d), without a copy."""
+    return x_MNC.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
 def window_attention(
-    qkv_MNC: Tensor,
-    bias_HNN: Tensor,
-    num_heads: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    position: Tensor | None,
     scale: float | None = None,
     edge_masks_ENN: Tensor | None = None,
     dropout: float = 0.0,
@@ -20,39 +26,42 @@ def window_attention(
     """Multi-head self-attention within each of M windows of N tokens.
 
     Args:
-        qkv_MNC: (M, N, 3 * C) queries, keys and values side by side.
-        bias_HNN: (heads, N, N) relative position bias, the same for every window.
-        num_heads: number of heads, dividing C.
-        scale: factor on the logits; ``(C / heads) ** -0.5`` where None.
+        q, k, v: (M, heads, N, d) queries, keys and values.
+        position: (heads, N, N) added to the logits of every window, or (M, heads, N, N), or None.
+        scale: factor on the products of queries and keys; ``d ** -0.5`` where None.
         edge_masks_ENN: (E, N, N) masks added to the logits of the **last** E windows. The others
-            share ``bias_HNN`` as it is, so no mask is ever spelled out for a window without one.
+            share ``position`` as it is, so no mask is spelled out for a window without one.
         dropout: probability of dropping an attention weight.
 
     Returns:
-        (M, N, C).
+        (M, N, heads * d).
     """
-    M, N, C3 = qkv_MNC.shape
-    head_dim = C3 // 3 // num_heads
-    q, k, v = qkv_MNC.view(M, N, 3, num_heads, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-    bias_1HNN = bias_HNN.to(q.dtype).unsqueeze(0)
+    mask = None if position is None else position.to(q.dtype)
+    if mask is not None and mask.ndim == 3:
+        mask = mask.unsqueeze(0)
     if edge_masks_ENN is None:
-        return _merge(_attend(q, k, v, bias_1HNN, scale, dropout))
-    E = edge_masks_ENN.shape[0]
-    inner = M - E
-    masks_EHNN = bias_1HNN + edge_masks_ENN.to(q.dtype).unsqueeze(1)
-    edges = _merge(_attend(q[inner:], k[inner:], v[inner:], masks_EHNN, scale, dropout))
+        return _merge(_attend(q, k, v, mask, scale, dropout))
+    inner = len(q) - len(edge_masks_ENN)
+    at_edges = edge_masks_ENN.to(q.dtype).unsqueeze(1)
+    rest_mask = mask
+    if mask is not None:
+        own = len(mask) > 1
+        at_edges = at_edges + (mask[inner:] if own else mask)
+        rest_mask = mask[:inner] if own else mask
+    edges = _merge(_attend(q[inner:], k[inner:], v[inner:], at_edges, scale, dropout))
     if inner == 0:
         return edges
-    rest = _merge(_attend(q[:inner], k[:inner], v[:inner], bias_1HNN, scale, dropout))
+    rest = _merge(_attend(q[:inner], k[:inner], v[:inner], rest_mask, scale, dropout))
     return torch.cat([rest, edges])
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, dropout: float
 ) -> Tensor:
-    # expanded rather than broadcast: the fused CPU kernel reads a stride of 0, but copies a
-    # mask whose batch it has to widen itself
-    mask = mask.expand(q.shape[0], -1, -1, -1)
+    if mask is not None:
+        # expanded rather than broadcast: the fused CPU kernel reads a stride of 0, but copies a
+        # mask whose batch it has to widen itself
+        mask = mask.expand(q.shape[0], -1, -1, -1)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=scale)
 
 

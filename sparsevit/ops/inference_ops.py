@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sparsevit.ops.attention import window_attention
+from sparsevit.ops.attention import heads_apart, window_attention
 
 ROWS = 1568
 """Rows that weights are laid out for: 32 windows of 49. It makes little difference."""
@@ -120,7 +120,8 @@ def _operands(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, T
 
 
 def _attention(qkv: Tensor, bias: Tensor, heads: int, scale: float, masks: Tensor | None) -> Tensor:
-    return window_attention(qkv, bias, heads, scale, masks).contiguous()
+    q, k, v = heads_apart(qkv, 3 * heads).chunk(3, dim=1)
+    return window_attention(q, k, v, bias, scale, masks).contiguous()
 
 
 def _linear_shape(x: Tensor, weight: Tensor, *_: Any) -> Tensor:

@@ -65,10 +65,22 @@ class Space:
             depths: layers of each stage.
             choices: of every knob; 0 to 0.8 by 0.1 where left out.
         """
+        names = (f"{prefix}.{stage}" if prefix else str(stage) for stage in range(len(depths)))
+        return cls.grouped(dict(zip(names, depths, strict=True)), choices=choices, pair=pair)
+
+    @classmethod
+    def grouped(
+        cls, depths: Mapping[str, int], *, choices: Sequence[float] | None = None, pair: int = 2
+    ) -> Space:
+        """As :meth:`staged`, of groups by name.
+
+        Args:
+            depths: name of a group -> its layers.
+            choices, pair: see :meth:`staged`.
+        """
         options = default_choices() if choices is None else tuple(choices)
         knobs = []
-        for stage, depth in enumerate(depths):
-            group = f"{prefix}.{stage}" if prefix else str(stage)
+        for group, depth in depths.items():
             sizes = [min(pair, depth - start) for start in range(0, depth, pair)]
             for index, layers in enumerate(sizes, start=1):
                 name = group if len(sizes) == 1 else f"{group}_{index}"

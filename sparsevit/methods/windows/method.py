@@ -15,13 +15,13 @@ class Windows(Method):
     @classmethod
     def compiled(cls, part: nn.Module, frozen: bool) -> nn.Module | None:
         from sparsevit.models import SparseViT
-        from sparsevit.models.compiled import compiled
+        from sparsevit.models.forms import compiled
 
         return compiled(part, frozen=frozen) if isinstance(part, SparseViT) else None
 
     @classmethod
     def exported(cls, part: nn.Module) -> nn.Module:
         from sparsevit.models import SparseViT
-        from sparsevit.models.exported import exported
+        from sparsevit.models.forms import exported
 
         return exported(part) if isinstance(part, SparseViT) else part

@@ -1,4 +1,4 @@
-"""A SparseViT in the form that graph runtimes execute best; it computes the same.
+"""Blocks in the form that graph runtimes execute best; they compute the same.
 
 Where PyTorch takes one product for queries, keys and values and looks at parts of its result, a
 runtime copies each part. So here they are three products, the weights of the one cut in three and
@@ -8,38 +8,29 @@ of a map by their index, where PyTorch's ``index_copy`` becomes an index for eve
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.backbones.swin import SwinBlock, WindowMSA
 from torch import Tensor, nn
 
-from sparsevit.models.sparsevit import Pieces, SparseViT
-from sparsevit.models.window_block import Windows, relative_position_bias, run_block
+from sparsevit.methods.windows.block import DecomposedPosition, WindowBlock
+from sparsevit.methods.windows.forward import Route, attend, run_block
+from sparsevit.ops.windows import Windows
 
 
-def exported(backbone: SparseViT) -> SparseViT:
-    """The backbone in the form to export, for inference alone.
-
-    Args:
-        backbone: is left as it is; parameters and submodules are shared, ratios are not.
-    """
-    twin = copy.copy(backbone)
-    twin.pieces = Pieces(
-        on_map=gathered, block=partial(run_block, attention=attend_apart), split=whole, put=put_rows
+def exported_route() -> Route:
+    """For inference alone: all windows at once, as a runtime has its own ways with memory."""
+    return Route(
+        magnitudes=token_norms, block=partial(run_block, attention=attend_apart), put=put_rows
     )
-    return twin
 
 
-def gathered(block: SwinBlock, x_RC: Tensor) -> None:
-    """No block runs on the map itself."""
-
-
-def whole(windows: Windows, block: SwinBlock) -> list[Windows]:
-    """All windows at once: a runtime has its own ways with memory."""
-    return [windows]
+def token_norms(x: Tensor) -> Tensor:
+    """:func:`~sparsevit.methods.windows.forward.token_magnitudes` as one pass in other runtimes;
+    PyTorch's own takes eight times as long on a CPU."""
+    wide = torch.float32 if x.element_size() < 4 else x.dtype
+    return torch.linalg.vector_norm(x, ord=1, dim=-1, dtype=wide) / x.shape[-1]
 
 
 def put_rows(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:
@@ -47,22 +38,27 @@ def put_rows(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:
     return x_RC.index_put((rows,), t_RC)
 
 
-def attend_apart(attn: WindowMSA, y_MNC: Tensor, windows: Windows) -> Tensor:
-    """What :func:`sparsevit.models.window_block.attend` computes, of three products."""
-    heads, C = attn.num_heads, y_MNC.shape[-1]
-    q = _project(y_MNC, attn.qkv, slice(0, C), attn.scale)
-    k = _project(y_MNC, attn.qkv, slice(C, 2 * C))
-    v = _project(y_MNC, attn.qkv, slice(2 * C, 3 * C))
-    bias_1HNN = relative_position_bias(attn).unsqueeze(0)
+def attend_apart(block: WindowBlock, y_MNC: Tensor, windows: Windows) -> Tensor:
+    """What :func:`~sparsevit.methods.windows.forward.attend` computes, of three products."""
+    qkv, position, scale = block.qkv, block.position, block.scale
+    if position is None or isinstance(position, DecomposedPosition) or block.cosine is not None:
+        return attend(block, y_MNC, windows)
+    if isinstance(qkv, tuple) or block.qkv_bias is not None:
+        return attend(block, y_MNC, windows)
+    C = qkv.out_features // 3
+    q = _project(y_MNC, qkv, slice(0, C), scale)
+    k = _project(y_MNC, qkv, slice(C, 2 * C))
+    v = _project(y_MNC, qkv, slice(2 * C, 3 * C))
+    bias_1HNN = position().unsqueeze(0)
     if windows.edge_masks_ENN is None:
-        return attn.proj(attention_of_products(q, k, v, bias_1HNN, heads))
+        return attention_of_products(q, k, v, bias_1HNN, block.heads)
     masks_EHNN = bias_1HNN + windows.edge_masks_ENN.unsqueeze(1)
     inner = len(q) - len(masks_EHNN)
-    edges = attention_of_products(q[inner:], k[inner:], v[inner:], masks_EHNN, heads)
+    edges = attention_of_products(q[inner:], k[inner:], v[inner:], masks_EHNN, block.heads)
     if inner == 0:
-        return attn.proj(edges)
-    rest = attention_of_products(q[:inner], k[:inner], v[:inner], bias_1HNN, heads)
-    return attn.proj(torch.cat([rest, edges]))
+        return edges
+    rest = attention_of_products(q[:inner], k[:inner], v[:inner], bias_1HNN, block.heads)
+    return torch.cat([rest, edges])
 
 
 def _project(y_MNC: Tensor, linear: nn.Linear, outputs: slice, scale: float = 1.0) -> Tensor:

@@ -1,0 +1,38 @@
+"""Which blocks of which libraries are known, and where their adapter is.
+
+An adapter is a subclass of a library's block that is also a
+:class:`~sparsevit.methods.windows.sparsify.SparseBlock`; a block is made sparse by becoming one. It
+is imported when a model has such a block, and so its library is there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from sparsevit.methods.windows.sparsify import SparseBlock
+
+FAMILIES = {
+    "mmdet.models.backbones.swin.SwinBlock": "mmdet.SparseSwinBlock",
+}
+"""Class of a library's block -> its adapter, from this folder."""
+
+LIBRARIES = {"mmdet": "Swin of mmdetection"}
+"""Where such blocks are found, for people."""
+
+
+def adapter_of(module: nn.Module) -> type[SparseBlock] | None:
+    """The adapter of a block with window attention; None of any other module.
+
+    A subclass of a known block is not known: it may compute something else.
+    """
+    kind = type(module)
+    path = FAMILIES.get(f"{kind.__module__}.{kind.__qualname__}")
+    if path is None:
+        return None
+    file, _, name = path.partition(".")
+    adapter: type[SparseBlock] = getattr(importlib.import_module(f"{__name__}.{file}"), name)
+    return adapter if adapter.has_windows(module) else None

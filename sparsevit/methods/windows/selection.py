@@ -1,0 +1,48 @@
+"""What blocks kept, for whoever looks on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparsevit.methods.windows.forward import Stage
+from sparsevit.ops.windows import Pair, WindowLayout, Windows
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What one block kept.
+
+    Attributes:
+        stage, block: which block: the number of its stage, or group, and its place there.
+        shift: its cyclic shift in tokens.
+        kept_BK: (B, K) int64 indices of the kept windows, best first, or None where all are.
+        layout: the partition they are windows of.
+        windows: where their tokens are, or None where no window is kept.
+    """
+
+    stage: int
+    block: int
+    shift: int
+    kept_BK: Tensor | None
+    layout: WindowLayout
+    windows: Windows | None
+
+    @property
+    def grid(self) -> Pair:
+        """Windows down and across."""
+        return self.layout.grid
+
+
+def record(
+    seen: list[Selection],
+    number: int,
+    stage: Stage,
+    block: int,
+    kept_BK: Tensor | None,
+    windows: Windows | None,
+) -> None:
+    """Add what a block of stage ``number`` keeps to a list; to be told by the stage."""
+    shift, layout = stage.blocks[block].shift[0], stage.layouts[block]
+    seen.append(Selection(number, block, shift, kept_BK, layout, windows))
