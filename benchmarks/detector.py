@@ -21,7 +21,7 @@ from shared.record import account, summary, write
 from shared.stopwatch import Part, Stopwatch
 from shared.swin import CONFIGURATIONS, backbones, random_images
 
-import sparsevit.models.sparsevit as forward
+import sparsevit.methods.windows.forward as forward
 from sparsevit.ops import mmcv_ext
 
 PEER = "mmdet dense"
@@ -42,10 +42,8 @@ PARTS = (
 REST = "the rest"
 # Everything in a forward that a dense Swin has not: scores, ranking, and where kept tokens lie.
 SELECTION: tuple[Part, ...] = (
-    ("scores", forward.WindowChooser, "score"),
-    ("windows kept", forward.WindowChooser, "kept"),
+    ("scores and windows kept", forward.Stage, "kept"),
     ("where they lie", forward, "locate"),
-    ("where they lie", forward, "placed"),
     ("where all lie", forward, "all_windows"),
     ("partition", forward, "window_layout"),
 )

@@ -207,10 +207,11 @@ def our_routes(
 
 
 def kernels_in_use(sparse: Any, images: Tensor) -> bool:
-    from sparsevit.models.kernel_block import window_block_kernels_usable
+    from sparsevit.methods.windows.adapters.mmdet import view
+    from sparsevit.methods.windows.routes.kernels import kernels_on_map
 
     with torch.inference_mode():
-        return window_block_kernels_usable(sparse.stages[0].blocks[0], images)
+        return kernels_on_map(view(sparse.stages[0].blocks[0]), images) is not None
 
 
 def compiled(swin: nn.Module, images: Tensor, mode: str) -> Callable[[], Any]:

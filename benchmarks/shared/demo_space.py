@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
+from sparsevit.methods.windows.forward import num_kept
 from sparsevit.sparsity import Configuration, Space
-from sparsevit.sparsity.selection import num_kept
 
 IMG_SIZE = 224
 WINDOW, PATCH = 7, 4

@@ -201,8 +201,7 @@ def test_no_room_for_any_graph_is_refused():
 def test_a_replay_is_the_forward(monkeypatch, kernels, mode):
     from mmdet_backbones import small_swin
 
-    from sparsevit.models.window_block import all_windows
-    from sparsevit.ops.windows import window_layout
+    from sparsevit.ops.windows import all_windows, window_layout
 
     monkeypatch.setenv("SPARSEVIT_KERNELS", kernels)
     backbone = small_swin("SparseViT").cuda()

@@ -29,7 +29,7 @@ from sparsevit.latency.backends.detector_pt2 import (
     write_detector_pt2,
 )
 from sparsevit.latency.backends.detector_stand_in import detector_in
-from sparsevit.models import compiled as compiled_models
+from sparsevit.models import forms as compiled_models
 
 SIZE = (96, 128)
 

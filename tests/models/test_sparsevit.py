@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsevit.latency.cost import gmacs
-from sparsevit.models.sparsevit import SparseViT
+from sparsevit.methods.windows.forward import Stage
 from sparsevit.sparsity.configuration import ConfigurationError
 
 SPARSE = [[0.6, 0.6], [0.0, 0.3], [0.5, 0.5], [0.2, 0.2]]
@@ -246,16 +246,17 @@ class Operations(TorchDispatchMode):
 def test_no_block_touches_the_whole_map(monkeypatch):
     sparse = small_swin("SparseViT", pruning_ratios=0.8)
     operations, maps = Operations(), []
-    forward_block = SparseViT._forward_block
+    run = Stage.run
 
-    def watched(self, block, tokens, windows, batch):
+    def watched(self, i, tokens):
         maps.append(tokens.x_RC.numel())
+        self.kept(i, tokens)  # scoring reads the map once a stage
         with operations:
-            return forward_block(self, block, tokens, windows, batch)
+            return run(self, i, tokens)
 
     with torch.no_grad():
         sparse(images(1, (224, 224)))
-        monkeypatch.setattr(SparseViT, "_forward_block", watched)
+        monkeypatch.setattr(Stage, "run", watched)
         sparse.pruning_ratios = [[0.8, 0.8], 0.99, 0.99, 0.99]
         sparse(images(1, (224, 224)))
     assert maps[0] == 56 * 56 * 16

@@ -7,7 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsevit.ops.attention import window_attention
+from sparsevit.ops.attention import heads_apart, window_attention
+
+
+def joined(qkv, bias, heads, scale=None, masks=None, dropout=0.0):
+    q, k, v = heads_apart(qkv, 3 * heads).chunk(3, dim=1)
+    return window_attention(q, k, v, bias, scale, masks, dropout)
 
 
 def spelled_out(qkv, bias, heads, scale=None, masks=None):
@@ -42,7 +47,7 @@ def test_it_is_attention_spelled_out(M, N, heads, d, edges, scaled, seed):
     bias = torch.randn(heads, N, N, generator=generator)
     masks = torch.randn(min(edges, M), N, N, generator=generator) * 10 if edges else None
     scale = 0.3 if scaled else None
-    got = window_attention(qkv, bias, heads, scale, masks)
+    got = joined(qkv, bias, heads, scale, masks)
     assert got.shape == (M, N, heads * d)
     assert torch.allclose(got, spelled_out(qkv, bias, heads, scale, masks), atol=1e-5)
 
@@ -54,22 +59,20 @@ def test_gradients_are_those_of_attention_spelled_out(edges):
     bias = torch.randn(2, 9, 9, requires_grad=True)
     masks = torch.randn(edges, 9, 9) if edges else None
     way = torch.randn(5, 9, 8)
-    got = torch.autograd.grad(
-        (window_attention(qkv, bias, 2, None, masks) * way).sum(), (qkv, bias)
-    )
+    got = torch.autograd.grad((joined(qkv, bias, 2, None, masks) * way).sum(), (qkv, bias))
     plain = torch.autograd.grad((spelled_out(qkv, bias, 2, None, masks) * way).sum(), (qkv, bias))
     for ours, expected in zip(got, plain, strict=True):
         assert torch.allclose(ours, expected, atol=1e-5)
 
 
 def test_no_window_gives_none():
-    empty = window_attention(torch.randn(0, 9, 24), torch.randn(2, 9, 9), 2)
+    empty = joined(torch.randn(0, 9, 24), torch.randn(2, 9, 9), 2)
     assert empty.shape == (0, 9, 8)
 
 
 def test_dropout_drops_in_training_alone():
     torch.manual_seed(0)
     qkv, bias = torch.randn(4, 9, 24), torch.randn(2, 9, 9)
-    kept = window_attention(qkv, bias, 2)
-    assert torch.equal(kept, window_attention(qkv, bias, 2, dropout=0.0))
-    assert not torch.allclose(kept, window_attention(qkv, bias, 2, dropout=0.5))
+    kept = joined(qkv, bias, 2)
+    assert torch.equal(kept, joined(qkv, bias, 2, dropout=0.0))
+    assert not torch.allclose(kept, joined(qkv, bias, 2, dropout=0.5))

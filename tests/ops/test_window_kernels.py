@@ -13,7 +13,8 @@ import torch
 from mmdet_backbones import small_swin
 
 from sparsevit.errors import UserError
-from sparsevit.models.kernel_block import fits, window_block_kernels_usable
+from sparsevit.methods.windows.adapters.mmdet import view
+from sparsevit.methods.windows.routes.kernels import fits, kernels_on_map
 from sparsevit.ops import window_kernels
 
 HERE = Path(__file__).parent
@@ -58,14 +59,14 @@ def test_the_backbone_uses_them_on_this_gpu_in_half_precision():
     block = small_swin("SparseViT").cuda().half().stages[0].blocks[0]
     x = torch.zeros(49, 16, device="cuda", dtype=torch.float16)
     with torch.inference_mode():
-        assert window_block_kernels_usable(block, x)
-    assert not window_block_kernels_usable(block, x)
+        assert kernels_on_map(view(block), x)
+    assert not kernels_on_map(view(block), x)
 
 
 def test_on_a_cpu_pytorch_does_the_work():
     block = small_swin("SparseViT").half().stages[0].blocks[0]
     with torch.inference_mode():
-        assert not window_block_kernels_usable(block, torch.zeros(49, 16, dtype=torch.float16))
+        assert not kernels_on_map(view(block), torch.zeros(49, 16, dtype=torch.float16))
 
 
 @pytest.mark.parametrize(
@@ -101,8 +102,8 @@ def test_a_context_switches_them_off_and_on_again(monkeypatch):
 
 def test_a_block_of_mmdet_fits():
     block = small_swin("SparseViT").stages[0].blocks[1]
-    assert fits(block, torch.float32)
-    assert not fits(block, torch.float16)
+    assert fits(view(block), torch.float32)
+    assert not fits(view(block), torch.float16)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_block_of_mmdet_fits():
 )
 def test_another_block_does_not_fit(changed):
     block = small_swin("SparseViT", **changed).stages[0].blocks[0]
-    assert not fits(block, torch.float32)
+    assert not fits(view(block), torch.float32)
 
 
 def test_a_linear_of_somebody_else_does_not_fit():
@@ -126,4 +127,4 @@ def test_a_linear_of_somebody_else_does_not_fit():
 
     block = small_swin("SparseViT").stages[0].blocks[0]
     block.attn.w_msa.qkv = Adapter(16, 48)
-    assert not fits(block, torch.float32)
+    assert not fits(view(block), torch.float32)

@@ -21,7 +21,7 @@ windows = st.integers(2, 8)
 @given(height=sizes, width=sizes, window=windows, shifted=st.booleans())
 def test_indices_are_where_roll_and_partition_bring_the_tokens(height, width, window, shifted):
     shift = window // 2 if shifted else 0
-    layout = window_layout(height, width, window, shift, CPU)
+    layout = window_layout(height, width, (window, window), (shift, shift), CPU)
     places = torch.arange(height * width).view(1, height, width, 1)
     padded = F.pad(places, (0, 0, 0, -width % window, 0, -height % window), value=height * width)
     moved = partition(torch.roll(padded, (-shift, -shift), (1, 2)), window)[0, :, :, 0]
@@ -35,7 +35,8 @@ def test_indices_are_where_roll_and_partition_bring_the_tokens(height, width, wi
 
 @given(height=sizes, width=sizes, window=windows, shifted=st.booleans())
 def test_every_token_lies_in_exactly_one_window(height, width, window, shifted):
-    layout = window_layout(height, width, window, window // 2 if shifted else 0, CPU)
+    shift = window // 2 if shifted else 0
+    layout = window_layout(height, width, (window, window), (shift, shift), CPU)
     inside = layout.token_index_WN[layout.token_index_WN < height * width]
     assert torch.equal(inside.sort().values, torch.arange(height * width))
 
@@ -46,7 +47,7 @@ def test_four_masks_are_those_of_every_shifted_window(rows, cols, window, cut):
     # a map that is no multiple of the window is padded to one, and has its masks
     height, width = rows * window - min(cut, window - 1), cols * window
     shift = window // 2
-    layout = window_layout(height, width, window, shift, CPU)
+    layout = window_layout(height, width, (window, window), (shift, shift), CPU)
     masks = layout.region_masks_KNN[layout.edge_kind_W]
     swins = shift_mask(rows * window, cols * window, window, shift)
     assert torch.equal(masks, torch.where(swins == -100, MASKED, 0.0))
@@ -54,7 +55,7 @@ def test_four_masks_are_those_of_every_shifted_window(rows, cols, window, cut):
 
 
 def test_a_plain_partition_has_no_masks():
-    layout = window_layout(14, 14, 7, 0, CPU)
+    layout = window_layout(14, 14, (7, 7), (0, 0), CPU)
     assert layout.edge_kind_W is None
     assert layout.region_masks_KNN is None
     assert layout.num_edges == 0
@@ -62,7 +63,7 @@ def test_a_plain_partition_has_no_masks():
 
 
 def test_masks_are_zero_or_far_below_any_logit():
-    masks = region_masks(7, 3, CPU)
+    masks = region_masks((7, 7), (3, 3), CPU)
     assert masks.shape == (4, 49, 49)
     assert set(masks.unique().tolist()) == {0.0, MASKED}
     # a weight of exactly 0, as denormal numbers are slow; Swin's own -100 leaves one
@@ -73,14 +74,15 @@ def test_masks_are_zero_or_far_below_any_logit():
 
 
 def test_a_layout_is_built_once_a_size():
-    assert window_layout(21, 35, 7, 3, CPU) is window_layout(21, 35, 7, 3, CPU)
-    assert window_layout(21, 35, 7, 3, CPU) is not window_layout(35, 21, 7, 3, CPU)
+    how = ((7, 7), (3, 3), CPU)
+    assert window_layout(21, 35, *how) is window_layout(21, 35, *how)
+    assert window_layout(21, 35, *how) is not window_layout(35, 21, *how)
 
 
 @pytest.mark.parametrize("shift", [0, 3])
 def test_a_layout_first_built_in_inference_mode_can_be_trained_with(shift):
     with torch.inference_mode():
-        layout = window_layout(11, 13, 7, shift, CPU)
+        layout = window_layout(11, 13, (7, 7), (shift, shift), CPU)
     for name in ("token_index_WN", "is_padding_WN", "edge_kind_W", "region_masks_KNN"):
         tensor = getattr(layout, name)
         assert tensor is None or not tensor.is_inference(), name

@@ -5,17 +5,19 @@ and on a GPU where there is one."""
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from mmdet_backbones import small_swin
 from torch import nn
 
-from sparsevit.models import kernel_block
-from sparsevit.models.window_block import all_windows, locate, run_block
-from sparsevit.ops import attention
+from sparsevit.methods.windows.adapters.mmdet import view
+from sparsevit.methods.windows.forward import Route, run_block
+from sparsevit.methods.windows.routes import kernels as kernel_route
+from sparsevit.ops.attention import heads_apart, window_attention
 from sparsevit.ops.window_kernels import launch
-from sparsevit.ops.windows import window_layout
+from sparsevit.ops.windows import all_windows, locate, window_layout
 
 INTERPRETED = bool(os.environ.get("TRITON_INTERPRET"))
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -112,12 +114,11 @@ def attention_case(heads, head_dim, window, dtype, windows=4):
 )
 def test_attention_of_each_kind_of_window(heads, head_dim, window, shift, dtype):
     qkv, table = attention_case(heads, head_dim, window, dtype)
-    layout = window_layout(window * 2, window * 2, window, shift, DEVICE)
+    layout = window_layout(window * 2, window * 2, (window, window), (shift, shift), DEVICE)
     kinds = torch.tensor([2, 0, 3, 1], device=DEVICE) if shift else None
     masks = None if kinds is None else layout.region_masks_KNN[kinds]
-    expected = attention.window_attention(
-        qkv.float(), biased(table.float(), window), heads, 0.2, masks
-    )
+    q, k, v = heads_apart(qkv.float(), 3 * heads).chunk(3, dim=1)
+    expected = window_attention(q, k, v, biased(table.float(), window), 0.2, masks)
     got = launch.window_attention(qkv, table, 0.2, window, shift, kinds)
     assert got.dtype == dtype
     assert close(got, expected, dtype)
@@ -188,7 +189,7 @@ ROUTES = {"projection fused": (True, {}), "projection apart": (False, {"embed_di
 def block_case(backbone, hw, shifted, kept, batch, dtype):
     swin = small_swin("SparseViT", **backbone).to(DEVICE)
     block = swin.stages[0].blocks[int(shifted)]
-    layout = window_layout(*hw, 7, block.attn.shift_size, DEVICE)
+    layout = window_layout(*hw, (7, 7), view(block).shift, DEVICE)
     windows = all_windows(layout, batch)
     if kept is not None:
         order = torch.stack([torch.randperm(layout.num_windows) for _ in range(batch)])
@@ -209,14 +210,16 @@ def test_a_block_by_kernels_is_the_block(
     monkeypatch, route, hw, shifted, kept, pad_before_norm, dtype
 ):
     fused, backbone = ROUTES[route]
-    monkeypatch.setattr(kernel_block, "projection_is_fused", lambda *_: fused)
+    monkeypatch.setattr(kernel_route, "projection_is_fused", lambda *_: fused)
     block, windows, x = block_case(backbone, hw, shifted, kept, 2, dtype)
     rows = windows.row_MN.flatten()
     t = x.float()[rows].view(*windows.row_MN.shape, -1)
-    t = run_block(block, t, windows, 2, pad_before_norm)
+    seen = replace(view(block), pad_before_norm=pad_before_norm)
+    t = run_block(seen, t, windows, 2)
     expected = x.float().index_copy(0, rows, t.flatten(0, 1))
-    assert kernel_block.fits(block.to(dtype), dtype)
-    got = kernel_block.run_block_by_kernels(block, x, windows, pad_before_norm)
+    seen = replace(view(block.to(dtype)), pad_before_norm=pad_before_norm)
+    assert kernel_route.fits(seen, dtype)
+    got = kernel_route.run_block_by_kernels(seen, x, windows)
     L = hw[0] * hw[1]
     tokens = torch.arange(len(x), device=DEVICE).view(2, -1)[:, :L].flatten()
     assert got is x
@@ -237,10 +240,9 @@ def test_a_backbone_by_kernels_is_the_backbone(monkeypatch, pad_before_norm):
 
     def by_kernels(block, x_RC, *rest):
         calls.append(block)
-        return kernel_block.run_block_by_kernels(block, x_RC, *rest)
+        return kernel_route.run_block_by_kernels(block, x_RC, *rest)
 
-    monkeypatch.setattr("sparsevit.models.sparsevit.window_block_kernels_usable", lambda *_: True)
-    monkeypatch.setattr("sparsevit.models.sparsevit.run_block_by_kernels", by_kernels)
+    swin.pieces = replace(swin.pieces, route=Route(on_map=lambda *_: by_kernels))
     got = swin(images)
     assert len(calls) == sum(swin.depths)
     assert all(close(a, b, torch.float32) for a, b in zip(got, expected, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from mmdet_backbones import small_swin
 
-from sparsevit.models.compiled import compiled, compiled_pieces
+from sparsevit.models.forms import compiled, compiled_pieces
 
 
 def frozen(backbone):

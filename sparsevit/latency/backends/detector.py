@@ -47,7 +47,7 @@ def prepare_detector_compile(
     them (top-k, NMS, RoIAlign) is mmdet's and eager.
     """
     from sparsevit.models import SparseViT
-    from sparsevit.models.compiled import compiled
+    from sparsevit.models.forms import compiled
 
     backbone = model.get_submodule("backbone")
     if isinstance(backbone, SparseViT):

@@ -70,7 +70,7 @@ def export_detector_graph(
 
 def _to_export(model: nn.Module) -> nn.Module:
     """The detector with its backbone, if it is a SparseViT, in the form that runtimes like best."""
-    from sparsevit.models.exported import exported
+    from sparsevit.models.forms import exported
     from sparsevit.models.sparsevit import SparseViT
 
     backbone = model.get_submodule("backbone")

@@ -24,7 +24,7 @@ def export_graph(backbone: nn.Module, images: Tensor) -> torch.export.ExportedPr
         backbone: in evaluation mode, at the sparsity to export.
         images: (B, 3, H, W) of the size to export.
     """
-    from sparsevit.models.exported import exported
+    from sparsevit.models.forms import exported
     from sparsevit.models.sparsevit import SparseViT
 
     if isinstance(backbone, SparseViT):

@@ -38,7 +38,7 @@ def prepare_compile(
     other graphs (:mod:`sparsevit.models.compiled`), anything else as a whole.
     """
     from sparsevit.models import SparseViT
-    from sparsevit.models.compiled import compiled
+    from sparsevit.models.forms import compiled
 
     if isinstance(backbone, SparseViT):
         twin = compiled(backbone, frozen=True)

@@ -138,6 +138,13 @@ class WindowBlock:
     checkpointed: bool = False
 
 
+def in_turn(modules: Modules, y: Tensor) -> Tensor:
+    """Modules applied one after the other."""
+    for module in modules:
+        y = module(y)
+    return y
+
+
 def in_sequence(modules: Sequence[Any]) -> Modules:
     """Modules applied one after the other, without nesting and without those that do nothing."""
     flat: list[Any] = []

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from sparsevit.methods.windows.block import Modules, WindowBlock
+from sparsevit.methods.windows.block import WindowBlock, in_turn
 from sparsevit.ops.attention import heads_apart, window_attention
 from sparsevit.ops.windows import Pair, WindowLayout, Windows, all_windows, locate, window_layout
 
@@ -67,8 +68,8 @@ def rank_windows(scores_BW: Tensor, count: int) -> Tensor:
 class StageTokens:
     """The tokens of a stage: a map's rows, in the order in which a block left them.
 
-    A block on all windows writes a new list, which is read by index from then on; only a block on
-    some of them writes into the rows it has read.
+    A block on all windows writes a new list, read by index from then on; a block on some of them
+    writes into the rows that it has read.
 
     Attributes:
         batch, layout: B, and any partition of the map.
@@ -89,14 +90,6 @@ class StageTokens:
             # one more row an image, where the padding of its windows reads and writes
             x_BLC = F.pad(x_BLC, (0, 0, 0, 1))
         return cls(x_BLC.shape[0], layout, x_BLC.reshape(-1, x_BLC.shape[-1]).contiguous())
-
-    def where(self, rows: Tensor) -> Tensor:
-        """Rows of the map -> rows of ``x_RC``."""
-        return rows if self.place_R is None else self.place_R[rows]
-
-    def rows(self) -> Tensor:
-        """The tokens in the order of the map, (R, C)."""
-        return self.x_RC if self.place_R is None else self.x_RC.index_select(0, self.place_R)
 
     def by_image(self, values_R: Tensor) -> Tensor:
         """Values of each token, (rows of ``x_RC``, ...) -> (B, L, ...) in the order of the map."""
@@ -174,13 +167,6 @@ def attention_input(block: WindowBlock, t_MNC: Tensor, windows: Windows) -> tupl
     return t_MNC, y_MNC
 
 
-def in_turn(modules: Modules, y: Tensor) -> Tensor:
-    """Modules applied one after the other."""
-    for module in modules:
-        y = module(y)
-    return y
-
-
 def drop_path(drop: nn.Module, y_MNC: Tensor, image_M: Tensor, batch: int) -> Tensor:
     """Stochastic depth by image on a list of windows: the library's own layer decides, on one
     number an image, so that it draws the same random numbers as in the dense model."""
@@ -256,12 +242,7 @@ class Stage:
 
     @torch.no_grad()
     def kept(self, i: int, tokens: StageTokens) -> Tensor | None:
-        """(B, K) windows that a block keeps, best first; None where it keeps all of them.
-
-        Args:
-            i: which block.
-            tokens: its input.
-        """
+        """(B, K) windows that block ``i`` keeps of its input, best first; None where all."""
         if self.ratios[i] > 0 and self.magnitudes_BL is None:
             self.magnitudes_BL = tokens.by_image(self.route.magnitudes(tokens.x_RC))
         layout, count = self.layouts[i], self.counts[i]
@@ -286,11 +267,17 @@ class Stage:
         if windows is None:
             return tokens
         if on_map is not None:
-            return replace(tokens, x_RC=on_map(block, tokens.rows(), windows), place_R=None)
+            place_R = tokens.place_R
+            x_RC = tokens.x_RC if place_R is None else tokens.x_RC.index_select(0, place_R)
+            return replace(tokens, x_RC=on_map(block, x_RC, windows), place_R=None)
         for part in self.route.split(windows, block):
-            rows = tokens.where(part.row_MN.flatten())
+            rows = part.row_MN.flatten()
+            rows = rows if tokens.place_R is None else tokens.place_R[rows]
             t_MNC = tokens.x_RC.index_select(0, rows).view(*part.row_MN.shape, -1)
-            t_MNC = self._block(block, t_MNC, part, tokens.batch)
+            run = self.route.block
+            if block.checkpointed and t_MNC.requires_grad:
+                run = partial(checkpoint, run, use_reentrant=False)
+            t_MNC = run(block, t_MNC, part, tokens.batch)
             t_RC = t_MNC.flatten(0, 1).to(tokens.x_RC.dtype)
             if part.place_R is not None:
                 # every token is new: the list is the map now, in another order
@@ -310,10 +297,3 @@ class Stage:
         if key not in self._windows:
             self._windows[key] = locate(layout, kept_BK, masks)
         return self._windows[key]
-
-    def _block(self, block: WindowBlock, t_MNC: Tensor, windows: Windows, batch: int) -> Tensor:
-        if block.checkpointed and t_MNC.requires_grad:
-            return torch.utils.checkpoint.checkpoint(
-                self.route.block, block, t_MNC, windows, batch, use_reentrant=False
-            )
-        return self.route.block(block, t_MNC, windows, batch)

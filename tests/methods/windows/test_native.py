@@ -11,18 +11,20 @@ from mmdet.models.layers import PatchEmbed, PatchMerging
 from torch import nn
 from torch.nn.utils import prune
 
-from sparsevit.models import native_block
-from sparsevit.models.compiled import compiled, compiled_pieces
-from sparsevit.models.native_block import (
-    block_natively,
+from sparsevit.methods.windows.adapters.mmdet import view
+from sparsevit.methods.windows.forward import StageTokens
+from sparsevit.methods.windows.routes import native
+from sparsevit.methods.windows.routes.native import block_natively
+from sparsevit.models.forms import compiled, compiled_pieces
+from sparsevit.models.native_patches import (
     embed_natively,
     feature_map_natively,
     merge_patches_natively,
 )
-from sparsevit.models.sparsevit import StageTokens
 from sparsevit.ops.native import swin
 from sparsevit.ops.windows import window_layout
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not swin.usable(), reason="no native code here")
 ALL_PARTS = {
     "sparsevit_embed",
@@ -135,16 +137,16 @@ class TestPacking:
             lambda self, *args: (packed.append(1), plain(self, *args))[1],
         )
         gc.collect()
-        held = len(native_block._packed)
+        held = len(native._packed)
         backbone = two_stages()
         with torch.no_grad():
             for _ in range(3):
                 frozen(backbone)(torch.randn(1, 3, 64, 64))
         assert len(packed) == 4
-        assert len(native_block._packed) == held + 1 + 4 + 1 + 2
+        assert len(native._packed) == held + 1 + 4 + 1 + 2
         del backbone
         gc.collect()
-        assert len(native_block._packed) == held
+        assert len(native._packed) == held
 
     def test_inference_tensors(self):
         with torch.inference_mode():
@@ -244,11 +246,11 @@ def for_quantisation(block):
 )
 def test_other_blocks(change):
     block = two_stages().stages[0].blocks[0]
-    x_RC = StageTokens.of(torch.randn(1, 196, 16), window_layout(14, 14, 7, 0, torch.device("cpu")))
+    x_RC = StageTokens.of(torch.randn(1, 196, 16), window_layout(14, 14, (7, 7), (0, 0), CPU))
     with torch.no_grad():
-        assert block_natively(block, x_RC.x_RC)
+        assert block_natively(view(block), x_RC.x_RC)
         change(block)
-        assert not block_natively(block.eval(), x_RC.x_RC)
+        assert not block_natively(view(block.eval()), x_RC.x_RC)
 
 
 @torch.no_grad()

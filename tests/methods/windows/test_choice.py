@@ -8,9 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsevit.sparsity import scores
-from sparsevit.sparsity.scores import token_magnitudes, window_scores
-from sparsevit.sparsity.selection import num_kept, rank_windows
+from sparsevit.methods.windows.forward import (
+    num_kept,
+    rank_windows,
+    token_magnitudes,
+    window_scores,
+)
+from sparsevit.methods.windows.routes import parts
 
 CHOICES = [round(i / 10, 1) for i in range(10)]
 
@@ -44,12 +48,12 @@ def test_counts_are_those_of_the_papers_code():
 def test_magnitudes_are_means_of_absolute_values_however_they_are_cut(shape, part, dtype):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = x.double().abs().mean(-1)
-    whole, scores.PART_BYTES = scores.PART_BYTES, part
+    whole, parts.SCORED_BYTES = parts.SCORED_BYTES, part
     try:
         with torch.no_grad():
-            got = token_magnitudes(x)
+            got = parts.token_magnitudes_in_parts(x)
     finally:
-        scores.PART_BYTES = whole
+        parts.SCORED_BYTES = whole
     assert got.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
     torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
 

@@ -9,17 +9,14 @@ from hypothesis import strategies as st
 from mmdet.models.layers import PatchEmbed, PatchMerging
 from mmdet_backbones import small_swin
 
-from sparsevit.models import window_block
-from sparsevit.models.exported import exported
-from sparsevit.models.sparsevit import StageTokens
-from sparsevit.models.window_block import (
-    all_windows,
-    embed_patches,
-    feature_map,
-    in_parts,
-    merge_patches,
-)
-from sparsevit.ops.windows import window_layout
+from sparsevit.methods.windows.adapters.mmdet import view
+from sparsevit.methods.windows.forward import StageTokens
+from sparsevit.methods.windows.routes import parts as routes_parts
+from sparsevit.methods.windows.routes.parts import in_parts
+from sparsevit.models import patches
+from sparsevit.models.forms import exported
+from sparsevit.models.patches import embed_patches, feature_map, merge_patches
+from sparsevit.ops.windows import all_windows, window_layout
 
 CPU = torch.device("cpu")
 HIDDEN = 64 * 49 * 4  # bytes that one window takes in the FFN of the first stage
@@ -47,12 +44,12 @@ def test_a_feature_map_is_the_normalised_map_with_channels_first(
 ):
     norm = torch.nn.LayerNorm(channels).requires_grad_(False)
     x_BLC = torch.arange(batch * height * width * channels).float().view(batch, -1, channels) ** 2
-    whole, window_block.CACHED_BYTES = window_block.CACHED_BYTES, rows_bytes
+    whole, patches.CACHED_BYTES = patches.CACHED_BYTES, rows_bytes
     try:
         with torch.set_grad_enabled(gradients):
             out = feature_map(norm, x_BLC, (height, width))
     finally:
-        window_block.CACHED_BYTES = whole
+        patches.CACHED_BYTES = whole
     assert out.is_contiguous()
     expected = norm(x_BLC).transpose(1, 2).reshape(batch, channels, height, width)
     torch.testing.assert_close(out, expected)
@@ -71,12 +68,12 @@ def test_patches_are_embedded_as_mmdet_does(batch, height, width, normed, part_b
     norm = {"type": "LN"} if normed else None
     embedding = PatchEmbed(3, 24, kernel_size=4, stride=4, norm_cfg=norm).requires_grad_(False)
     x = images(batch, (height, width))
-    whole, window_block.CACHED_BYTES = window_block.CACHED_BYTES, part_bytes
+    whole, patches.CACHED_BYTES = patches.CACHED_BYTES, part_bytes
     try:
         with torch.set_grad_enabled(gradients):
             got, grid = embed_patches(embedding, x)
     finally:
-        window_block.CACHED_BYTES = whole
+        patches.CACHED_BYTES = whole
     expected, size = embedding(x)
     assert grid == tuple(size)
     torch.testing.assert_close(got, expected)
@@ -97,14 +94,14 @@ def test_other_embeddings_are_mmdets(options):
 @given(st.integers(1, 40), st.sampled_from([0, 3]), st.integers(1, 3))
 def test_parts_hold_each_window_once_and_stay_within_the_limit(most, shift, batch):
     block = small_swin("SparseViT").stages[0].blocks[0]
-    windows = all_windows(window_layout(28, 21, 7, shift, CPU), batch)
-    limit = window_block.PART_BYTES
-    window_block.PART_BYTES = most * HIDDEN
+    windows = all_windows(window_layout(28, 21, (7, 7), (shift, shift), CPU), batch)
+    limit = routes_parts.PART_BYTES
+    routes_parts.PART_BYTES = most * HIDDEN
     try:
         with torch.no_grad():
-            parts = in_parts(windows, block)
+            parts = in_parts(windows, view(block))
     finally:
-        window_block.PART_BYTES = limit
+        routes_parts.PART_BYTES = limit
     assert torch.equal(torch.cat([part.row_MN for part in parts]), windows.row_MN)
     assert torch.equal(torch.cat([part.image_M for part in parts]), windows.image_M)
     assert all(len(part.row_MN) <= most for part in parts)
@@ -119,19 +116,19 @@ def test_maps_are_the_same_in_parts(monkeypatch, ratios, windows):
     sparse = small_swin("SparseViT", pruning_ratios=ratios)
     with torch.no_grad():
         whole = sparse(images())
-        monkeypatch.setattr(window_block, "PART_BYTES", windows * HIDDEN)
-        monkeypatch.setattr(window_block, "CACHED_BYTES", windows * 1000)
+        monkeypatch.setattr(routes_parts, "PART_BYTES", windows * HIDDEN)
+        monkeypatch.setattr(patches, "CACHED_BYTES", windows * 1000)
         assert largest_difference(sparse(images()), whole) < 1e-5
 
 
 def test_what_gradients_are_wanted_of_is_one_part(monkeypatch):
-    monkeypatch.setattr(window_block, "PART_BYTES", HIDDEN)
+    monkeypatch.setattr(routes_parts, "PART_BYTES", HIDDEN)
     block = small_swin("SparseViT").stages[0].blocks[0]
-    windows = all_windows(window_layout(28, 21, 7, 0, CPU), 1)
-    assert len(in_parts(windows, block)) == 1
+    windows = all_windows(window_layout(28, 21, (7, 7), (0, 0), CPU), 1)
+    assert len(in_parts(windows, view(block))) == 1
     with torch.no_grad():
-        assert len(in_parts(windows, block)) == 12
-        assert len(in_parts(windows, block.train())) == 1
+        assert len(in_parts(windows, view(block))) == 12
+        assert len(in_parts(windows, view(block.train()))) == 1
 
 
 @pytest.mark.parametrize("hw", [(8, 6), (7, 6), (8, 5), (7, 5)])
@@ -142,7 +139,7 @@ def test_patches_merge_as_mmdets_do(hw, options, rows_bytes, gradients, monkeypa
     for parameter in merging.parameters():
         torch.nn.init.normal_(parameter)
     x_BLC = torch.randn(2, hw[0] * hw[1], 16)
-    monkeypatch.setattr(window_block, "CACHED_BYTES", rows_bytes)
+    monkeypatch.setattr(patches, "CACHED_BYTES", rows_bytes)
     with torch.set_grad_enabled(gradients):
         ours, size = merge_patches(merging, x_BLC, hw)
     theirs, expected_size = merging(x_BLC, hw)
@@ -176,11 +173,10 @@ def test_the_form_for_export_computes_the_same(ratios, size, pad_before_norm):
 
 
 def test_tokens_come_back_in_the_order_of_the_map():
-    layout = window_layout(10, 9, 7, 3, CPU)
+    layout = window_layout(10, 9, (7, 7), (3, 3), CPU)
     x_BLC = torch.arange(2 * 90 * 3, dtype=torch.float32).view(2, 90, 3)
     tokens = StageTokens.of(x_BLC, layout)
     windows = all_windows(layout, 2)
     listed = StageTokens(2, layout, tokens.x_RC[windows.row_MN.flatten()], windows.place_R)
     assert torch.equal(tokens.by_image(tokens.x_RC), x_BLC)
     assert torch.equal(listed.by_image(listed.x_RC), x_BLC)
-    assert torch.equal(listed.rows().view(2, -1, 3)[:, :90], x_BLC)
