@@ -84,8 +84,8 @@ def test_changing_ratios_makes_no_new_graph(frozen, native, backbone, images, mo
     # magnitudes of two stages
     scores = 2
     # embedding, merging, two maps; a stage has plain and shifted windows, and where few are kept
-    # shifted ones that may all lie at an edge, unless attention is one operation
-    rest = 1 + 1 + 2 + 2 * (2 if frozen else 3)
+    # shifted ones that may all lie at an edge
+    rest = 1 + 1 + 2 + 2 * 3
     assert made == scores + (0 if frozen and native else rest)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsevit.ops import inference_ops
-from sparsevit.ops.attention import window_attention
+from sparsevit.ops.attention import heads_apart, window_attention
 from sparsevit.ops.inference_ops import (
     packed_linear,
     packed_linear_add,
@@ -96,7 +96,8 @@ def test_attention_as_one_operation(edges):
     masks = torch.randn(edges, 9, 9) if edges else None
     got = whole_window_attention(qkv, bias, 2, 0.5, masks)
     assert got.is_contiguous()
-    torch.testing.assert_close(got, window_attention(qkv, bias, 2, 0.5, masks))
+    q, k, v = heads_apart(qkv, 6).chunk(3, dim=1)
+    torch.testing.assert_close(got, window_attention(q, k, v, bias, 0.5, masks))
     with torch.no_grad():
         torch.library.opcheck(torch.ops.sparsevit.window_attention, (qkv, bias, 2, 0.5, masks))
 
