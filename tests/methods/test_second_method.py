@@ -21,7 +21,9 @@ from sparsevit.methods import methods_in
 from sparsevit.phases.picture import picture_of_sparsity
 
 KNOBS = [f"backbone.mixes.{n}" for n in range(4)]
-SHARED = Path(toy_method.__file__).parent
+# commands in processes of their own import the toy too
+PATHS = [str(Path(toy_method.__file__).parent), os.environ.get("PYTHONPATH", "")]
+ENVIRONMENT = tiny.user_environment(PYTHONPATH=os.pathsep.join(filter(None, PATHS)))
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,7 @@ def test_a_training_that_is_killed_goes_on_with_its_state(phases, tmp_path):
     words = ["adapt", phases["pretrain"]["config"], phases["pretrain"]["checkpoint"]]
     words += ["--workspace", tmp_path, "--set", "phases.adapt.train_cfg.max_iters=10"]
     words += ["--validate-at", "", "--no-validate-before", "--eval-images", 1]
-    path = os.pathsep.join([str(SHARED), os.environ.get("PYTHONPATH", "")])
-    process = tiny.start(*words, env=tiny.user_environment(PYTHONPATH=path))
+    process = tiny.start(*words, env=ENVIRONMENT)
     give_up = time.monotonic() + 120
     try:
         while not (tmp_path / "adapt/run-001/iter_3.pth").exists():
@@ -117,6 +118,15 @@ def test_a_training_that_is_killed_goes_on_with_its_state(phases, tmp_path):
     assert done.code == 0, done.err
     assert done.document["resumed"] is True
     assert done.document["iterations"] == state_of(done.document)["steps"] == 10
+
+
+def test_two_processes_train_it_together(phases, tmp_path):
+    words = ["adapt", phases["pretrain"]["config"], phases["pretrain"]["checkpoint"]]
+    words += ["--workspace", tmp_path, "--validate-at", "", "--no-validate-before"]
+    words += ["--eval-images", 2, "--devices", 2, "--json"]
+    done = tiny.run_alone(*words, env=ENVIRONMENT, timeout=280)
+    assert done.code == 0, done.err
+    assert state_of(done.document)["steps"] == done.document["iterations"] == 4
 
 
 def test_only_its_own_folder_knows_a_method_by_name():
