@@ -24,8 +24,8 @@ from shared.record import account, interleave, summary, write
 from shared.swin import backbones, kept_share, random_images
 from torch import Tensor, nn
 
-from sparsevit.engine.hooks import configuration_at
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.sparsity.random import configuration_at
 
 PEER = "mmdet dense"
 OURS = "ours dense"

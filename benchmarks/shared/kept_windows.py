@@ -17,8 +17,7 @@ from sparsevit.data.scene import layout, paint
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine.config import load_config
 from sparsevit.engine.runner import build_detector
-from sparsevit.phases.windows import kept_windows
-from sparsevit.report.windows import draw_kept_windows
+from sparsevit.methods import methods_in
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Workspace
 
@@ -48,10 +47,9 @@ def main(workspace: str, out: str) -> None:
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     with torch.no_grad():
         batch = model.data_preprocessor({"inputs": [pixels], "data_samples": None})
-        kept = kept_windows(model.backbone, batch["inputs"])
-    grids = {name: grid for name, (grid, _) in kept.items()}
-    sides = {name: px for name, (_, px) in kept.items()}
-    draw_kept_windows(np.ascontiguousarray(image[..., ::-1]), grids, sides, Path(out))
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        for method in methods_in(model):
+            method.picture(batch["inputs"], rgb, Path(out))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import ast
 import contextlib
 import copy
 import difflib
-import importlib
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.config import DELETE_KEY, RESERVED_KEYS
 from mmengine.fileio.handlers import YamlHandler
 from mmengine.fileio.handlers.registry_utils import file_handlers
+from torch import nn
 
 from sparsevit.engine.config_names import (
     configs_folder,
@@ -30,27 +30,28 @@ from sparsevit.engine.config_names import (
 )
 from sparsevit.engine.config_text import dump_config
 from sparsevit.errors import UserError
+from sparsevit.methods import METHODS, Method
+from sparsevit.methods.base import Nested
+from sparsevit.sparsity.handle import SparsityHandle
 
 __all__ = [
+    "apply_sparsity",
     "check_config",
     "configs_folder",
-    "dense_config",
     "dump_config",
+    "is_sparse_config",
     "load_config",
-    "pruning_ratios",
     "resolve_config",
-    "set_pruning_ratios",
+    "set_sparsity",
     "shipped_configs",
     "sparsify_config",
 ]
 
 register_scope()
 
-Nested = float | Sequence[float] | Sequence[Sequence[float]]
+SPARSITY = "sparsity"
+"""Top-level key of a config: a ratio for each knob of its model."""
 
-_MODULE = "sparsevit.models"
-_SPARSE = ("SparseViT", "mmdet.SparseViT", "sparsevit.models.sparsevit.SparseViT")
-_SWIN = ("SwinTransformer", "mmdet.SwinTransformer", "mmdet.models.backbones.swin.SwinTransformer")
 _RANDOM_HOOK = "RandomSparsityHook"
 # Parts of a model that mmdet builds from its MODELS; a `type` elsewhere (an assigner, an op, an
 # initialiser) is looked up in another registry.
@@ -137,112 +138,75 @@ def _require_model(cfg: Config) -> ConfigDict:
 # --- sparsity ------------------------------------------------------------------------------------
 
 
-def pruning_ratios(cfg: Config) -> Nested:
-    """The ratios that the config sets, as it has them: 0.0 where it has none.
-
-    Raises:
-        UserError: the config has no sparse backbone.
-    """
-    return _sparse_backbone(cfg.model).get("pruning_ratios", 0.0)
-
-
-def set_pruning_ratios(cfg: Config, nested: Nested) -> Config:
-    """A copy of the config whose backbone has these ratios, in training too (none are drawn).
-
-    Args:
-        nested: a number, a list by stage, or by stage and block.
-
-    Raises:
-        UserError: the config has no sparse backbone.
-    """
-    changed = copy.deepcopy(cfg)
-    ratios = copy.deepcopy(nested)
-    _sparse_backbone(changed.model)["pruning_ratios"] = ratios
-    hooks = changed.get("custom_hooks")
-    if hooks:
-        changed.custom_hooks = [hook for hook in hooks if _type_name(hook) != _RANDOM_HOOK]
-    return changed
-
-
-def dense_config(cfg: Config) -> Config:
-    """A copy of the config at ratio 0 everywhere: the same model with nothing skipped."""
-    return set_pruning_ratios(cfg, 0.0)
-
-
 def sparsify_config(cfg: Config) -> Config:
-    """A copy of the config whose Swin can be made sparse, at ratio 0: the same model so far.
+    """A copy of the config whose model has parts that can be skipped, at ratio 0: the same so far.
 
-    Replaces mmdet's ``SwinTransformer`` by ``SparseViT`` and imports what registers it. A config
-    that has a sparse backbone already comes back as it is.
+    A config that has such parts already comes back as it is.
 
     Raises:
-        UserError: the config has no backbone that can be made sparse.
+        UserError: no method finds anything in it that it could skip.
     """
     _require_model(cfg)
-    importlib.import_module(_MODULE)
+    own = _method_of(cfg)
+    if own is not None:
+        return own.convert_config(cfg)
+    refused: list[UserError] = []
+    for method in METHODS.values():
+        try:
+            return method.convert_config(cfg)
+        except UserError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def is_sparse_config(cfg: Config) -> bool:
+    """Whether the config's model has parts that can be skipped as it is."""
+    return _method_of(cfg) is not None
+
+
+def set_sparsity(
+    cfg: Config, configuration: Mapping[str, float], nested: Nested | None = None
+) -> Config:
+    """A copy of the config whose model has these ratios, in training too (none are drawn).
+
+    Args:
+        configuration: a ratio for every knob of the model; the config's top-level ``sparsity``.
+        nested: the same as :meth:`Method.nested` gives it. Where it is there, it is written in its
+            place, so that the frameworks' own tools read it too.
+    """
     changed = copy.deepcopy(cfg)
-    _import_in_config(changed, _MODULE)
-    if _backbones(changed.model, _SPARSE):
-        return changed
-    swins = _backbones(changed.model, _SWIN)
-    if not swins:
-        kind = _type_name(changed.model.get("backbone") or {}) or "none"
-        raise UserError(
-            f"The config's backbone ({kind}) cannot be made sparse.",
-            "Take a detector with mmdet's SwinTransformer as its backbone, such as "
-            "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py.",
-        )
-    for swin in swins:
-        scoped = _type_name(swin).startswith("mmdet.") or changed.get("default_scope") != "mmdet"
-        swin["type"] = "mmdet.SparseViT" if scoped else "SparseViT"
-        swin.setdefault("pruning_ratios", 0.0)
+    changed.pop(SPARSITY, None)
+    method = _method_of(changed)
+    if nested is not None and method is not None:
+        method.write_nested(changed, copy.deepcopy(nested))
+    else:
+        changed[SPARSITY] = dict(configuration)
+    hooks = changed.get("custom_hooks")
+    if hooks:
+        changed.custom_hooks = [hook for hook in hooks if str(hook.get("type")) != _RANDOM_HOOK]
     return changed
 
 
-def has_sparse_backbone(cfg: Config) -> bool:
-    """Whether the config's model has a backbone that can be made sparse as it is."""
-    return bool(_backbones(cfg.get("model"), _SPARSE))
+def apply_sparsity(cfg: Config, model: nn.Module) -> None:
+    """Set a model to the ``sparsity`` of its config, if it has one; other knobs stay as they are.
 
-
-def _sparse_backbone(model: ConfigDict) -> ConfigDict:
-    found = _backbones(model, _SPARSE)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    Raises:
+        UserError: it is no mapping of knobs to ratios, or does not suit the model.
+    """
+    wanted = cfg.get(SPARSITY)
+    if wanted is None:
+        return
+    if not isinstance(wanted, dict):
         raise UserError(
-            "The config's model has no SparseViT backbone.",
-            "Set model.backbone.type to SparseViT (it takes SwinTransformer's arguments).",
+            f"The config's sparsity is {wanted!r}, not a ratio for each knob.",
+            'It reads: sparsity = {"backbone.stages.0": 0.5, ...}',
         )
-    raise UserError(
-        f"The config's model has {len(found)} SparseViT backbones.",
-        "Set model.<...>.backbone.pruning_ratios of each in the config.",
-    )
+    handle = SparsityHandle(model)
+    handle.set({**handle.get(), **wanted})
 
 
-def _backbones(node: Any, kinds: Sequence[str]) -> list[ConfigDict]:
-    """Every dict in ``node`` whose type is one of these."""
-    if isinstance(node, dict):
-        own = [node] if _type_name(node) in kinds else []
-        return own + [found for child in node.values() for found in _backbones(child, kinds)]
-    if isinstance(node, (list, tuple)):
-        return [found for child in node for found in _backbones(child, kinds)]
-    return []
-
-
-def _type_name(node: Any) -> str:
-    kind = node.get("type", "") if isinstance(node, dict) else ""
-    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
-
-
-def _import_in_config(cfg: Config, module: str) -> None:
-    imports = dict(cfg.get("custom_imports") or {})
-    named = imports.get("imports") or []
-    named = [named] if isinstance(named, str) else list(named)
-    if module not in named:
-        named.append(module)
-    imports["imports"] = named
-    imports.setdefault("allow_failed_imports", False)
-    cfg.custom_imports = imports
+def _method_of(cfg: Config) -> type[Method] | None:
+    return next((method for method in METHODS.values() if method.config_has(cfg)), None)
 
 
 # --- overrides -----------------------------------------------------------------------------------

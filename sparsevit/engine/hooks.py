@@ -1,42 +1,30 @@
-"""mmengine hooks: random sparsity while adapting, first weights, and progress for people."""
+"""mmengine hooks: random sparsity, what methods do in training, first weights, progress."""
 
 from __future__ import annotations
 
 import ctypes
-import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine import dist
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from sparsevit.engine.checkpoint import load_weights
+from sparsevit.methods import Method, methods_in
 from sparsevit.report.reporter import Task
-from sparsevit.sparsity.configuration import Configuration
-from sparsevit.sparsity.handle import SparsityHandle
-from sparsevit.sparsity.space import Space
+from sparsevit.sparsity.random import RandomSparsity
 
-
-def configuration_at(
-    space: Space, seed: int, iteration: int, rank: int | None = None
-) -> Configuration:
-    """The configuration of one iteration of sparsity-aware adaptation (SparseViT, section 3.2).
-
-    It depends on nothing but its arguments, so a run that is resumed draws what it would have
-    drawn.
-
-    Args:
-        space: what to draw from.
-        seed: of the run.
-        iteration: counted from 0.
-        rank: of the process, or None for one configuration for all.
-    """
-    return space.sample(random.Random(f"{seed}/{iteration}/{rank}"))
+STATE = "sparsity"
+"""Where a checkpoint has what methods keep: ``{name of the method: its state}``."""
 
 
 @HOOKS.register_module()
@@ -55,19 +43,18 @@ class RandomSparsityHook(Hook):
     def __init__(self, seed: int | None = None, shared: bool = False) -> None:
         self.seed = seed
         self.shared = shared
-        self._handle: SparsityHandle | None = None
+        self._random: RandomSparsity | None = None
 
     def before_train(self, runner: Runner) -> None:
-        self._handle = SparsityHandle(runner.model)
         if self.seed is None:
             # without a seed of its own every process draws one, and they would not agree
             self.seed = int(runner.seed or 0)
+        self._random = RandomSparsity(runner.model, self.seed, dist.get_rank(), shared=self.shared)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        assert self._handle is not None
-        assert self.seed is not None
-        rank = None if self.shared else dist.get_rank()
-        self._handle.set(configuration_at(self._handle.space, self.seed, runner.iter, rank))
+        assert self._random is not None
+        self._random.step = runner.iter
+        self._random()
 
     def before_val(self, runner: Runner) -> None:
         self._dense()
@@ -76,8 +63,88 @@ class RandomSparsityHook(Hook):
         self._dense()
 
     def _dense(self) -> None:
-        if self._handle is not None:
-            self._handle.set(self._handle.space.dense())
+        if self._random is not None:
+            self._random.dense()
+
+
+class MethodsHook(Hook):
+    """Lets the methods of the trained model take part in its training.
+
+    Losses that they add are parts of the forward's result, and so reach the log, the scaling of
+    mixed precision and the gradients that processes share. The optimiser itself says when it took a
+    step: neither between the batches of an accumulated gradient, nor where one overflowed.
+
+    Args:
+        seed: for what methods draw.
+    """
+
+    # after RandomSparsityHook: a method finds the iteration's configuration set
+    priority = "HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.methods: list[Method] = []
+        self._saved: Mapping[str, Any] = {}
+        self._removable: list[RemovableHandle] = []
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if runner._resume:
+            self._saved = checkpoint.get(STATE, {})
+
+    def before_train(self, runner: Runner) -> None:
+        self.methods = methods_in(runner.model)
+        for method in self.methods:
+            method.before_training(runner.max_iters, self.seed)
+            if method.name in self._saved:
+                method.load_state_dict(self._saved[method.name])
+        self._saved = {}
+        if not self.methods:
+            return
+        model = getattr(runner.model, "module", runner.model)
+        self._removable = [model.register_forward_hook(self._add_losses)]
+        for optimizer in _optimizers(runner.optim_wrapper):
+            self._removable.append(optimizer.register_step_post_hook(self._after_step(runner)))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        for method in self.methods:
+            method.before_step(runner.iter)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        state = {method.name: method.state_dict() for method in self.methods}
+        if any(state.values()):
+            checkpoint[STATE] = {name: kept for name, kept in state.items() if kept}
+
+    def after_train(self, runner: Runner) -> None:
+        for removable in self._removable:
+            removable.remove()
+        self._removable = []
+
+    def _add_losses(self, model: nn.Module, inputs: Any, losses: Any) -> Any:
+        if not (model.training and isinstance(losses, dict)):
+            return losses
+        more = {
+            f"loss_{method.name}_{name}": loss
+            for method in self.methods
+            for name, loss in method.extra_loss().items()
+        }
+        return {**losses, **more} if more else losses
+
+    def _after_step(self, runner: Runner) -> Callable[..., None]:
+        def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            # a fused optimiser is called where gradients overflowed too, and then does nothing
+            overflowed = getattr(optimizer, "found_inf", None)
+            if overflowed is not None and bool(overflowed):
+                return
+            for method in self.methods:
+                method.after_optimizer_step(runner.iter, optimizer)
+
+        return after
+
+
+def _optimizers(wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[Optimizer]:
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    for each in wrappers:
+        yield each.optimizer
 
 
 class FirstWeightsHook(Hook):

@@ -20,9 +20,10 @@ from torch import nn
 
 from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
-from sparsevit.engine.config import dump_config
+from sparsevit.engine.config import apply_sparsity, dump_config
 from sparsevit.engine.hooks import (
     FirstWeightsHook,
+    MethodsHook,
     ProgressHook,
     RandomSparsityHook,
     TrimMemoryHook,
@@ -110,9 +111,12 @@ def train(
     _drop_hook(cfg, "RandomSparsityHook")
     with quiet_libraries(), config_mistakes("The training"):
         runner = QuietRunner.from_cfg(cfg)
+        apply_sparsity(cfg, runner.model)
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
-    hooks: list[Hook] = [] if torch.cuda.is_available() else [TrimMemoryHook()]
+    hooks: list[Hook] = [MethodsHook(seed)]
+    if not torch.cuda.is_available():
+        hooks.append(TrimMemoryHook())
     if random_sparsity:
         hooks.append(RandomSparsityHook(seed=seed, shared=shared_sparsity))
     if resume_from is not None:
@@ -231,6 +235,7 @@ def build_detector(
     with quiet_libraries():
         with config_mistakes("The model"):
             model = MODELS.build(model_cfg)
+        apply_sparsity(cfg, model)
         said = None
         if checkpoint is None:
             model.init_weights()

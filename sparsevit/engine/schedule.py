@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from sparsevit.engine.config import has_sparse_backbone
+from sparsevit.engine.config import is_sparse_config
 
 # SparseViT, section 4.1, and its configs: adaptation and finetuning at a learning rate a tenth of
 # Swin's 1e-4, for 12 and for 36 epochs.
@@ -40,7 +40,7 @@ def with_paper_phases(cfg: Config) -> Config:
     as it is.
     """
     loop = cfg.get("train_cfg") or {}
-    if "phases" in cfg or has_sparse_backbone(cfg) or "max_epochs" not in loop:
+    if "phases" in cfg or is_sparse_config(cfg) or "max_epochs" not in loop:
         return cfg
     changed = copy.deepcopy(cfg)
     rate = cfg.optim_wrapper.optimizer.lr * _LEARNING_RATE_FACTOR

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from sparsevit.methods import methods_in
 from sparsevit.ops.window_kernels import without_kernels
 
 
@@ -18,14 +19,22 @@ def parameters(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def gmacs(call: Callable[[], Any]) -> float:
+def gmacs(call: Callable[[], Any], model: nn.Module | None = None) -> float:
     """Billions of multiply-accumulates of the matrix products, convolutions and attentions that a
-    call really performs: what is skipped is not counted."""
+    call really needs: what is skipped is not counted.
+
+    Args:
+        call: a forward.
+        model: what it runs; the methods of its parts take off what masks make vain.
+    """
     # a kernel of our own cannot be counted; PyTorch in its place does the same products
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     with without_kernels(), counter:
         call()
-    return counter.get_total_flops() / 2e9
+    done = counter.get_total_flops() / 2
+    for method in methods_in(model) if model is not None else ():
+        done = method.work(done)
+    return done / 1e9
 
 
 def _cpu_attention(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from sparsevit.errors import UserError
 from sparsevit.sparsity.handle import sparse_parts
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+Nested = float | Sequence[float] | Sequence[Sequence[float]]
+"""Ratios without names: one number, one a stage, or a list a stage with one a block."""
 
 
 class Method:
@@ -39,24 +46,68 @@ class Method:
         """
         raise NotImplementedError(f"{cls.__name__} converts no model")
 
+    # --- in a config ----------------------------------------------------------------------------
+
+    @classmethod
+    def config_has(cls, cfg: Config) -> bool:
+        """Whether the model of a config has parts of this kind."""
+        return False
+
+    @classmethod
+    def convert_config(cls, cfg: Config) -> Config:
+        """A copy of a config whose model has parts of this kind, at ratio 0 where it had none.
+
+        Raises:
+            UserError: the model has nothing that this method can skip.
+        """
+        raise UserError(f"No part of the config's model can be skipped as {cls.name}.", "")
+
+    def nested(self, configuration: Mapping[str, float]) -> list[list[float]] | None:
+        """A configuration in the form that a config of this kind has within its model, for tools
+        that know no ``sparsity``; None where there is none.
+
+        Args:
+            configuration: a ratio for every knob of the model.
+        """
+        return None
+
+    @classmethod
+    def write_nested(cls, cfg: Config, nested: Nested) -> None:
+        """Write what :meth:`nested` gives into a config, in place."""
+        raise NotImplementedError(f"{cls.__name__} has no nested form")
+
     # --- training -------------------------------------------------------------------------------
 
     def before_training(self, iterations: int, seed: int) -> None:
-        """Called once before the first iteration; also where a run is resumed, before
-        :meth:`load_state_dict`."""
+        """Called once before the first iteration, with weights loaded; also where a run is
+        resumed, before :meth:`load_state_dict`.
+
+        Args:
+            iterations: of the whole training.
+            seed: of the run, the same in every process.
+        """
 
     def before_step(self, step: int) -> None:
-        """Called before the forward of an iteration, counted from 0."""
+        """Called before the forward of an iteration, counted from 0; the configuration of the
+        iteration is set."""
 
     def extra_loss(self) -> dict[str, Tensor]:
-        """Called after the forward: losses by name, to be added to the task's."""
+        """Called after every forward: losses by name, to be added to the task's. They are logged
+        as ``loss_<method>_<name>``."""
         return {}
 
     def after_optimizer_step(self, step: int, optimizer: Any) -> None:
-        """Called after the optimiser's step of an iteration; may change weights and its state."""
+        """Called after a step that the optimiser really took, gradients still in place; may change
+        weights and the optimiser's state. Accumulation and overflow leave steps out.
+
+        Args:
+            step: the iteration, counted from 0.
+            optimizer: ``torch.optim.Optimizer``.
+        """
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint carries beside the weights: tensors and plain data."""
+        """What a checkpoint carries beside the weights, to resume a training: tensors and plain
+        data. What a forward needs belongs into buffers of the model."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -80,9 +131,9 @@ class Method:
         return part
 
     def work(self, counted: float) -> float:
-        """The multiplications that a forward needs, of those that were counted while it ran.
+        """The multiply-accumulates that a forward needs, of those that were counted in it.
 
-        They differ where a mask makes some of them vain.
+        They differ where a mask makes some of them vain. Called after the forward.
         """
         return counted
 

@@ -326,7 +326,7 @@ def _work(timed: Timed) -> calibrating.Work:
 
     def work(configuration: Configuration) -> float:
         timed.handle.set(configuration)
-        return gmacs(one)
+        return gmacs(one, one.model)
 
     return work
 

@@ -22,9 +22,9 @@ from sparsevit.phases.adapt import adapt
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.finetune import finetune
 from sparsevit.phases.inputs import PathLike, validation_size
+from sparsevit.phases.picture import picture_of_sparsity
 from sparsevit.phases.pretrain import pretrain
 from sparsevit.phases.search import search
-from sparsevit.phases.windows import picture_of_kept_windows
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search import Progress
 from sparsevit.sparsity import Configuration, read_configuration
@@ -152,7 +152,7 @@ def demo(
         rows, picture = tour.compare(cfg, size)
         run.update(
             metrics={"rows": [vars(row) for row in rows]},
-            outputs={"picture": picture},
+            outputs={} if picture is None else {"picture": picture},
         )
     return DemoResult(
         rows=rows,
@@ -238,7 +238,7 @@ class _Tour:
         self.run.update(metrics={"interval_ms": list(interval)})
         return interval
 
-    def compare(self, cfg: Config, size: tuple[int, int]) -> tuple[list[DemoRow], Path]:
+    def compare(self, cfg: Config, size: tuple[int, int]) -> tuple[list[DemoRow], Path | None]:
         """Time and score the models of the demo, and draw what the last one keeps."""
         weights = {
             phase: self.workspace.output(phase, "checkpoint")
@@ -267,7 +267,7 @@ class _Tour:
             kind = "dense" if configuration is dense else "sparse"
             rows.append(_row(name, configuration, kind, times, metrics))
         picture = self.run.directory / "kept_windows.png"
-        return rows, picture_of_kept_windows(cfg, model, picture)
+        return rows, picture_of_sparsity(cfg, model, picture)
 
     def _times(
         self,

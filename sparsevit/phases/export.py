@@ -231,7 +231,7 @@ def _model(inputs: Inputs, chosen: Chosen, weights: Path, ws: Workspace) -> dict
         "config": Path(name).name if name else None,
         "checkpoint": {"file": weights.name, "digest": ws.file_digest(weights)},
         "sparsity": chosen.configuration.to_dict(),
-        "pruning_ratios": chosen.nested,
+        **chosen.beside,
     }
 
 

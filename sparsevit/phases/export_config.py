@@ -15,7 +15,6 @@ from sparsevit.engine.config import (
     check_config,
     dump_config,
     load_config,
-    set_pruning_ratios,
     sparsify_config,
 )
 from sparsevit.engine.schedule import phase_config, with_paper_phases
@@ -111,11 +110,10 @@ def export_config(
         cfg = _with_schedule(base, sparse=any(chosen.configuration.values()))
         apply_overrides(cfg, overrides)
         if any(chosen.configuration.values()):
-            cfg = set_pruning_ratios(cfg, chosen.nested)
+            cfg = chosen.in_config(cfg)
         text = _heading(source, chosen.source) + dump_config(cfg)
     else:
-        meta = {"pruning_ratios": chosen.nested}
-        text = configuration_text(chosen.configuration, meta, f".{form}")
+        text = configuration_text(chosen.configuration, chosen.beside, f".{form}")
     if target is not None:
         write_text(target, text)
     return ExportResult(

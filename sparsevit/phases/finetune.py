@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sparsevit.engine import distributed
-from sparsevit.engine.config import set_pruning_ratios
 from sparsevit.errors import UserError
 from sparsevit.phases.budgets import named_best
 from sparsevit.phases.inputs import (
@@ -70,13 +69,13 @@ def finetune(
     if sparsity is None and best is None and not any(chosen.configuration.values()):
         raise UserError(
             "`sparsevit finetune` needs a sparsity configuration, and there is none.",
-            "Run `sparsevit search` first, give a file with --sparsity, or a config with "
-            "model.backbone.pruning_ratios.",
+            "Run `sparsevit search` first, give a file with --sparsity, or a config that sets "
+            "sparsity.",
         )
     inputs = replace(
         inputs,
-        cfg=set_pruning_ratios(inputs.cfg, chosen.nested),
-        base=set_pruning_ratios(inputs.base, chosen.nested),
+        cfg=chosen.in_config(inputs.cfg),
+        base=chosen.in_config(inputs.base),
     )
     given = record_of(
         ws,

@@ -165,7 +165,7 @@ def latency(
                 name=name,
                 sparsity=setting.to_dict(),
                 latency=timings[name],
-                gmacs=gmacs(subject),
+                gmacs=gmacs(subject, model),
                 speedup=dense_ms / timings[name].mean_ms if dense_ms else None,
             )
         )

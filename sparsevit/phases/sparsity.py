@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import Config
+
+from sparsevit.engine.config import set_sparsity
 from sparsevit.engine.runner import build_detector
 from sparsevit.errors import UserError
+from sparsevit.methods import methods_in
 from sparsevit.phases.inputs import Inputs, PathLike
 from sparsevit.report.ratios import short_ratios
 from sparsevit.report.reporter import SILENT, Reporter
@@ -20,13 +25,22 @@ class Chosen:
 
     Attributes:
         configuration: a ratio for every knob.
-        nested: the same by stage and block, as configs have it.
+        nested: the same in the form that the model's method has in configs, if it has one.
         source: for people.
     """
 
     configuration: Configuration
-    nested: list[list[float]]
+    nested: list[list[float]] | None
     source: str
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What a file says beside ``sparsity: {knob: ratio}``, for readers of the nested form."""
+        return {} if self.nested is None else {"pruning_ratios": self.nested}
+
+    def in_config(self, cfg: Config) -> Config:
+        """A copy of a config with this configuration; see :func:`set_sparsity`."""
+        return set_sparsity(cfg, self.configuration, self.nested)
 
 
 def choose_sparsity(
@@ -40,7 +54,7 @@ def choose_sparsity(
     """The configuration to work at: of the file, else of the config, else the best found.
 
     Args:
-        inputs: of the phase; its config may have ``pruning_ratios``.
+        inputs: of the phase; its config may have a configuration.
         file: YAML or JSON; None where none is given.
         best: what a search found, if that shall count.
         dense: ratio 0 everywhere, whatever there is.
@@ -51,7 +65,8 @@ def choose_sparsity(
     """
     if dense and file is not None:
         raise UserError("Both a sparsity file and dense are asked for.", "Give one of them.")
-    handle = SparsityHandle(build_detector(inputs.cfg)[0])
+    model = build_detector(inputs.cfg)[0]
+    handle, methods = SparsityHandle(model), methods_in(model)
     space, configured = handle.space, handle.get()
     if dense:
         chosen, source = space.dense(), "dense"
@@ -62,4 +77,5 @@ def choose_sparsity(
     else:
         chosen, source = configured, f"the config, {inputs.config_source}"
     reporter.note(f"sparsity: {short_ratios(chosen)} ({source})")
-    return Chosen(chosen, space.to_nested(chosen), source)
+    nested = methods[0].nested(chosen) if len(methods) == 1 else None
+    return Chosen(chosen, nested, source)

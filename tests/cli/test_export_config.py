@@ -12,7 +12,7 @@ import yaml
 from mmengine.config import Config
 
 from sparsevit.cli.main import main
-from sparsevit.engine.config import dump_config, load_config, pruning_ratios
+from sparsevit.engine.config import dump_config, load_config
 from sparsevit.errors import UserError
 from sparsevit.phases.export_config import export_config
 from sparsevit.sparsity.files import read_configuration, write_configuration
@@ -110,7 +110,7 @@ def test_standard_output_is_the_config_and_nothing_else(small, sparsity, capsys)
     assert main([*arguments, "--set", "work_dir=[markup]/here"]) == 0
     Path("out.py").write_text(capsys.readouterr().out)
     cfg = Config.fromfile("out.py")
-    assert pruning_ratios(cfg) == NESTED
+    assert cfg.model.backbone.pruning_ratios == NESTED
     assert cfg.work_dir == "[markup]/here"
 
 

@@ -8,7 +8,7 @@ import pytest
 from mmdet.registry import MODELS
 from mmengine.registry import HOOKS
 
-from sparsevit.engine.config import check_config, load_config, pruning_ratios, shipped_configs
+from sparsevit.engine.config import check_config, load_config, shipped_configs
 from sparsevit.sparsity.handle import SparsityHandle
 
 PAPER = {
@@ -109,7 +109,7 @@ def test_schedules_are_the_papers(name):
 @pytest.mark.parametrize("name", PAPER)
 def test_configurations_are_the_papers_and_the_model_has_them(name):
     cfg = load_config(name)
-    assert pruning_ratios(cfg) == PAPER[name]
+    assert cfg.model.backbone.pruning_ratios == PAPER[name]
     handle = SparsityHandle(backbone_of(cfg))
     assert list(handle.get().values()) == [r for stage in PAPER[name] for r in stage[::2]]
     assert not cfg.get("custom_hooks")
@@ -117,7 +117,7 @@ def test_configurations_are_the_papers_and_the_model_has_them(name):
 
 def test_adaptation_draws_ratios_at_every_iteration():
     cfg = load_config("mask_rcnn_sparsevit_saa")
-    assert pruning_ratios(cfg) == 0.0
+    assert cfg.model.backbone.get("pruning_ratios", 0.0) == 0.0
     hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks]
     assert [type(hook).__name__ for hook in hooks] == ["RandomSparsityHook"]
     assert not hooks[0].shared

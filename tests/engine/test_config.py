@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.utils import get_installed_path
+from torch import nn
 
 from sparsevit.engine.config import (
+    apply_sparsity,
     check_config,
-    dense_config,
     dump_config,
     load_config,
-    pruning_ratios,
     resolve_config,
-    set_pruning_ratios,
+    set_sparsity,
     shipped_configs,
     sparsify_config,
 )
 from sparsevit.errors import UserError
+from sparsevit.sparsity.handle import SparsityHandle
 
 CFG1 = "sparsevit/sparsevit_cfg1_42ms.py"
 SMALL = {
@@ -86,7 +89,7 @@ def test_a_config_of_mmdet_is_found_by_name():
 def test_sparsevit_configs_can_be_inherited_by_name(tmp_path):
     path = write(tmp_path / "mine.py", f"_base_ = 'sparsevit::{CFG1}'\ntrain_cfg = dict(x=1)\n")
     cfg = load_config(path)
-    assert pruning_ratios(cfg)[0] == [0.3, 0.3]
+    assert cfg.model.backbone.pruning_ratios[0] == [0.3, 0.3]
     assert cfg.train_cfg.x == 1
 
 
@@ -291,7 +294,7 @@ def test_any_swin_config_becomes_a_sparse_one_and_stays_as_it_was(tmp_path):
     assert sparse.model.backbone.type == "SparseViT"
     assert sparse.model.backbone.frozen_stages == 1
     assert sparse.custom_imports.imports == ["os.path", "sparsevit.models"]
-    assert pruning_ratios(sparse) == 0.0
+    assert sparse.model.backbone.pruning_ratios == 0.0
     assert sparsify_config(sparse).to_dict() == sparse.to_dict()
 
 
@@ -320,21 +323,58 @@ def test_a_backbone_that_is_no_swin_is_refused(tmp_path):
         sparsify_config(small(tmp_path, "model.backbone={'_delete_': True, 'type': 'ResNet'}"))
 
 
-def test_setting_ratios_replaces_random_ones_and_leaves_the_rest(tmp_path):
+def built(cfg):
+    model = nn.ModuleDict({"backbone": MODELS.build(cfg.model.backbone)})
+    apply_sparsity(cfg, model)
+    return SparsityHandle(model).get()
+
+
+RATIOS = {
+    "backbone.stages.0": 0.5,
+    "backbone.stages.1": 0.0,
+    "backbone.stages.2_1": 0.1,
+    "backbone.stages.2_2": 0.1,
+    "backbone.stages.2_3": 0.1,
+    "backbone.stages.3": 0.0,
+}
+NESTED = [[0.5, 0.5], [0.0, 0.0], [0.1] * 6, [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("nested", [NESTED, None])
+def test_setting_ratios_replaces_random_ones_and_leaves_the_rest(tmp_path, nested):
     random = load_config("mask_rcnn_sparsevit_saa", ["custom_hooks.0.seed=1"])
     random.custom_hooks.append({"type": "NumClassCheckHook"})
-    ratios = [[0.5, 0.5], [0.0, 0.0], [0.1] * 6, [0.0, 0.0]]
-    fixed = set_pruning_ratios(random, ratios)
-    assert pruning_ratios(fixed) == ratios
+    random.sparsity = {"backbone.stages.0": 0.8}
+    before = copy.deepcopy(random.to_dict())
+    fixed = set_sparsity(random, RATIOS, nested)
     assert [hook.type for hook in fixed.custom_hooks] == ["NumClassCheckHook"]
-    assert pruning_ratios(random) == 0.0
-    assert len(random.custom_hooks) == 2
-    assert pruning_ratios(dense_config(fixed)) == 0.0
+    assert random.to_dict() == before
+    # once, and where plain tools look for it if the method has such a place
+    assert fixed.model.backbone.get("pruning_ratios", 0.0) == (nested or 0.0)
+    assert fixed.get("sparsity") == (None if nested else RATIOS)
+    again = load_config(write(tmp_path / "text.py", dump_config(fixed)))
+    assert dict(built(again)) == RATIOS
 
 
-def test_ratios_of_a_dense_config_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no SparseViT backbone"):
-        set_pruning_ratios(small(tmp_path), 0.5)
+def test_a_config_sets_the_knobs_that_it_names_by_the_names_of_the_whole_model(tmp_path):
+    named = {"backbone.stages.0": 0.3, "backbone.stages.3": 0.6}
+    cfg = sparsify_config(small(tmp_path, f"sparsity={named}", "model.backbone.frozen_stages=-1"))
+    cfg.model.backbone.pruning_ratios = [[0.1, 0.1], [0.2, 0.2], 0.0, 0.0]
+    set_to = built(cfg)
+    assert {knob: ratio for knob, ratio in set_to.items() if ratio} == {
+        **named,
+        "backbone.stages.1": 0.2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "says"),
+    [("0.5", "not a ratio for each knob"), ("{'backbone.stages.9': 0.5}", "stages.9")],
+)
+def test_a_sparsity_that_does_not_suit_the_model_is_refused(tmp_path, sparsity, says):
+    cfg = sparsify_config(small(tmp_path, f"sparsity={sparsity}"))
+    with pytest.raises(UserError, match=says):
+        built(cfg)
 
 
 # --- text ----------------------------------------------------------------------------------------

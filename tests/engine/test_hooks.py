@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from mmdet_backbones import small_swin
 from mmengine import dist
 from torch import nn
@@ -16,12 +14,8 @@ from sparsevit.engine.hooks import (
     FirstWeightsHook,
     ProgressHook,
     RandomSparsityHook,
-    configuration_at,
 )
-from sparsevit.sparsity import Space
 from sparsevit.sparsity.handle import SparsityHandle
-
-SPACE = Space.staged([2, 2, 6, 2])
 
 
 class Told:
@@ -34,22 +28,6 @@ class Told:
 
     def start_at(self, completed):
         self.start = completed
-
-
-@given(seed=st.integers(0, 2**31), iteration=st.integers(0, 10**6), rank=st.integers(0, 63))
-def test_a_draw_depends_on_seed_iteration_and_rank_alone(seed, iteration, rank):
-    drawn = configuration_at(SPACE, seed, iteration, rank)
-    assert drawn == configuration_at(SPACE, seed, iteration, rank)
-    assert drawn == SPACE.validate(drawn, strict=True)
-
-
-def test_draws_differ_between_iterations_ranks_and_seeds():
-    for varied in (
-        [configuration_at(SPACE, 0, i) for i in range(50)],
-        [configuration_at(SPACE, 0, 0, rank) for rank in range(50)],
-        [configuration_at(SPACE, seed, 0) for seed in range(50)],
-    ):
-        assert len(set(varied)) > 40
 
 
 @pytest.fixture

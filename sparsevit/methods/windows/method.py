@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sparsevit.methods.base import Method
+from torch import Tensor, nn
+
+from sparsevit.methods.base import Method, Nested
+from sparsevit.methods.windows import config
+from sparsevit.sparsity.handle import sparse_parts
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 class Windows(Method):
     """Each block works on its most active windows (SparseViT, arXiv 2303.17605)."""
 
     name = "windows"
+
+    @classmethod
+    def config_has(cls, cfg: Config) -> bool:
+        return config.has_windows(cfg)
+
+    @classmethod
+    def convert_config(cls, cfg: Config) -> Config:
+        return config.sparsify_swin(cfg)
+
+    def nested(self, configuration: Mapping[str, float]) -> list[list[float]] | None:
+        backbones = self._backbones()
+        if len(backbones) != 1:
+            return None
+        ((prefix, backbone),) = backbones.items()
+        space = backbone.sparsity_space().prefixed(prefix)
+        return space.to_nested({name: configuration[name] for name in space.names})
+
+    @classmethod
+    def write_nested(cls, cfg: Config, nested: Nested) -> None:
+        config.write_pruning_ratios(cfg, nested)
 
     @classmethod
     def compiled(cls, part: nn.Module, frozen: bool) -> nn.Module | None:
@@ -25,3 +54,20 @@ class Windows(Method):
         from sparsevit.models.forms import exported
 
         return exported(part) if isinstance(part, SparseViT) else part
+
+    def picture(self, image: Tensor, pixels: Any, out: Path) -> Path | None:
+        from sparsevit.methods.windows.picture import draw_kept_windows, kept_windows
+
+        kept: dict[str, Any] = {}
+        for prefix, backbone in self._backbones().items():
+            kept |= kept_windows(backbone, image, prefix)
+        if not kept:
+            return None
+        grids = {name: grid for name, (grid, _) in kept.items()}
+        return draw_kept_windows(pixels, grids, {name: px for name, (_, px) in kept.items()}, out)
+
+    def _backbones(self) -> dict[str, Any]:
+        from sparsevit.models import SparseViT
+
+        parts = sparse_parts(self.model)
+        return {name: part for name, part in parts.items() if isinstance(part, SparseViT)}

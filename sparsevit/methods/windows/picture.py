@@ -1,4 +1,4 @@
-"""A picture of which windows a sparse backbone keeps."""
+"""Which windows a sparse backbone keeps on an image, as a picture."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sparsevit.models import SparseViT
 
 OUTLINE = "#ffd23f"
 GRID = (1.0, 1.0, 1.0, 0.28)
@@ -26,6 +31,35 @@ _GAP_INCHES = 0.1
 _DPI = 150
 _DIMMED = 0.38
 _GREYED = 0.75
+
+
+def kept_windows(
+    backbone: SparseViT, images: Tensor, prefix: str = "backbone"
+) -> dict[str, tuple[np.ndarray, int]]:
+    """What each knob keeps of the first image, in the plain partition.
+
+    Args:
+        images: (B, 3, H, W), normalised.
+        prefix: name of the backbone in its model, for the names of its knobs.
+
+    Returns:
+        knob name -> ((nH, nW) bool, True where kept; side of a window in pixels).
+    """
+    with backbone.record_selections() as selections:
+        backbone(images)
+    names = iter(backbone.sparsity_space().prefixed(prefix).names)
+    found = {}
+    for chosen in selections:
+        if chosen.shift:
+            continue
+        rows, cols = chosen.grid
+        kept = np.full(rows * cols, chosen.kept_BK is None)
+        if chosen.kept_BK is not None:
+            kept[chosen.kept_BK[0].cpu().numpy()] = True
+        block = backbone.stages[chosen.stage].blocks[chosen.block]
+        stride = backbone.patch_embed.projection.stride[0] * 2**chosen.stage
+        found[next(names)] = (kept.reshape(rows, cols), block.attn.window_size * stride)
+    return found
 
 
 def draw_kept_windows(

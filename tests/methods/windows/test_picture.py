@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sparsevit.report.windows import (
+from sparsevit.methods.windows.picture import (
     dim_skipped,
     draw_kept_windows,
     kept_windows_figure,
