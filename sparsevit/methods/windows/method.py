@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from sparsevit.methods.base import Method, Nested
@@ -22,6 +23,13 @@ class Windows(Method):
     name = "windows"
 
     @classmethod
+    def convert(cls, model: nn.Module, **options: Any) -> nn.Module:
+        """See :func:`~sparsevit.methods.windows.sparsify.sparsify`."""
+        from sparsevit.methods.windows.sparsify import sparsify
+
+        return sparsify(model, **options)
+
+    @classmethod
     def config_has(cls, cfg: Config) -> bool:
         return config.has_windows(cfg)
 
@@ -30,11 +38,11 @@ class Windows(Method):
         return config.sparsify_swin(cfg)
 
     def nested(self, configuration: Mapping[str, float]) -> list[list[float]] | None:
-        backbones = self._backbones()
-        if len(backbones) != 1:
+        parts = self._parts()
+        if len(parts) != 1:
             return None
-        ((prefix, backbone),) = backbones.items()
-        space = backbone.sparsity_space().prefixed(prefix)
+        ((prefix, part),) = parts.items()
+        space = part.sparsity_space().prefixed(prefix)
         return space.to_nested({name: configuration[name] for name in space.names})
 
     @classmethod
@@ -59,15 +67,14 @@ class Windows(Method):
         from sparsevit.methods.windows.picture import draw_kept_windows, kept_windows
 
         kept: dict[str, Any] = {}
-        for prefix, backbone in self._backbones().items():
-            kept |= kept_windows(backbone, image, prefix)
+        with torch.no_grad():
+            for prefix, part in self._parts().items():
+                kept |= kept_windows(part, self.model.get_submodule(prefix), image, prefix)
         if not kept:
             return None
         grids = {name: grid for name, (grid, _) in kept.items()}
         return draw_kept_windows(pixels, grids, {name: px for name, (_, px) in kept.items()}, out)
 
-    def _backbones(self) -> dict[str, Any]:
-        from sparsevit.models import SparseViT
-
+    def _parts(self) -> dict[str, Any]:
         parts = sparse_parts(self.model)
-        return {name: part for name, part in parts.items() if isinstance(part, SparseViT)}
+        return {name: part for name, part in parts.items() if part.sparsity_method is type(self)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,9 +15,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from sparsevit.models import SparseViT
 
 OUTLINE = "#ffd23f"
 GRID = (1.0, 1.0, 1.0, 0.28)
@@ -34,31 +31,33 @@ _GREYED = 0.75
 
 
 def kept_windows(
-    backbone: SparseViT, images: Tensor, prefix: str = "backbone"
+    part: Any, call: Callable[[Tensor], Any], images: Tensor, prefix: str = "backbone"
 ) -> dict[str, tuple[np.ndarray, int]]:
     """What each knob keeps of the first image, in the plain partition.
 
     Args:
+        part: of a model, with windows to skip; it records its selections.
+        call: runs the part on the images.
         images: (B, 3, H, W), normalised.
-        prefix: name of the backbone in its model, for the names of its knobs.
+        prefix: name of the part in its model, for the names of its knobs.
 
     Returns:
         knob name -> ((nH, nW) bool, True where kept; side of a window in pixels).
     """
-    with backbone.record_selections() as selections:
-        backbone(images)
-    names = iter(backbone.sparsity_space().prefixed(prefix).names)
+    with part.record_selections() as selections:
+        call(images)
+    groups = part.sparsity_space().prefixed(prefix).groups.values()
+    names = [[knob.name for knob in group for _ in range(knob.layers)] for group in groups]
     found = {}
     for chosen in selections:
         if chosen.shift:
             continue
-        rows, cols = chosen.grid
-        kept = np.full(rows * cols, chosen.kept_BK is None)
+        kept = np.full(math.prod(chosen.grid), chosen.kept_BK is None)
         if chosen.kept_BK is not None:
             kept[chosen.kept_BK[0].cpu().numpy()] = True
-        block = backbone.stages[chosen.stage].blocks[chosen.block]
-        stride = backbone.patch_embed.projection.stride[0] * 2**chosen.stage
-        found[next(names)] = (kept.reshape(rows, cols), block.attn.window_size * stride)
+        stride = round(images.shape[-2] / chosen.layout.height)
+        side = chosen.layout.window[0] * stride
+        found[names[chosen.stage][chosen.block]] = (kept.reshape(chosen.grid), side)
     return found
 
 
