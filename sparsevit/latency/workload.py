@@ -1,199 +1,141 @@
-"""What is timed: the backbone or the whole detector, at an image size, batch and precision."""
+"""What is timed: a model's backbone or all of it, on images, at any configuration."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sparsevit.errors import UserError
-from sparsevit.latency.backends import prepare, require_backend
+from sparsevit.latency.backends import prepare
 from sparsevit.latency.backends.base import autocast
-from sparsevit.latency.backends.detector import (
-    as_test_step,
-    prepare_detector,
-    require_detector_backend,
-)
+from sparsevit.latency.execution import Execution
 from sparsevit.latency.memory import keep_freed_memory
 from sparsevit.latency.timer import measure
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
-
-SCOPES = ("backbone", "detector")
-PAPER_BATCH = 4
-PAPER_IMG_SIZE = (672, 672)
+from sparsevit.tasks import Task, task_of_model
 
 
-def require_execution(scope: str, backend: str, precision: str, device: torch.device) -> None:
-    """Refuse what cannot be executed here, before any work is put into it.
+class Workload:
+    """A model and its input, ready to be called again and again.
 
     Args:
-        scope: one of ``SCOPES``.
-        backend, precision, device: see :func:`sparsevit.latency.backends.require_backend`.
+        model: of a task, in evaluation mode; it is moved to the execution's device.
+        execution: how it is executed.
+        task: that the model is for; found from the model where None.
+        batch: what a data loader gives a whole model; random pixels of the execution's size where
+            None. How long a second stage takes depends on how much there is to be found.
+        weights: SHA-256 of the weights, where it is known.
+
+    Attributes:
+        handle: of the model.
 
     Raises:
-        UserError: there is no such scope, or the backend cannot be had for it.
-    """
-    if scope not in SCOPES:
-        raise UserError(f"There is no scope {scope!r}.", f"Take one of {', '.join(SCOPES)}.")
-    if scope == "detector":
-        require_detector_backend(backend, precision, device)
-    else:
-        require_backend(backend, precision, device)
-
-
-class Subject:
-    """A model and an input for it, ready to be called again and again.
-
-    Args:
-        model: a detector (with a ``backbone``) in evaluation mode.
-        scope: ``backbone``, as the paper times, or ``detector``: images in, boxes and masks out.
-        batch_size: images a call; 4 in the paper.
-        img_size: (height, width) in pixels.
-        device: where to run; the model is moved there.
-        precision: ``fp32``, or ``fp16`` or ``bf16`` under autocast.
-        images: (batch, 3, height, width) uint8 pixels; noise where None. How long a detector's
-            second stage takes depends on how much there is to be found.
-
-    Raises:
-        UserError: the scope, precision or size cannot be had.
+        UserError: it cannot be executed so.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        execution: Execution,
         *,
-        scope: str = "backbone",
-        batch_size: int = PAPER_BATCH,
-        img_size: tuple[int, int] = PAPER_IMG_SIZE,
-        device: torch.device,
-        precision: str = "fp32",
-        images: Tensor | None = None,
+        task: Task | None = None,
+        batch: dict[str, Any] | None = None,
+        weights: str | None = None,
     ) -> None:
-        require_execution(scope, "eager", precision, device)
-        if batch_size < 1 or min(img_size) < 32:
-            raise UserError(
-                f"A batch of {batch_size} images of {img_size[0]}x{img_size[1]} cannot be timed.",
-                "Take at least one image of at least 32x32 pixels.",
-            )
-        if device.type == "cpu":
+        self.execution = execution.require()
+        if execution.device.type == "cpu":
             keep_freed_memory()
-        self.model = model.to(device).eval()
-        self.device = device
-        self.scope = scope
-        self.precision = precision
-        if scope == "backbone":
-            self._call = self._backbone(batch_size, img_size)
+        self.task = task_of_model(model) if task is None else task
+        self.model = model.to(execution.device).eval()
+        self.handle = SparsityHandle(model)
+        self.weights = weights
+        size = (execution.batch_size, execution.img_size)
+        if execution.whole:
+            self._batch = self.task.random_batch(*size) if batch is None else batch
         else:
-            self._call = self._detector(_noise(batch_size, img_size) if images is None else images)
+            self._images = self.task.random_images(*size).to(execution.device)
+
+    @property
+    def timed_part(self) -> nn.Module:
+        """The backbone, or the whole model."""
+        return self.model if self.execution.whole else self.task.backbone_of(self.model)
 
     def __call__(self) -> Any:
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            return self._call()
+        """Eager PyTorch's outputs in the execution's precision, at the sparsity as set now."""
+        how = self.execution
+        with torch.inference_mode(), autocast(how.precision, how.device):
+            if how.whole:
+                model: Any = self.model
+                return model.test_step(self._batch)
+            return self.timed_part(self._images)
 
-    def prepared(self, backend: str) -> Callable[[], Any]:
-        """The same call, executed by a backend, at the sparsity that the model has now.
+    def at(self, configuration: Configuration) -> Callable[[], Any]:
+        """A call at a configuration, by the execution's backend, whatever is set in between.
 
         Raises:
-            UserError: the backend cannot be had, or not for this detector.
+            UserError: the backend does not take this model.
         """
-        require_execution(self.scope, backend, self.precision, self.device)
-        if self.scope == "detector":
+        if self.execution.backend != "eager":
+            self.handle.set(configuration)
+            return self._prepared()
+
+        def call() -> Any:
+            self.handle.set(configuration)
+            return self()
+
+        return call
+
+    def of_one_image(self) -> Workload:
+        """The backbone alone on one image, eagerly, in fp32."""
+        how = replace(
+            self.execution, scope="backbone", backend="eager", precision="fp32", batch_size=1
+        )
+        return Workload(self.model, how, task=self.task)
+
+    def _prepared(self) -> Callable[[], Any]:
+        how = self.execution
+        if how.whole:
             model: Any = self.model
             images = model.data_preprocessor(self._batch, False)["inputs"]
-            run = prepare_detector(backend, model, images, self.precision, self.device)
-            step = as_test_step(model, run)
+            run = self.task.prepare(how.backend, model, images, how.precision, how.device)
+            step = self.task.as_step(model, run)
             return lambda: step(self._batch)
-        backbone, images = self.model.get_submodule("backbone"), self._images
-        maps = prepare(backend, backbone, images, self.precision, self.device)
+        images = self._images
+        maps = prepare(how.backend, self.timed_part, images, how.precision, how.device)
         return lambda: maps(images)
 
-    def _backbone(self, batch_size: int, img_size: tuple[int, int]) -> Callable[[], Any]:
-        generator = torch.Generator().manual_seed(0)
-        # random rather than zeros: with zeros every window scores the same, and hardware that
-        # notices zeros runs faster than it does on images
-        images = torch.randn(batch_size, 3, *img_size, generator=generator).to(self.device)
-        self._images = images
-        backbone = self.model.get_submodule("backbone")
-        return lambda: backbone(images)
 
-    def _detector(self, pixels: Tensor) -> Callable[[], Any]:
-        from mmdet.structures import DetDataSample
-
-        shape = tuple(pixels.shape[-2:])
-        samples = []
-        for index in range(len(pixels)):
-            info = {"img_id": index, "img_shape": shape, "ori_shape": shape}
-            samples.append(DetDataSample(metainfo={**info, "scale_factor": (1.0, 1.0)}))
-        batch = self._batch = {"inputs": list(pixels), "data_samples": samples}
-        model: Any = self.model
-        return lambda: model.test_step(batch)
-
-
-def at(
-    subject: Subject,
-    handle: SparsityHandle,
-    configuration: Configuration,
-    backend: str = "eager",
-) -> Callable[[], Any]:
-    """A call of the subject at a configuration, whatever was set in between.
-
-    Args:
-        subject: what is called.
-        handle: of its model.
-        configuration: a ratio for every knob.
-        backend: what executes it, see :mod:`sparsevit.latency.backends`.
-
-    Raises:
-        UserError: the backend cannot be had, or not for this subject.
-    """
-    if backend != "eager":
-        handle.set(configuration)
-        return subject.prepared(backend)
-
-    def call() -> Any:
-        handle.set(configuration)
-        return subject()
-
-    return call
-
-
-class Timing:
-    """Milliseconds of a subject at one configuration after the other, in a backend.
+class Stopwatch:
+    """Milliseconds of a workload at one configuration after the other.
 
     What a backend is given of a configuration is dropped when it was timed.
 
     Args:
-        subject, handle, backend: see :func:`at`.
+        workload: what is timed.
         seconds: to spend on timing each, beside preparing it.
         on_prepared: is told, once, how many seconds the first was prepared in; not by ``eager``.
     """
 
     def __init__(
         self,
-        subject: Subject,
-        handle: SparsityHandle,
-        backend: str,
+        workload: Workload,
         seconds: float,
         on_prepared: Callable[[float], None] | None = None,
     ) -> None:
-        self._subject, self._handle = subject, handle
-        self._backend, self._seconds = backend, seconds
-        self._on_prepared = None if backend == "eager" else on_prepared
+        self._workload, self._seconds = workload, seconds
+        self._on_prepared = None if workload.execution.backend == "eager" else on_prepared
 
     def __call__(self, configuration: Configuration) -> float:
         started = time.perf_counter()
-        call = at(self._subject, self._handle, configuration, self._backend)
+        call = self._workload.at(configuration)
         if self._on_prepared is not None:
             call()
             self._on_prepared(time.perf_counter() - started)
             self._on_prepared = None
-        return measure(call, self._subject.device, seconds=self._seconds).mean_ms
-
-
-def _noise(batch_size: int, img_size: tuple[int, int]) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator).to(torch.uint8)
+        device = self._workload.execution.device
+        return measure(call, device, seconds=self._seconds).mean_ms

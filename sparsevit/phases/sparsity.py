@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.phases.inputs import Inputs, PathLike
 from sparsevit.report.ratios import short_ratios
@@ -51,7 +51,7 @@ def choose_sparsity(
     """
     if dense and file is not None:
         raise UserError("Both a sparsity file and dense are asked for.", "Give one of them.")
-    handle = SparsityHandle(build_detector(inputs.cfg)[0])
+    handle = SparsityHandle(build_model(inputs.cfg)[0])
     space, configured = handle.space, handle.get()
     if dense:
         chosen, source = space.dense(), "dense"

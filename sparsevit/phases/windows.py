@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.evaluation import Evaluation
 from sparsevit.models import SparseViT
 from sparsevit.report.windows import draw_kept_windows
 
@@ -24,7 +24,7 @@ def picture_of_kept_windows(cfg: Config, model: Any, out: Path, index: int = 0) 
         out: the PNG to write.
         index: which image of the validation set.
     """
-    dataset = DetectorEvaluation(cfg).loader.dataset
+    dataset = Evaluation(cfg).loader.dataset
     pixels = dataset[index]["inputs"]
     device = next(model.parameters()).device
     with torch.no_grad():

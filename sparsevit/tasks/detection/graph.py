@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sparsevit.latency.backends.base import DetectorRun, full_sizes
-from sparsevit.latency.backends.graph import INPUT, quiet_exporters
-from sparsevit.models.detections import Detections
-from sparsevit.models.static_two_stage import DetectorOps, RoiAlignSettings, StaticTwoStage
-from sparsevit.models.two_stage import output_shapes
-from sparsevit.ops.runtime_ops import greedy_nms, roi_align
+from sparsevit.latency.backends.graph import INPUT, Graph, export_program
+from sparsevit.methods import exported_form
+from sparsevit.sparsity.handle import sparse_parts
+from sparsevit.tasks.detection import plain_ops, runtime_ops
+from sparsevit.tasks.detection.detections import Detections
+from sparsevit.tasks.detection.static_two_stage import (
+    DetectorOps,
+    RoiAlignSettings,
+    StaticTwoStage,
+)
+from sparsevit.tasks.detection.two_stage import output_shapes
 
 SIZES = "sizes"
 """Name of the second input: (B, 2) float, height and width of each image without padding."""
-
-INPUTS = (INPUT, SIZES)
 
 
 def level_by_level(
@@ -31,7 +34,7 @@ def level_by_level(
         index = (level == number).nonzero()[:, 0]
         order.append(index)
         pooled.append(
-            roi_align(
+            runtime_ops.roi_align(
                 *(map, rois[index], scale, settings.height, settings.width),
                 *(settings.sampling_ratio, settings.aligned),
             )
@@ -39,13 +42,29 @@ def level_by_level(
     return torch.cat(pooled), torch.cat(order)
 
 
-RUNTIME_OPS = DetectorOps(greedy_nms, level_by_level)
-"""NMS and RoIAlign as operations of the runtime."""
+RUNTIME_OPS = DetectorOps(runtime_ops.greedy_nms, level_by_level)
+"""NMS and RoIAlign as operations of the runtime, which knows them by their names in ONNX."""
 
 
-def export_detector_graph(
-    model: nn.Module, images: Tensor, ops: DetectorOps
-) -> tuple[torch.export.ExportedProgram, list[str]]:
+def all_levels_at_once(
+    maps: Sequence[Tensor], rois: Tensor, level: Tensor, settings: RoiAlignSettings
+) -> tuple[Tensor, Tensor]:
+    """RoIAlign of all levels as one table; see :class:`DetectorOps`."""
+    return plain_ops.roi_align(
+        *(maps, rois, level, settings.scales, (settings.height, settings.width)),
+        *(settings.sampling_ratio, settings.aligned),
+    )
+
+
+PLAIN_OPS = DetectorOps(plain_ops.greedy_nms, all_levels_at_once, lists=False)
+"""NMS and RoIAlign in PyTorch's own operations, so that a pt2 package needs nothing else.
+
+Without lists: convolutions of AOTInductor (PyTorch 2.13) give wrong numbers on a batch whose length
+depends on the image.
+"""
+
+
+def detector_graph(model: nn.Module, images: Tensor, ops: DetectorOps = RUNTIME_OPS) -> Graph:
     """A detector in evaluation mode as a graph from images and sizes to detections.
 
     Args:
@@ -54,35 +73,45 @@ def export_detector_graph(
         ops: NMS and RoIAlign.
 
     Returns:
-        The graph, and the names of its outputs; see :class:`StaticTwoStage` for what they are.
+        See :class:`StaticTwoStage` for what its outputs are.
 
     Raises:
         UserError: the detector is of another kind.
     """
-    twin = StaticTwoStage(_to_export(model), images, ops).eval()
-    sizes = full_sizes(images)
-    with torch.no_grad(), quiet_exporters():
-        # once eagerly, so that the tables that are kept for this size are there
-        twin(images, sizes)
-        program = torch.export.export(twin, (images, sizes), strict=False)
-    return program, list(output_shapes(model, len(images)))
-
-
-def _to_export(model: nn.Module) -> nn.Module:
-    """The detector with its backbone, if it is a SparseViT, in the form that runtimes like best."""
-    from sparsevit.models.exported import exported
-    from sparsevit.models.sparsevit import SparseViT
-
-    backbone = model.get_submodule("backbone")
-    if not isinstance(backbone, SparseViT):
-        return model
     # a dictionary of submodules of its own, so that the detector is left as it is
     twin = copy.copy(model)
-    twin._modules = {**model._modules, "backbone": exported(backbone)}
-    return twin
+    backbone = exported_form(model.get_submodule("backbone"))
+    twin._modules = {**model._modules, "backbone": backbone}
+    program = export_program(StaticTwoStage(twin, images, ops).eval(), images, full_sizes(images))
+    return Graph(
+        program,
+        (INPUT, SIZES),
+        tuple(output_shapes(model, len(images))),
+        sparse=bool(sparse_parts(model)),
+        translations=runtime_ops.onnx_translations() if ops is RUNTIME_OPS else {},
+    )
 
 
-def running(call: Callable[[Tensor, Tensor], Sequence[Any]]) -> DetectorRun:
+class DetectorRun(Protocol):
+    """Runs a whole detector on a batch."""
+
+    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> list[Detections]:
+        """What is found in each image.
+
+        Args:
+            images: (B, 3, H, W), normalised; of the shape that it was prepared for.
+            sizes: (B, 2) float, height and width of each image without its padding at the bottom
+                and at the right, to which boxes are clipped; H and W where None.
+        """
+
+
+def full_sizes(images: Tensor) -> Tensor:
+    """(B, 2) float sizes of images without padding."""
+    height, width = images.shape[-2:]
+    return torch.tensor([[height, width]] * len(images), dtype=torch.float32)
+
+
+def running(call: Callable[..., Sequence[Any]]) -> DetectorRun:
     """What runs an exported detector, from what runs its graph on images and sizes."""
 
     def run(images: Tensor, sizes: Tensor | None = None) -> list[Detections]:
