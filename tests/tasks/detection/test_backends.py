@@ -12,6 +12,10 @@ import torch
 from mmdet.models import StandardRoIHead
 from mmengine.config import Config
 
+from sparsevit.engine.config import load_config, sparsify_config
+from sparsevit.engine.runner import build_model
+from sparsevit.errors import UserError
+from sparsevit.latency.backends import pytorch as base
 from sparsevit.latency.backends.stand_in import whole_in
 from sparsevit.models import compiled as compiled_models
 from sparsevit.tasks.detection import Detection
