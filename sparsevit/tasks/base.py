@@ -60,7 +60,8 @@ class Task(ABC):
         said = scope if dot else default_scope
         if said is not None and said != OURS:
             return said == self.scope
-        return self.registries().MODELS.get(str(model_type).removeprefix(f"{OURS}.")) is not None
+        kind = str(model_type).removeprefix(f"{OURS}.")
+        return bool(kind) and self.registries().MODELS.get(kind) is not None
 
     @abstractmethod
     def built(self, model: nn.Module) -> bool:

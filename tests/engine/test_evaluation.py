@@ -177,3 +177,15 @@ def test_the_given_config_is_not_changed(cfg):
     before = copy.deepcopy(cfg.to_dict())
     Evaluation(cfg, 2, batch_size=1)
     assert all(a == b for a, b in itertools.zip_longest(before.items(), cfg.to_dict().items()))
+
+
+def test_names_keep_their_prefix_only_where_two_would_be_the_same(cfg):
+    alone = Evaluation(cfg, 2)(Clairvoyant())
+    cfg = copy.deepcopy(cfg)
+    boxes = {**cfg.val_evaluator, "metric": "bbox"}
+    both = {**cfg.val_evaluator, "metric": ["bbox", "segm"], "prefix": "again"}
+    cfg.val_evaluator = [boxes, both]
+    found = Evaluation(cfg, 2)(Clairvoyant())
+    assert found["coco/bbox_mAP"] == found["again/bbox_mAP"] == alone["bbox_mAP"]
+    assert found["segm_mAP"] == alone["segm_mAP"]
+    assert "bbox_mAP" not in found

@@ -6,6 +6,8 @@ from sparsevit.engine.config import load_config
 from sparsevit.engine.evaluation import Evaluation
 from sparsevit.engine.partial_evaluation import PartialEvaluation
 from sparsevit.engine.runner import build_model
+from sparsevit.errors import UserError
+from sparsevit.tasks.detection import Detection
 
 SHARES = (0.125, 0.25, 0.5)
 
@@ -51,3 +53,10 @@ def test_a_share_scores_the_same_whatever_was_scored_before(scored):
     again = PartialEvaluation(cfg, whole, SHARES)
     first(model, "a", 1.0)
     assert first(model, "a", 0.5) == again(model, "a", 0.5)
+
+
+def test_metrics_that_need_all_images_are_refused(scored, monkeypatch):
+    whole = Evaluation(scored[0])
+    monkeypatch.setattr(Detection, "scores_parts", lambda self, metrics: False)
+    with pytest.raises(UserError, match="only be computed on all images"):
+        PartialEvaluation(scored[0], whole, SHARES)
