@@ -51,7 +51,8 @@ class Workload:
         if execution.device.type == "cpu":
             keep_freed_memory()
         self.task = task_of_model(model) if task is None else task
-        self.model = model.to(execution.device).eval()
+        self.model = model.to(execution.device)
+        self.model.eval()
         self.handle = SparsityHandle(model)
         self.weights = weights
         size = (execution.batch_size, execution.img_size)

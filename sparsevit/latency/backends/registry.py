@@ -166,4 +166,5 @@ def prepare(
     """
     where = device or images.device
     require_backend(name, precision, where)
-    return BACKENDS[name].prepare(backbone.eval(), images, precision, where)
+    backbone.eval()  # which returns nothing where it is mmdet's own Swin
+    return BACKENDS[name].prepare(backbone, images, precision, where)

@@ -131,7 +131,8 @@ def backbone_in(
     try:
         yield
     finally:
-        owner.add_module(leaf, backbone.train(was_training))
+        backbone.train(was_training)
+        owner.add_module(leaf, backbone)
 
 
 @contextlib.contextmanager

@@ -181,7 +181,8 @@ def prepare_detector(
     where = device or images.device
     require_whole_backend("detector", BACKENDS, name, precision, where)
     require_two_stage(model)
-    return BACKENDS[name].prepare(model.eval(), images, precision, where)
+    model.eval()
+    return BACKENDS[name].prepare(model, images, precision, where)
 
 
 def as_test_step(model: Any, run: DetectorRun) -> Callable[[dict[str, Any]], list[Any]]:
