@@ -30,9 +30,10 @@ from shared.demo_space import IMG_SIZE, SPACE, kept
 from shared.demo_table import Table
 from shared.record import RESULTS, account, write
 
-from sparsevit.engine.evaluation import DetectorEvaluation
-from sparsevit.latency.subject import Subject
+from sparsevit.engine.evaluation import Evaluation
+from sparsevit.latency.execution import Execution
 from sparsevit.latency.timer import measure
+from sparsevit.latency.workload import Workload
 from sparsevit.search import Seen, make_sampler, search
 from sparsevit.sparsity import Configuration
 
@@ -240,14 +241,13 @@ def live(workspace: Path, trials: int) -> dict[str, Any]:
     """A search of the model, and what the table says of the same configurations."""
     table, demo = the_table(), Demo(workspace)
     assert demo.sha256 == json.loads(TABLE.with_suffix(".json").read_text())["checkpoint"]
-    evaluation = DetectorEvaluation(demo.cfg)
-    device = torch.device("cpu")
-    size = (IMG_SIZE, IMG_SIZE)
-    subject = Subject(demo.model, batch_size=BATCH_SIZE, img_size=size, device=device)
+    evaluation = Evaluation(demo.cfg)
+    execution = Execution(img_size=(IMG_SIZE, IMG_SIZE), batch_size=BATCH_SIZE)
+    workload = Workload(demo.model, execution)
 
     def time_ms(configuration: Configuration) -> float:
         demo.handle.set(configuration)
-        return measure(subject, device, seconds=0.5).mean_ms
+        return measure(workload, execution.device, seconds=0.5).mean_ms
 
     def score(configuration: Configuration) -> float:
         demo.handle.set(configuration)

@@ -21,14 +21,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from shared.demo_space import IMG_SIZE, SPACE, Kept, kept, networks
 from shared.record import RESULTS, account, write
 
 from sparsevit.engine.config import load_config
-from sparsevit.engine.evaluation import DetectorEvaluation
-from sparsevit.engine.runner import build_detector
-from sparsevit.latency.subject import Subject, at
+from sparsevit.engine.evaluation import Evaluation
+from sparsevit.engine.runner import build_model
+from sparsevit.latency.execution import Execution
+from sparsevit.latency.workload import Workload
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Workspace
 
@@ -49,7 +49,7 @@ class Demo:
         if config is None or weights is None:
             sys.exit(f"{workspace} has no finished adapt: run `sparsevit demo` in it first")
         self.cfg = load_config(config)
-        self.model, _ = build_detector(self.cfg, weights)
+        self.model, _ = build_model(self.cfg, weights)
         self.handle = SparsityHandle(self.model)
         assert self.handle.space == SPACE
         self.sha256 = found.file_digest(weights)
@@ -110,7 +110,7 @@ def score_all(demo: Demo, workspace: Path, backwards: bool) -> None:
     # an interval is told as a share of the way between these two
     ends = {kept(SPACE.dense()), kept(SPACE.max())}
     order.sort(key=lambda network: network[0] not in ends)
-    evaluation = DetectorEvaluation(demo.cfg)
+    evaluation = Evaluation(demo.cfg)
     for windows, configuration in order:
         done = scored_networks(workspace)
         if windows in done:  # also by a process that comes from the other end
@@ -183,19 +183,15 @@ def time_all(demo: Demo, workspace: Path) -> None:
 
 
 def calls_of(demo: Demo, wanted: set[Kept]) -> dict[Kept, Callable[[], Any]]:
-    subject = Subject(
-        demo.model,
-        batch_size=BATCH_SIZE,
-        img_size=(IMG_SIZE, IMG_SIZE),
-        device=torch.device("cpu"),
-    )
+    execution = Execution(img_size=(IMG_SIZE, IMG_SIZE), batch_size=BATCH_SIZE)
+    workload = Workload(demo.model, execution)
     calls = {
-        windows: at(subject, demo.handle, configuration)
+        windows: workload.at(configuration)
         for windows, configuration in networks().items()
         if windows in wanted
     }
     dense = SPACE.dense()
-    return {kept(dense): at(subject, demo.handle, dense), **calls}
+    return {kept(dense): workload.at(dense), **calls}
 
 
 def timed(call: Callable[[], Any], count: int) -> list[float]:

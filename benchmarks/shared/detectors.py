@@ -14,7 +14,7 @@ from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.datasets import provide_embedded
 from sparsevit.engine.quiet import quiet_libraries
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 
 DENSE = "sparsevit::swin/mask_rcnn_swin-t_1x.py"
 DATASET = "sparsevit::demo/mask_rcnn_swin_shapes.py"
@@ -26,8 +26,8 @@ SPREAD = 3.0
 def build_pair() -> tuple[Any, Any]:
     """mmdet's detector and ours, of mmdet's own config, with the same random weights."""
     cfg = load_config(DENSE)
-    dense, _ = build_detector(cfg)
-    sparse, _ = build_detector(sparsify_config(cfg))
+    dense, _ = build_model(cfg)
+    sparse, _ = build_model(sparsify_config(cfg))
     sparse.load_state_dict(dense.state_dict())
     return dense, sparse
 

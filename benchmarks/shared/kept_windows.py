@@ -16,7 +16,7 @@ import torch
 from sparsevit.data.scene import layout, paint
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine.config import load_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.methods import methods_in
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Workspace
@@ -30,7 +30,7 @@ def main(workspace: str, out: str) -> None:
     if config is None or weights is None:
         sys.exit(f"{workspace} has no finished adapt: run `sparsevit demo` in it first")
     cfg = load_config(config)
-    model, _ = build_detector(cfg, weights)
+    model, _ = build_model(cfg, weights)
     handle = SparsityHandle(model)
     handle.set(handle.space.uniform(RATIO))
     spec = DatasetSpec(

@@ -42,7 +42,8 @@ def emit(result: Result, as_json: bool, render: Callable[[Result], Any]) -> None
 
     Args:
         result: mapping or dataclass. Paths, enums, dataclasses, tensors and arrays become plain
-            JSON; NaN and infinities become null, as JSON has none.
+            JSON; NaN and infinities become null, as JSON has none. The keys of a field with
+            ``flat`` in its metadata stand among the other fields.
         as_json: the command's ``--json``.
         render: called with ``result`` without ``--json``; returns what rich shall print (a table, a
             group, a string), or None where it has nothing to add.
@@ -59,7 +60,11 @@ def emit(result: Result, as_json: bool, render: Callable[[Result], Any]) -> None
 def to_plain(value: Any) -> Any:
     """``value`` with nothing in it but dict, list, str, int, float, bool and None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        plain: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            item = to_plain(getattr(value, field.name))
+            plain.update(item if field.metadata.get("flat") else {field.name: item})
+        return plain
     if isinstance(value, Enum):
         return to_plain(value.value)
     if isinstance(value, Mapping):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from sparsevit.cli.options import (
     CheckpointArgument,
     ConfigArgument,
     JsonOption,
+    Scope,
     SetOption,
     SparsityOption,
     WorkspaceOption,
@@ -21,13 +21,6 @@ from sparsevit.cli.options import (
 
 if TYPE_CHECKING:
     from sparsevit.phases.export import ExportResult
-
-
-class ExportScope(str, Enum):
-    """What of a detector is exported."""
-
-    backbone = "backbone"
-    detector = "detector"
 
 
 def export(
@@ -54,12 +47,12 @@ def export(
         ),
     ] = None,
     scope: Annotated[
-        ExportScope,
+        Scope,
         typer.Option(
             "--scope",
             help="backbone: feature maps; detector: boxes, scores, labels and masks.",
         ),
-    ] = ExportScope.backbone,
+    ] = Scope.backbone,
     sparsity: SparsityOption = None,
     budget: BudgetOption = None,
     img_size: Annotated[

@@ -83,7 +83,7 @@ def latency(
     checkpoint: `sparsevit latency --img-size 672`.
     """
     from sparsevit.cli.parse import image_size
-    from sparsevit.latency.subject import PAPER_IMG_SIZE
+    from sparsevit.latency.execution import PAPER_IMG_SIZE
     from sparsevit.phases.latency import latency as phase
     from sparsevit.report.latency import latency_table
 

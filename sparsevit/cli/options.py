@@ -188,7 +188,7 @@ DeviceOption = Annotated[
 
 
 class Scope(str, Enum):
-    """What of a detector is timed."""
+    """What of a detector is executed."""
 
     backbone = "backbone"
     detector = "detector"

@@ -138,13 +138,14 @@ def search(
         ),
     ] = 0.1,
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="What to maximise: bbox_mAP, segm_mAP, bbox_mAP_50, ...",
+            show_default="the first headline metric of the task",
+            help="What to maximise: any metric that `sparsevit evaluate --json` gives.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = "bbox_mAP",
+    ] = None,
     eval_images: EvalImagesOption = None,
     halving: Annotated[
         bool,

@@ -36,11 +36,13 @@ def sensitivity(
     config: ConfigArgument = None,
     checkpoint: CheckpointArgument = None,
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NAME", help="What to show: bbox_mAP, segm_mAP, bbox_mAP_50, ... All are kept."
+            metavar="NAME",
+            show_default="the first headline metric of the task",
+            help="What to show: any metric that `sparsevit evaluate --json` gives. All are kept.",
         ),
-    ] = "bbox_mAP",
+    ] = None,
     eval_images: EvalImagesOption = None,
     scope: ScopeOption = Scope.backbone,
     backend: BackendOption = Backend.eager,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from sparsevit.data.coco import check_annotations
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine import distributed
 from sparsevit.errors import UserError
+from sparsevit.tasks import task_of
 
 _PARTS = (
     "train_dataloader",
@@ -53,30 +52,21 @@ def provide_embedded(cfg: Config, folder: Path) -> Path | None:
 
 
 def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Refuse COCO datasets that a run would stumble over.
+    """Refuse datasets that a run would stumble over.
 
     Args:
-        cfg: mmdet config.
+        cfg: of a task.
         splits: of ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: an annotation file is missing, broken, without annotations, or of other classes
-            than the config's; or its images are not there.
+        UserError: see :meth:`sparsevit.tasks.Task.check_dataset`.
     """
     if not distributed.is_first():
         return
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
-        if not loader:
-            continue
-        for dataset in _coco_datasets(loader.get("dataset")):
-            root = dataset.get("data_root") or ""
-            folder = (dataset.get("data_prefix") or {}).get("img", "")
-            check_annotations(
-                Path(root, dataset["ann_file"]),
-                images=Path(root, folder),
-                classes=(dataset.get("metainfo") or {}).get("classes"),
-            )
+        if loader:
+            task_of(cfg).check_dataset(loader.get("dataset"))
 
 
 def _spec(described: Any) -> DatasetSpec:
@@ -90,17 +80,6 @@ def _spec(described: Any) -> DatasetSpec:
             f"embedded_dataset of the config is wrong: {error}.",
             "It takes the arguments of sparsevit.data.spec.DatasetSpec.",
         ) from error
-
-
-def _coco_datasets(dataset: Any) -> Iterator[Any]:
-    if isinstance(dataset, dict):
-        if dataset.get("type") == "CocoDataset" and "ann_file" in dataset:
-            yield dataset
-        yield from _coco_datasets(dataset.get("dataset"))
-        yield from _coco_datasets(dataset.get("datasets"))
-    elif isinstance(dataset, (list, tuple)):
-        for one in dataset:
-            yield from _coco_datasets(one)
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:

@@ -1,9 +1,10 @@
-"""COCO metrics of a detector, as often as a search wants them."""
+"""Metrics of a model, as often as a search wants them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,24 +14,24 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch.utils._pytree import tree_leaves
 
 from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.tasks import task_of
 
 CACHE_LIMIT_BYTES = 1 << 30
 
-_SUFFIXES = ("", "_50", "_75", "_s", "_m", "_l")
 
-
-class DetectorEvaluation:
+class Evaluation:
     """The validation set of a config, ready to score a model again and again.
 
     Batches are kept in memory where they fit, so that a search decodes its images once.
 
     Args:
-        cfg: mmdet config; its ``val_dataloader`` and ``val_evaluator`` are used, or else those of
+        cfg: of a task; its ``val_dataloader`` and ``val_evaluator`` are used, or else those of
             ``test``.
         images: score the first N images only; all where None, or where there are fewer.
         batch_size: images a batch; the config's where None.
@@ -51,7 +52,8 @@ class DetectorEvaluation:
         only: Sequence[int] | None = None,
     ) -> None:
         self.during_batch: Callable[[], AbstractContextManager[None]] = nullcontext
-        init_default_scope(cfg.get("default_scope", "mmdet"))
+        self._task = task = task_of(cfg)
+        init_default_scope(cfg.get("default_scope", task.scope))
         split = "val" if cfg.get("val_dataloader") else "test"
         loader_cfg, metric_cfg = cfg.get(f"{split}_dataloader"), cfg.get(f"{split}_evaluator")
         if not loader_cfg or not metric_cfg:
@@ -65,20 +67,23 @@ class DetectorEvaluation:
         chosen = images if only is None else [int(number) for number in only]
         if chosen is not None:
             loader_cfg["dataset"]["indices"] = chosen
-        self.known_metrics = known_metrics(metric_cfg)
+        self.known_metrics = task.known_metrics(metric_cfg)
         with quiet_libraries(), config_mistakes(f"The {split} set"):
             self.loader = Runner.build_dataloader(loader_cfg)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
         self.num_images = len(self.loader.dataset)
         if chosen is not None:
-            self._score_only(self.image_ids())
+            task.score_only(self.evaluator.metrics, self.image_ids())
         self._cache: list[Any] | None = [] if self._fits() else None
 
     def __call__(
         self, model: Any, reporter: Reporter = SILENT, description: str = "evaluate"
     ) -> dict[str, float]:
-        """Metrics of a model as it is set now, such as ``bbox_mAP`` and ``segm_mAP``."""
+        """Metrics of a model as it is set now, by name.
+
+        A name has no prefix, unless two metrics of the evaluator would have the same without.
+        """
         self._run(model, reporter, description)
         return self._metrics()
 
@@ -90,9 +95,7 @@ class DetectorEvaluation:
             metric.results = []
         return found
 
-    def score(
-        self, parts: Sequence[tuple[DetectorEvaluation, list[list[Any]]]]
-    ) -> dict[str, float]:
+    def score(self, parts: Sequence[tuple[Evaluation, list[list[Any]]]]) -> dict[str, float]:
         """Metrics of predictions that several evaluations of this config made, as of one.
 
         Args:
@@ -101,13 +104,17 @@ class DetectorEvaluation:
         ids = [number for part, _ in parts for number in part.image_ids()]
         for index, metric in enumerate(self.evaluator.metrics):
             metric.results = [result for _, found in parts for result in found[index]]
-        self._score_only(ids)
+        self._task.score_only(self.evaluator.metrics, ids)
         return self._metrics(len(ids))
 
-    def image_ids(self) -> list[int]:
-        """Which images are scored, as their annotations number them."""
+    def scores_parts(self) -> bool:
+        """Whether the metrics can be computed on some of the images alone."""
+        return self._task.scores_parts(self.evaluator.metrics)
+
+    def image_ids(self) -> list[Hashable]:
+        """Which images are scored, as their annotations name them."""
         dataset = self.loader.dataset
-        return [dataset.get_data_info(i)["img_id"] for i in range(len(dataset))]
+        return [self._task.image_id(dataset.get_data_info(i)) for i in range(len(dataset))]
 
     def _run(self, model: Any, reporter: Reporter, description: str) -> None:
         was_training = model.training
@@ -116,7 +123,7 @@ class DetectorEvaluation:
             for batch in self._batches():
                 with self.during_batch():
                     outputs = model.val_step(batch)
-                    _to_fp32(outputs)
+                    self._task.to_fp32(outputs)
                     self.evaluator.process(data_samples=outputs, data_batch=batch)
                 task.advance()
         model.train(was_training)
@@ -124,15 +131,16 @@ class DetectorEvaluation:
     def _metrics(self, images: int | None = None) -> dict[str, float]:
         with quiet_libraries(), self.during_batch():
             metrics = self.evaluator.evaluate(self.num_images if images is None else images)
-        found = {k.rpartition("/")[2]: float(v) for k, v in metrics.items() if _is_number(v)}
-        return {**self._nothing_detected(), **found}
+        found = {name: float(value) for name, value in metrics.items() if _is_number(value)}
+        return _short_names({**self._nothing_found(), **found})
 
-    def _nothing_detected(self) -> dict[str, float]:
-        """What a COCO metric leaves out where a model detects nothing at all."""
-        kinds = [
-            kind for metric in self.evaluator.metrics for kind in getattr(metric, "metrics", ())
-        ]
-        return {f"{kind}_mAP": 0.0 for kind in kinds if kind in ("bbox", "segm")}
+    def _nothing_found(self) -> dict[str, float]:
+        """What metrics leave out where a model finds nothing at all."""
+        return {
+            "/".join(filter(None, (metric.prefix, name))): value
+            for metric in self.evaluator.metrics
+            for name, value in self._task.nothing_found(metric).items()
+        }
 
     def _batches(self) -> Iterator[Any]:
         if self._cache is None:
@@ -147,42 +155,19 @@ class DetectorEvaluation:
     def _fits(self) -> bool:
         if not self.num_images:
             return False
-        pixels = self.loader.dataset[0]["inputs"].numel()
+        inputs = tree_leaves(self.loader.dataset[0]["inputs"])
+        pixels = sum(one.numel() for one in inputs if isinstance(one, torch.Tensor))
         return pixels * self.num_images / dist.get_world_size() < CACHE_LIMIT_BYTES
 
-    def _score_only(self, ids: list[int]) -> None:
-        """COCO metrics count an image without predictions as missed: tell them which were shown."""
-        for metric in self.evaluator.metrics:
-            if hasattr(metric, "img_ids"):
-                metric.img_ids = ids
 
-
-def _to_fp32(samples: Sequence[Any]) -> None:
-    """Metrics are computed in numpy, which knows no bf16, whatever a detector computed in."""
-    for sample in samples:
-        found = sample.get("pred_instances", {})
-        for name, value in found.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                found[name] = value.float()
-
-
-def known_metrics(evaluator_cfg: Any) -> tuple[str, ...]:
-    """Names of the metrics that an evaluator will give, as far as it is known before it runs.
-
-    Args:
-        evaluator_cfg: ``val_evaluator`` of a config.
-
-    Returns:
-        ``bbox_mAP``, ``bbox_mAP_50``, ... of one COCO metric of boxes and masks; nothing of others.
-    """
-    metrics = evaluator_cfg if isinstance(evaluator_cfg, (list, tuple)) else [evaluator_cfg]
-    if len(metrics) != 1 or metrics[0].get("type") not in ("CocoMetric", "mmdet.CocoMetric"):
-        return ()
-    kinds = metrics[0].get("metric", "bbox")
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    if not set(kinds) <= {"bbox", "segm"} or metrics[0].get("metric_items"):
-        return ()
-    return tuple(f"{kind}_mAP{suffix}" for kind in kinds for suffix in _SUFFIXES)
+def _short_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Names without the prefix of their metric, where that leaves each a name of its own."""
+    counts = Counter(name.rpartition("/")[2] for name in metrics)
+    return {
+        name if counts[short] > 1 else short: value
+        for name, value in metrics.items()
+        for short in [name.rpartition("/")[2]]
+    }
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.evaluation import Evaluation
+from sparsevit.errors import UserError
 
 
 class PartialEvaluation:
@@ -19,24 +20,32 @@ class PartialEvaluation:
     scored last are kept, so that a larger share costs only what it adds.
 
     Args:
-        cfg: mmdet config.
+        cfg: as of the whole.
         whole: the evaluation of all images that count.
         shares: of the images, increasing, each below 1.
         seed: of the draw.
+
+    Raises:
+        UserError: a metric cannot be computed on some of the images alone.
     """
 
     def __init__(
-        self, cfg: Config, whole: DetectorEvaluation, shares: Sequence[float], seed: int = 0
+        self, cfg: Config, whole: Evaluation, shares: Sequence[float], seed: int = 0
     ) -> None:
+        if not whole.scores_parts():
+            raise UserError(
+                "The metrics of this config can only be computed on all images.",
+                "Search without --halving, or take another val_evaluator.",
+            )
         numbers = list(range(whole.num_images))
         random.Random(f"images:{seed}").shuffle(numbers)
         # of few images two shares may hold the same
         ends = [max(1, round(share * len(numbers))) for share in shares] + [len(numbers)]
-        self._parts: list[tuple[int, DetectorEvaluation]] = []
+        self._parts: list[tuple[int, Evaluation]] = []
         start = 0
         for end in ends:
             if end > start:
-                part = DetectorEvaluation(cfg, only=sorted(numbers[start:end]))
+                part = Evaluation(cfg, only=sorted(numbers[start:end]))
                 self._parts.append((end, part))
                 start = end
         self._ends = dict(zip((*shares, 1.0), ends, strict=True))

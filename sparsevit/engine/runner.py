@@ -32,6 +32,7 @@ from sparsevit.engine.mistakes import config_mistakes, missing_files
 from sparsevit.engine.quiet import mute_console, quiet_libraries
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.tasks import task_of
 
 TRAINING_CONFIG = "training.py"
 
@@ -86,10 +87,10 @@ def train(
     description: str = "train",
     reporter: Reporter = SILENT,
 ) -> Training:
-    """Train the detector of a config.
+    """Train the model of a config.
 
     Args:
-        cfg: mmdet config, not changed.
+        cfg: of a task, not changed.
         directory: where checkpoints and logs go.
         start_from: weights to start from, unless a run is resumed.
         resume: go on from the newest readable checkpoint in ``directory``, if there is one.
@@ -167,7 +168,7 @@ def training_config(
     backends = [{"type": "LocalVisBackend"}]
     if importlib.util.find_spec("tensorboard") is not None:
         backends.append({"type": "TensorboardVisBackend"})
-    cfg.visualizer = {"type": "DetLocalVisualizer", "vis_backends": backends}
+    cfg.visualizer = {"type": task_of(cfg).visualizer, "vis_backends": backends}
     checkpoint = cfg.setdefault("default_hooks", {}).setdefault("checkpoint", {})
     checkpoint.setdefault("type", "CheckpointHook")
     checkpoint.setdefault("max_keep_ckpts", 2)
@@ -218,23 +219,22 @@ def newest_checkpoint(directory: Path) -> Path | None:
     return None
 
 
-def build_detector(
+def build_model(
     cfg: Config, checkpoint: Path | None = None, device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, str | None]:
-    """The detector of a config in evaluation mode, and a sentence on the weights it loaded.
+    """The model of a config in evaluation mode, and a sentence on the weights it loaded.
 
     Raises:
-        UserError: the checkpoint is none, or of another model.
+        UserError: the checkpoint is none, or of another model; or no task has such models.
     """
-    from mmdet.registry import MODELS
-
     make_loading_safe()
-    init_default_scope(cfg.get("default_scope", "mmdet"))
+    task = task_of(cfg)
+    init_default_scope(cfg.get("default_scope", task.scope))
     model_cfg = copy.deepcopy(cfg.model)
     forget_first_weights(model_cfg)
     with quiet_libraries():
         with config_mistakes("The model"):
-            model = MODELS.build(model_cfg)
+            model: Any = task.build(model_cfg)
         apply_sparsity(cfg, model)
         said = None
         if checkpoint is None:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from sparsevit.latency.predictor import Calibration, HeldOut, LatencyPredictor, Table
-from sparsevit.latency.profile import Node, Profile, fit_profile
-from sparsevit.latency.share import Share
+from sparsevit.latency.relative import Share
+from sparsevit.latency.work_curve import Node, WorkCurve, fit_work_curve
 from sparsevit.sparsity import Configuration, Space
 from sparsevit.sparsity.sweep import sweep
 
@@ -197,9 +197,9 @@ def calibrate(
 
 def _tables(plan: Plan, shares: Mapping[Configuration, Share], dense_ms: float) -> dict[str, Table]:
     swept = dict.fromkeys(point.knob for point in plan.points)
-    profiles = {knob: _profile(plan, shares, knob) for knob in swept}
+    curves = {knob: _work_curve(plan, shares, knob) for knob in swept}
     change = {
-        (point.knob, point.ratio): profiles[point.knob].at(plan.work[point.configuration])
+        (point.knob, point.ratio): curves[point.knob].at(plan.work[point.configuration])
         for point in plan.points
     }
     tables: dict[str, Table] = {}
@@ -215,7 +215,9 @@ def _tables(plan: Plan, shares: Mapping[Configuration, Share], dense_ms: float) 
     return tables
 
 
-def _pooled(shares: Mapping[Configuration, Share]) -> dict[Configuration, Share]:
+def _pooled(
+    shares: Mapping[Configuration, Share],
+) -> dict[Configuration, Share]:
     """With standard errors that are not below what the spread of all samples says.
 
     Sampling stops once a standard error is small, and it is small too soon where few samples happen
@@ -262,12 +264,12 @@ def _tuned(
     }
 
 
-def _profile(plan: Plan, shares: Mapping[Configuration, Share], knob: str) -> Profile:
+def _work_curve(plan: Plan, shares: Mapping[Configuration, Share], knob: str) -> WorkCurve:
     measured: Sequence[Configuration] = [
         point.configuration
         for point in plan.points
         if point.knob == knob and point.configuration in shares
     ]
-    return fit_profile(
+    return fit_work_curve(
         [Node(plan.work[c], shares[c].share - 1, shares[c].standard_error) for c in measured]
     )

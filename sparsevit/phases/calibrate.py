@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency import calibration as calibrating
 from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS, Plan, measure_plan
 from sparsevit.latency.cost import gmacs
+from sparsevit.latency.execution import FLAT, PAPER_BATCH, PAPER_IMG_SIZE, Execution
 from sparsevit.latency.predictor import Calibration
-from sparsevit.latency.share import Share, measure_share
+from sparsevit.latency.relative import Share, measure_share
 from sparsevit.latency.structure import structure_digest
-from sparsevit.latency.subject import (
-    PAPER_BATCH,
-    PAPER_IMG_SIZE,
-    Subject,
-    at,
-    require_execution,
-)
+from sparsevit.latency.workload import Workload
 from sparsevit.ops import mmcv_ext
 from sparsevit.ops.window_kernels import VARIABLE as KERNELS
 from sparsevit.phases.device import device_name, pick_device
 from sparsevit.phases.inputs import PathLike, gather_inputs, open_workspace, validation_size
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
-from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Run, Workspace
 from sparsevit.workspace.atomic import write_atomic
 from sparsevit.workspace.kept import Kept
@@ -57,7 +51,7 @@ class CalibrateResult:
         accepted: whether its mean error is within the limit.
         file: where it is kept.
         reused: whether it was there already.
-        scope, backend, batch_size, img_size, precision, device: how latency was measured.
+        execution: how latency was measured.
         device_name: the hardware.
         torch_threads: CPU threads that PyTorch used.
     """
@@ -66,56 +60,26 @@ class CalibrateResult:
     accepted: bool
     file: Path
     reused: bool
-    scope: str
-    backend: str
-    batch_size: int
-    img_size: tuple[int, int]
-    precision: str
-    device: str
+    execution: Execution = field(metadata=FLAT)
     device_name: str
     torch_threads: int
 
 
-@dataclass(frozen=True)
-class Timed:
-    """A model as it is timed, and what its latency depends on.
-
-    Attributes:
-        subject: what is called.
-        handle: of its model.
-        backend: what executes it.
-        batch_size, img_size: of a call; (height, width).
-        checkpoint: SHA-256 of the weights; they matter where a whole detector is timed, as what it
-            finds takes time.
-    """
-
-    subject: Subject
-    handle: SparsityHandle
-    backend: str
-    batch_size: int
-    img_size: tuple[int, int]
-    checkpoint: str | None = None
-
-    def key(self) -> dict[str, Any]:
-        """What a calibration holds for; it is not used where any of it differs."""
-        whole = self.subject.scope != "backbone"
-        model = self.subject.model if whole else self.subject.model.get_submodule("backbone")
-        device = self.subject.device
-        return {
-            "scope": self.subject.scope,
-            "backend": self.backend,
-            "precision": self.subject.precision,
-            "batch_size": self.batch_size,
-            "img_size": list(self.img_size),
-            "device": device.type,
-            "device_name": device_name(device),
-            "threads": torch.get_num_threads(),
-            "model_sha256": structure_digest(model),
-            "checkpoint_sha256": self.checkpoint if whole else None,
-            "versions": _versions(self.backend),
-            "kernels": os.environ.get(KERNELS, "auto"),
-            "ops": mmcv_ext.backend() if whole else None,
-        }
+def calibration_key(workload: Workload) -> dict[str, Any]:
+    """What a calibration of a workload holds for; it is not used where any of it differs."""
+    how = workload.execution
+    return {
+        **how.to_dict(),
+        "device": how.device.type,
+        "device_name": device_name(how.device),
+        "threads": torch.get_num_threads(),
+        "model_sha256": structure_digest(workload.timed_part),
+        # what a whole model finds takes time
+        "checkpoint_sha256": workload.weights if how.whole else None,
+        "versions": _versions(how.backend),
+        "kernels": os.environ.get(KERNELS, "auto"),
+        "ops": mmcv_ext.backend() if how.whole else None,
+    }
 
 
 def calibrate(
@@ -165,37 +129,26 @@ def calibrate(
     Raises:
         UserError: an input is missing or wrong, or the workspace cannot be written.
     """
-    where = pick_device(device)
-    require_execution(scope, backend, precision, where)
+    asked = Execution(
+        *(scope, backend, precision, img_size or PAPER_IMG_SIZE, batch_size, pick_device(device))
+    ).require()
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "calibrate", config, checkpoint, overrides, reporter=reporter)
-    weights = inputs.checkpoint if scope == "detector" else None
-    if scope == "detector" and weights is None:
+    weights = inputs.checkpoint if asked.whole else None
+    if asked.whole and weights is None:
         raise UserError(
-            "How long a whole detector takes depends on what it finds, and there are no weights.",
+            f"How long a whole {scope} takes depends on what it finds, and there are no weights.",
             "Give them, `sparsevit calibrate CONFIG CHECKPOINT`, or take --scope backbone.",
         )
-    size = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
-    model, _ = build_detector(inputs.cfg, weights, where)
-    timed = Timed(
-        subject=Subject(
-            model,
-            scope=scope,
-            batch_size=batch_size,
-            img_size=size,
-            device=where,
-            precision=precision,
-        ),
-        handle=SparsityHandle(model),
-        backend=backend,
-        batch_size=batch_size,
-        img_size=size,
-        checkpoint=None if weights is None else ws.file_digest(weights),
+    execution = replace(asked, img_size=img_size or validation_size(inputs.cfg) or asked.img_size)
+    model, _ = build_model(inputs.cfg, weights, execution.device)
+    workload = Workload(
+        model, execution, weights=None if weights is None else ws.file_digest(weights)
     )
-    found = None if force else kept_calibration(ws, timed, max_error)
+    found = None if force else kept_calibration(ws, workload, max_error)
     made = found or measured_calibration(
         ws,
-        timed,
+        workload,
         held_out=held_out,
         max_error=max_error,
         seconds=seconds,
@@ -209,26 +162,21 @@ def calibrate(
         accepted=made.accepted,
         file=Kept(ws.path / FOLDER).path(key),
         reused=found is not None,
-        scope=scope,
-        backend=backend,
-        batch_size=batch_size,
-        img_size=size,
-        precision=precision,
-        device=str(where),
+        execution=execution,
         device_name=key["device_name"],
         torch_threads=key["threads"],
     )
 
 
 def kept_calibration(
-    ws: Workspace, timed: Timed, max_error: float = MAX_ERROR
+    ws: Workspace, workload: Workload, max_error: float = MAX_ERROR
 ) -> Calibration | None:
     """The calibration that the workspace has for this model, device and settings, if any.
 
     Args:
         max_error: the mean error up to which it is to be accepted.
     """
-    document = Kept(ws.path / FOLDER).read(timed.key())
+    document = Kept(ws.path / FOLDER).read(calibration_key(workload))
     if document is None:
         return None
     try:
@@ -236,14 +184,14 @@ def kept_calibration(
     except ValueError:
         return None
     # a model that has other knobs cannot have this digest, but a file can be edited
-    if set(found.tables) != set(timed.handle.space.names):
+    if set(found.tables) != set(workload.handle.space.names):
         return None
     return replace(found, limit=max_error)
 
 
 def measured_calibration(
     ws: Workspace,
-    timed: Timed,
+    workload: Workload,
     *,
     held_out: int = HELD_OUT,
     max_error: float = MAX_ERROR,
@@ -255,23 +203,23 @@ def measured_calibration(
     """Measure, going on with what an earlier attempt measured, and keep what comes of it.
 
     Args:
-        ws, timed: keeps it, and what is timed.
+        ws, workload: keeps it, and what is timed.
         held_out, max_error, seconds, seed, force, reporter: see :func:`calibrate`.
 
     Raises:
         UserError: the workspace cannot be written, or the backend cannot be had.
     """
-    key = timed.key()
+    key = calibration_key(workload)
     given = {**key, "held_out": held_out, "seed": seed}
     # a finished one whose file is gone, or was for something else, is no reason not to measure
     again = force or ws.find("calibrate", given) is not None
     with ws.run("calibrate", given, force=again) as run:
-        before = timed.handle.get()
+        before = workload.handle.get()
         try:
-            plan = Plan(timed.handle.space, _work(timed), held_out, seed)
-            shares = _shares(run, plan, timed, seconds, reporter)
+            plan = Plan(workload.handle.space, _work(workload), held_out, seed)
+            shares = _shares(run, plan, workload, seconds, reporter)
         finally:
-            timed.handle.set(before)
+            workload.handle.set(before)
         made = calibrating.calibrate(plan, shares, key=key, limit=max_error, made=now())
         file = Kept(ws.path / FOLDER).write(key, made.to_dict())
         run.update(
@@ -288,15 +236,15 @@ def measured_calibration(
 
 
 def _shares(
-    run: Run, plan: Plan, timed: Timed, seconds: float, reporter: Reporter
+    run: Run, plan: Plan, workload: Workload, seconds: float, reporter: Reporter
 ) -> dict[Configuration, Share]:
     path = run.directory / _MEASURED
     known = {c: share for c, share in _read_shares(path).items() if c in plan}
-    device = timed.subject.device
-    dense = _call(timed, timed.handle.space.dense())
+    device = workload.execution.device
+    dense = workload.at(workload.handle.space.dense())
 
     def measure(configuration: Configuration, allowed: float) -> Share:
-        return measure_share(_call(timed, configuration), dense, device, seconds=allowed)
+        return measure_share(workload.at(configuration), dense, device, seconds=allowed)
 
     with reporter.task("calibrate", len(plan)) as task:
         task.start_at(len(known))
@@ -310,22 +258,12 @@ def _shares(
         return measure_plan(plan, measure, seconds=seconds, known=known, on_share=on_share)
 
 
-def _call(timed: Timed, configuration: Configuration) -> Callable[[], Any]:
-    return at(timed.subject, timed.handle, configuration, timed.backend)
-
-
-def _work(timed: Timed) -> calibrating.Work:
+def _work(workload: Workload) -> calibrating.Work:
     """Multiplications of the backbone on one image: the same share is left of a whole batch."""
-    one = Subject(
-        timed.subject.model,
-        scope="backbone",
-        batch_size=1,
-        img_size=timed.img_size,
-        device=timed.subject.device,
-    )
+    one = workload.of_one_image()
 
     def work(configuration: Configuration) -> float:
-        timed.handle.set(configuration)
+        workload.handle.set(configuration)
         return gmacs(one, one.model)
 
     return work

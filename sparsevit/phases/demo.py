@@ -13,11 +13,12 @@ from mmengine.config import Config
 from torch import nn
 
 from sparsevit.engine.config import load_config, sparsify_config
-from sparsevit.engine.evaluation import DetectorEvaluation
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.evaluation import Evaluation
+from sparsevit.engine.runner import build_model
+from sparsevit.latency.execution import Execution
 from sparsevit.latency.paired import measure_paired
-from sparsevit.latency.subject import Subject, at
 from sparsevit.latency.timer import Latency
+from sparsevit.latency.workload import Workload
 from sparsevit.phases.adapt import adapt
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.finetune import finetune
@@ -29,6 +30,8 @@ from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search import Progress
 from sparsevit.sparsity import Configuration, read_configuration
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks.detection.coco import BOX_AP, MASK_AP
+from sparsevit.tasks.detection.task import batch_of
 from sparsevit.workspace import Run, Workspace
 
 # The interval to search in, between the sparsest (0) and the dense latency (1) of this machine.
@@ -217,15 +220,11 @@ class _Tour:
         known = self.run.record.metrics.get("interval_ms")
         if known:
             return known[0], known[1]
-        model, _ = build_detector(cfg)
-        handle = SparsityHandle(model)
-        subject = Subject(model, batch_size=BATCH_SIZE, img_size=size, device=self.device)
-        space = handle.space
+        model, _ = build_model(cfg)
+        workload = Workload(model, self._execution("backbone", size))
+        space = workload.handle.space
         times = measure_paired(
-            {
-                "dense": at(subject, handle, space.dense()),
-                "sparsest": at(subject, handle, space.max()),
-            },
+            {"dense": workload.at(space.dense()), "sparsest": workload.at(space.max())},
             self.device,
             seconds=6.0,
         )
@@ -244,9 +243,9 @@ class _Tour:
             phase: self.workspace.output(phase, "checkpoint")
             for phase in ("pretrain", "adapt", "finetune")
         }
-        evaluation = DetectorEvaluation(cfg)
-        dense_model, _ = build_detector(cfg, weights["pretrain"], self.device)
-        model, _ = build_detector(cfg, weights["finetune"], self.device)
+        evaluation = Evaluation(cfg)
+        dense_model, _ = build_model(cfg, weights["pretrain"], self.device)
+        model, _ = build_model(cfg, weights["finetune"], self.device)
         space = SparsityHandle(model).space
         best_file = self.workspace.best_configuration()
         assert best_file is not None
@@ -261,7 +260,7 @@ class _Tour:
             ("searched", "adapt", found),
             ("searched and finetuned", "finetune", found),
         ):
-            model, _ = build_detector(cfg, weights[phase], self.device)
+            model, _ = build_model(cfg, weights[phase], self.device)
             SparsityHandle(model).set(configuration)
             metrics = evaluation(model, self.reporter, f"score: {name}")
             kind = "dense" if configuration is dense else "sparse"
@@ -272,19 +271,22 @@ class _Tour:
     def _times(
         self,
         settings: dict[str, tuple[nn.Module, Configuration]],
-        evaluation: DetectorEvaluation,
+        evaluation: Evaluation,
         size: tuple[int, int],
     ) -> dict[str, Latency]:
         dataset = evaluation.loader.dataset
         images = torch.stack([dataset[i]["inputs"] for i in range(min(BATCH_SIZE, len(dataset)))])
         calls = {}
         for kind, (model, configuration) in settings.items():
-            backbone = Subject(model, batch_size=BATCH_SIZE, img_size=size, device=self.device)
-            detector = Subject(model, scope="detector", device=self.device, images=images)
-            for scope, subject in (("backbone", backbone), ("detector", detector)):
-                calls[f"{kind} {scope}"] = at(subject, SparsityHandle(model), configuration)
+            for scope in ("backbone", "detector"):
+                execution = self._execution(scope, size)
+                workload = Workload(model, execution, batch=batch_of(images))
+                calls[f"{kind} {scope}"] = workload.at(configuration)
         self.reporter.note("timing dense and sparse, turn by turn")
         return measure_paired(calls, self.device, seconds=20.0)
+
+    def _execution(self, scope: str, size: tuple[int, int]) -> Execution:
+        return Execution(scope, img_size=size, batch_size=BATCH_SIZE, device=self.device)
 
 
 def _row(
@@ -302,6 +304,6 @@ def _row(
         backbone_speedup=times["dense backbone"].mean_ms / backbone,
         detector_ms=detector,
         detector_speedup=times["dense detector"].mean_ms / detector,
-        bbox_ap=metrics["bbox_mAP"],
-        segm_ap=metrics["segm_mAP"],
+        bbox_ap=metrics[BOX_AP],
+        segm_ap=metrics[MASK_AP],
     )

@@ -1,4 +1,4 @@
-"""COCO metrics of any config, checkpoint and sparsity."""
+"""Metrics of any config, checkpoint and sparsity."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from sparsevit.engine import distributed
-from sparsevit.engine.evaluation import DetectorEvaluation
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.evaluation import Evaluation
+from sparsevit.engine.runner import build_model
 from sparsevit.latency.backends.base import autocast
-from sparsevit.latency.backends.detector_stand_in import detector_in
-from sparsevit.latency.backends.stand_in import backbone_in
-from sparsevit.latency.subject import require_execution
+from sparsevit.latency.backends.stand_in import backbone_in, whole_in
+from sparsevit.latency.execution import Execution
 from sparsevit.phases.budgets import named_best
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
@@ -32,24 +31,27 @@ from sparsevit.phases.inputs import (
 from sparsevit.phases.sparsity import choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks import Task, task_of
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Metrics of a detector.
+    """Metrics of a model.
 
     Attributes:
-        metrics: such as ``bbox_mAP`` and ``segm_mAP``, 0 to 1.
+        task: that it is for, such as ``detection``.
+        metrics: as the task's library gives them.
         sparsity: the configuration it was evaluated at.
         sparsity_source: where that came from.
         config_source, checkpoint_source: where config and weights came from.
         checkpoint: the weights.
-        scope, backend, precision: what executed the backbone, or the whole detector, and in what.
+        scope, backend, precision: what executed the backbone, or the whole model, and in what.
         device: where.
         images: how many were scored.
         seconds: all of it.
     """
 
+    task: str
     metrics: dict[str, float]
     sparsity: dict[str, float]
     sparsity_source: str
@@ -81,7 +83,7 @@ def evaluate(
     launcher: str = "none",
     reporter: Reporter = SILENT,
 ) -> EvaluateResult:
-    """COCO bbox and mask AP on the validation set.
+    """The metrics of a task on the validation set.
 
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.
@@ -105,8 +107,8 @@ def evaluate(
     """
     started = time.perf_counter()
     distributed.join(launcher)
-    where = pick_device(device)
-    require_execution(scope, backend, precision, where)
+    # sizes are those of the images that come
+    how = Execution(scope, backend, precision, device=pick_device(device)).require()
     ws = open_workspace(workspace)
     sparsity = named_best(ws, sparsity, budget)
     inputs = gather_inputs(ws, "evaluate", config, checkpoint, overrides, reporter=reporter)
@@ -124,14 +126,16 @@ def evaluate(
             "images": images,
         },
     )
-    model, _ = build_detector(inputs.cfg, weights, where)
+    task = task_of(inputs.cfg)
+    model, _ = build_model(inputs.cfg, weights, how.device)
     SparsityHandle(model).set(chosen.configuration)
-    evaluation = DetectorEvaluation(inputs.cfg, images)
+    evaluation = Evaluation(inputs.cfg, images)
     with phase_run(ws, "evaluate", given, force=True) as run:
-        with _executed(model, scope, backend, precision, where, reporter):
+        with _executed(task, model, how, reporter):
             metrics = evaluation(model, reporter)
         run.update(metrics=metrics)
     return EvaluateResult(
+        task=task.name,
         metrics=metrics,
         sparsity=chosen.configuration.to_dict(),
         sparsity_source=chosen.source,
@@ -141,34 +145,31 @@ def evaluate(
         scope=scope,
         backend=backend,
         precision=precision,
-        device=str(where),
+        device=str(how.device),
         images=evaluation.num_images,
         seconds=time.perf_counter() - started,
     )
 
 
 def _executed(
-    model: nn.Module,
-    scope: str,
-    backend: str,
-    precision: str,
-    device: torch.device,
-    reporter: Reporter,
+    task: Task, model: nn.Module, how: Execution, reporter: Reporter
 ) -> AbstractContextManager[object]:
     """The context in which the model, or its backbone, is executed as it was asked."""
-    if scope == "detector" and backend == "eager":
-        return autocast(precision, device)
+    if how.whole and how.backend == "eager":
+        return autocast(how.precision, how.device)
     said = False
 
     def tell(shape: torch.Size) -> None:
         nonlocal said
-        if not said and backend != "eager":
+        if not said and how.backend != "eager":
             batch, _, height, width = shape
             reporter.note(
-                f"preparing the {scope} in {backend} for {batch} x {width}x{height}, and then for "
-                "every other size of images that comes"
+                f"preparing the {how.scope} in {how.backend} for {batch} x {width}x{height}, and "
+                "then for every other size of images that comes"
             )
         said = True
 
-    execute = detector_in if scope == "detector" else backbone_in
-    return execute(model, backend, precision, device, on_prepare=tell)
+    executed = (how.backend, how.precision, how.device)
+    if how.whole:
+        return whole_in(task, model, *executed, on_prepare=tell)
+    return backbone_in(model, *executed, on_prepare=tell, name=task.backbone)

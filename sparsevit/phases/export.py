@@ -1,4 +1,4 @@
-"""A trained backbone or detector at one sparsity, as a file that another runtime loads."""
+"""A trained backbone or whole model at one sparsity, as a file that another runtime loads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
-from sparsevit.latency.backends.artefacts import DETECTOR_FORMATS, FORMATS, Format
-from sparsevit.latency.backends.detector_graph import SIZES
+from sparsevit.latency.backends.artefacts import FORMATS, Checked, Format
+from sparsevit.latency.backends.export_check import write_backbone
 from sparsevit.latency.backends.graph import INPUT
-from sparsevit.latency.subject import PAPER_IMG_SIZE
-from sparsevit.models.two_stage import require_two_stage
+from sparsevit.latency.execution import PAPER_IMG_SIZE, require_images
 from sparsevit.phases.budgets import named_best
 from sparsevit.phases.device import device_name
-from sparsevit.phases.export_check import Checked, write_backbone, write_detector
 from sparsevit.phases.inputs import (
     Inputs,
     PathLike,
@@ -33,10 +31,9 @@ from sparsevit.phases.sparsity import Chosen, choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity.files import write_text
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks import task_of, task_of_scope
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.provenance import now, versions
-
-SCOPES = ("backbone", "detector")
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ def export(
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.
         checkpoint: weights; those of the workspace's last phase where None.
-        scope: ``backbone``, or ``detector``: Faster R-CNN or Mask R-CNN, images in, boxes, scores,
-            labels and masks out.
+        scope: ``backbone``, or what its task calls the whole model: ``detector``, of two-stage
+            detectors, images in, boxes, scores, labels and masks out.
         out: file to write; the scope and the format's suffix where None. ``<out>.json`` beside
             it says what it is.
         format: ``onnx``, ``openvino``, ``pt2`` or ``tensorrt``; where None what ``out`` ends in,
@@ -122,12 +119,11 @@ def export(
 
     Raises:
         UserError: an input is missing or wrong, the runtime is not installed, ``out`` is there
-            already or cannot be written, the detector is of another kind, or the file differs from
-            eager by more than :mod:`sparsevit.phases.export_check` allows; it is removed then.
+            already or cannot be written, the model is of another kind, or the file differs from
+            eager by too much; it is removed then.
     """
-    if scope not in SCOPES:
-        raise UserError(f"There is no scope {scope!r}.", f"Take one of {', '.join(SCOPES)}.")
-    form, target = _target(FORMATS if scope == "backbone" else DETECTOR_FORMATS, scope, format, out)
+    whole = task_of_scope(scope)
+    form, target = _target(FORMATS if whole is None else whole.formats(), scope, format, out)
     sidecar = target.with_name(target.name + ".json")
     taken = [path for path in (target, sidecar) if path.exists()]
     if taken and not force:
@@ -138,28 +134,24 @@ def export(
     inputs = gather_inputs(ws, "export", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "export")
     height, width = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
-    if batch_size < 1 or min(height, width) < 32:
-        raise UserError(
-            f"A batch of {batch_size} images of {width}x{height} cannot be exported.",
-            "Take at least one image of at least 32x32 pixels.",
-        )
+    require_images(batch_size, (height, width), "exported")
     chosen = choose_sparsity(inputs, sparsity, ws.best_configuration(), reporter=reporter)
-    detector, said = build_detector(inputs.cfg, weights)
+    model, said = build_model(inputs.cfg, weights)
     reporter.note(f"weights: {said}")
-    SparsityHandle(detector).set(chosen.configuration)
+    SparsityHandle(model).set(chosen.configuration)
     shape = (batch_size, 3, height, width)
     reporter.note(f"writing {form.name} for {batch_size} x {width}x{height}")
-    if scope == "backbone":
-        checked = write_backbone(form, detector.get_submodule("backbone"), shape, target)
+    if whole is None:
+        backbone = task_of(inputs.cfg).backbone_of(model)
+        checked = write_backbone(form, backbone, shape, target)
     else:
-        require_two_stage(detector)
-        checked = write_detector(form, detector, shape, target)
+        checked = whole.write_checked(form, model, shape, target)
     description = {
         **_identity(form, scope, target, checked),
         "device": device_name(torch.device(form.device)),
         **_model(inputs, chosen, weights, ws),
         **_signature(inputs.cfg, shape, checked.outputs),
-        **(_detections(inputs.cfg, detector, batch_size) if scope == "detector" else {}),
+        **(whole.describe_export(inputs.cfg, model, batch_size) if whole else {}),
     }
     write_text(sidecar, json.dumps(description, indent=2) + "\n")
     files = [*checked.files, sidecar]
@@ -252,27 +244,3 @@ def _signature(cfg: Config, shape: tuple[int, ...], maps: dict[str, list[int]]) 
         },
         "outputs": [{"name": name, "shape": size} for name, size in maps.items()],
     }
-
-
-def _detections(cfg: Config, model: Any, batch_size: int) -> dict[str, Any]:
-    """What is more to be known of a whole detector's file."""
-    metainfo = (cfg.get("metainfo") or _validation(cfg).get("metainfo")) or {}
-    classes = metainfo.get("classes") or cfg.get("classes")
-    roi = model.roi_head
-    return {
-        "sizes": {
-            "name": SIZES,
-            "shape": [batch_size, 2],
-            "dtype": "float32",
-            "what": "height and width of each image without padding at its bottom and right",
-        },
-        "classes": list(classes) if classes else None,
-        "num_classes": roi.bbox_head.num_classes,
-        "test_cfg": json.loads(json.dumps({"rpn": model.rpn_head.test_cfg, "rcnn": roi.test_cfg})),
-        "empty": {"score": 0, "label": -1},
-    }
-
-
-def _validation(cfg: Config) -> Any:
-    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
-    return loader.get("dataset") or {}

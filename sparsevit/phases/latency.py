@@ -1,25 +1,20 @@
-"""Latency, parameters and multiplications of a detector or its backbone."""
+"""Latency, parameters and multiplications of a model or its backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency.cost import gmacs, parameters
+from sparsevit.latency.execution import FLAT, PAPER_BATCH, PAPER_IMG_SIZE, Execution
 from sparsevit.latency.paired import measure_paired
-from sparsevit.latency.subject import (
-    PAPER_BATCH,
-    PAPER_IMG_SIZE,
-    Subject,
-    at,
-    require_execution,
-)
 from sparsevit.latency.timer import Latency
+from sparsevit.latency.workload import Workload
 from sparsevit.phases.budgets import named_best
 from sparsevit.phases.device import device_name, pick_device
 from sparsevit.phases.inputs import PathLike, gather_inputs
@@ -27,9 +22,11 @@ from sparsevit.phases.sparsity import choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration, read_configuration
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks import Task, task_of
+from sparsevit.tasks.detection import Detection
 from sparsevit.workspace import Workspace
 
-# SparseViT, section 4.2: the backbone of Mask R-CNN with Swin-T.
+# SparseViT, section 4.2: its detector's Swin-T.
 PAPER_BACKBONE = {
     "type": "SparseViT",
     "embed_dims": 96,
@@ -64,7 +61,7 @@ class LatencyResult:
 
     Attributes:
         subject: for people: which model.
-        scope, backend, batch_size, img_size, precision, device: how it was timed.
+        execution: how it was timed.
         device_name: the hardware.
         torch_threads: CPU threads that PyTorch used.
         parameters: of the scope.
@@ -72,12 +69,7 @@ class LatencyResult:
     """
 
     subject: str
-    scope: str
-    backend: str
-    batch_size: int
-    img_size: tuple[int, int]
-    precision: str
-    device: str
+    execution: Execution = field(metadata=FLAT)
     device_name: str
     torch_version: str
     torch_threads: int
@@ -104,7 +96,7 @@ def latency(
     overrides: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> LatencyResult:
-    """Time a backbone or a detector at a sparsity. Weights do not matter to time and are random.
+    """Time a backbone or a whole model at a sparsity. Weights do not matter to time and are random.
 
     Args:
         config: path or name; the workspace's last where None, else the paper's Swin-T backbone.
@@ -127,34 +119,20 @@ def latency(
         UserError: an input is missing or wrong, or a device is not there.
     """
     where = pick_device(device)
-    require_execution(scope, backend, precision, where)
+    execution = Execution(scope, backend, precision, img_size, batch_size, where).require()
     ws = (
         Workspace.open(workspace, create=False, readonly=True)
         if workspace is not None
         else Workspace.open(None, readonly=True)
     )
     sparsity = named_best(ws, sparsity, budget, reporter)
-    model, configuration, said = _model(
-        ws,
-        config,
-        sparsity,
-        scope,
-        overrides,
-        reporter,
-    )
-    subject = Subject(
-        model,
-        scope=scope,
-        batch_size=batch_size,
-        img_size=img_size,
-        device=where,
-        precision=precision,
-    )
-    handle = SparsityHandle(model)
+    task, model, configuration, said = _model(ws, config, sparsity, scope, overrides, reporter)
+    workload = Workload(model, execution, task=task)
+    handle = workload.handle
     settings = {"sparse" if any(configuration.values()) else "dense": configuration}
     if compare:
         settings = {"dense": handle.space.dense(), **settings}
-    calls = {name: at(subject, handle, setting, backend) for name, setting in settings.items()}
+    calls = {name: workload.at(setting) for name, setting in settings.items()}
     timings = measure_paired(calls, where, warmup=warmup, repeats=repeats, seconds=seconds)
     dense_ms = timings["dense"].mean_ms if "dense" in timings else None
     rows = []
@@ -165,22 +143,17 @@ def latency(
                 name=name,
                 sparsity=setting.to_dict(),
                 latency=timings[name],
-                gmacs=gmacs(subject, model),
+                gmacs=gmacs(workload, model),
                 speedup=dense_ms / timings[name].mean_ms if dense_ms else None,
             )
         )
     return LatencyResult(
         subject=said,
-        scope=scope,
-        backend=backend,
-        batch_size=batch_size,
-        img_size=img_size,
-        precision=precision,
-        device=str(where),
+        execution=execution,
         device_name=device_name(where),
         torch_version=torch.__version__,
         torch_threads=torch.get_num_threads(),
-        parameters=parameters(model.get_submodule("backbone") if scope == "backbone" else model),
+        parameters=parameters(workload.timed_part),
         rows=rows,
     )
 
@@ -204,7 +177,7 @@ def _model(
     scope: str,
     overrides: Sequence[str],
     reporter: Reporter,
-) -> tuple[nn.Module, Configuration, str]:
+) -> tuple[Task, nn.Module, Configuration, str]:
     nothing_there = workspace.resolve_config(None, ("finetune", "adapt", "pretrain")) is None
     if config is None and nothing_there:
         if scope != "backbone" or overrides:
@@ -216,8 +189,9 @@ def _model(
         model = paper_backbone()
         space = SparsityHandle(model).space
         chosen = space.dense() if sparsity is None else read_configuration(sparsity, space)
-        return model, chosen, "Swin-T backbone of the paper"
+        return Detection(), model, chosen, "Swin-T backbone of the paper"
     inputs = gather_inputs(workspace, "latency", config, None, overrides, reporter=reporter)
     picked = choose_sparsity(inputs, sparsity, workspace.best_configuration(), reporter=reporter)
-    model, _ = build_detector(inputs.cfg)
-    return model, picked.configuration, str(config or f"the config of {inputs.config_source}")
+    model, _ = build_model(inputs.cfg)
+    said = str(config or f"the config of {inputs.config_source}")
+    return task_of(inputs.cfg), model, picked.configuration, said

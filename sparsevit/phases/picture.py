@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.evaluation import Evaluation
 from sparsevit.methods import methods_in
 
 
@@ -25,7 +25,7 @@ def picture_of_sparsity(cfg: Config, model: Any, out: Path, index: int = 0) -> P
     Returns:
         ``out``, or None where the model's methods have nothing to show.
     """
-    pixels = DetectorEvaluation(cfg).loader.dataset[index]["inputs"]
+    pixels = Evaluation(cfg).loader.dataset[index]["inputs"]
     device = next(model.parameters()).device
     prepared = model.data_preprocessor({"inputs": [pixels], "data_samples": None})
     normalised = prepared["inputs"].to(device)

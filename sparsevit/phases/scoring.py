@@ -13,11 +13,12 @@ from mmengine.config import Config
 from torch import nn
 
 from sparsevit.engine import distributed
-from sparsevit.engine.evaluation import DetectorEvaluation
+from sparsevit.engine.evaluation import Evaluation
 from sparsevit.engine.partial_evaluation import PartialEvaluation
 from sparsevit.errors import UserError
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks import task_of
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.evaluations import Evaluations
 
@@ -28,13 +29,16 @@ class Scorer:
     Args:
         ws: keeps what was found, for this search and later ones.
         cfg: whose validation set is scored.
-        model: the detector.
+        model: of it.
         checkpoint: SHA-256 of its weights.
-        metric: what to give, in points (x 100).
+        metric: what to give, in points; the headline of the task where None.
         images: score on the first N images only.
 
     Raises:
         UserError: the metric is none that the evaluation gives, as far as that is known.
+
+    Attributes:
+        metric: what a score is.
     """
 
     def __init__(
@@ -44,20 +48,21 @@ class Scorer:
         model: nn.Module,
         *,
         checkpoint: str,
-        metric: str,
+        metric: str | None,
         images: int | None,
     ) -> None:
         self._cfg = cfg
         self._model = model
         self._handle = SparsityHandle(model)
-        self._metric = metric
-        self._evaluation = DetectorEvaluation(cfg, images)
+        self._task = task_of(cfg)
+        self.metric = metric or self._task.metric
+        self._evaluation = Evaluation(cfg, images)
         self._kept = Evaluations(ws.path)
         self._parts: PartialEvaluation | None = None
         self._seed = 0
         known = self._evaluation.known_metrics
-        if known and metric not in known:
-            raise unknown_metric(metric, known)
+        if known and self.metric not in known:
+            raise unknown_metric(self.metric, known)
         self._key = {
             "checkpoint": checkpoint,
             "evaluation": _evaluation_digest(cfg, f"{ws.path}{os.sep}"),
@@ -70,7 +75,11 @@ class Scorer:
         return self._evaluation.num_images
 
     def in_parts(self, shares: tuple[float, ...], seed: int) -> None:
-        """Makes :meth:`on_share` take these shares of the images, drawn at random."""
+        """Makes :meth:`on_share` take these shares of the images, drawn at random.
+
+        Raises:
+            UserError: the metrics can only be computed on all images.
+        """
         self._parts = PartialEvaluation(self._cfg, self._evaluation, shares, seed)
         self._seed = seed
 
@@ -127,10 +136,15 @@ class Scorer:
         self._handle.set(configuration)
         return self._evaluation(self._model)
 
+    def points(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Metrics in points, without those that the images cannot give."""
+        return self._task.in_points(metrics)
+
     def _score(self, metrics: dict[str, float]) -> float:
-        if self._metric not in metrics:
-            raise unknown_metric(self._metric, metrics)
-        return 100 * metrics[self._metric]
+        points = self.points(metrics)
+        if self.metric not in points:
+            raise unknown_metric(self.metric, points)
+        return points[self.metric]
 
 
 def unknown_metric(metric: str, known: Iterable[str]) -> UserError:

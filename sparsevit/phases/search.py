@@ -12,10 +12,9 @@ from sparsevit.engine import distributed
 from sparsevit.engine.config import dump_config
 from sparsevit.errors import UserError
 from sparsevit.latency.calibration import MAX_ERROR
+from sparsevit.latency.execution import PAPER_BATCH, PAPER_IMG_SIZE, Execution
 from sparsevit.latency.predictor import LatencyPredictor
-from sparsevit.latency.subject import PAPER_BATCH, PAPER_IMG_SIZE, require_execution
 from sparsevit.phases.budgets import Budget, all_budgets
-from sparsevit.phases.calibrate import Timed
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
     PathLike,
@@ -28,7 +27,7 @@ from sparsevit.phases.inputs import (
     save_config,
     validation_size,
 )
-from sparsevit.phases.latencies import (
+from sparsevit.phases.latency_source import (
     AUTO,
     MEASURED,
     PREDICTED,
@@ -50,11 +49,11 @@ from sparsevit.search.front import Reference
 from sparsevit.search.loop import require_reach
 from sparsevit.search.samplers import GuidedSampler, NSGA2Sampler
 from sparsevit.search.study import shown_url
+from sparsevit.tasks import task_of
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.evaluations import Evaluations
 from sparsevit.workspace.workspace import BEST_NAME
 
-METRIC = "bbox_mAP"
 TRIALS = 10_000
 STUDY_NAME = "study.db"
 PARETO_SAMPLER = NSGA2Sampler.name
@@ -130,7 +129,7 @@ def search(
     population: int = 100,
     parents: int = 25,
     mutation_prob: float = 0.1,
-    metric: str = METRIC,
+    metric: str | None = None,
     eval_images: int | None = None,
     halving: bool = False,
     scope: str = "backbone",
@@ -168,7 +167,7 @@ def search(
         sampler: one of :data:`sparsevit.search.samplers.SAMPLERS`; ``evolution`` where None, with
             ``pareto`` NSGA-II.
         population, parents, mutation_prob: of the evolution.
-        metric: what to maximise, such as ``bbox_mAP`` or ``segm_mAP``.
+        metric: what to maximise; the headline of the task where None.
         eval_images: score on the first N images only.
         halving: stop weak candidates after an eighth, a quarter or a half of the images.
         scope: time the ``backbone``, as the paper does, or the ``detector``.
@@ -179,7 +178,7 @@ def search(
         batch_size: images a timed call.
         precision: to time in: ``fp32``, ``fp16`` or ``bf16``.
         latency: of candidates: ``predicted`` by a calibration, ``measured`` one by one, or
-            ``auto``; see :func:`sparsevit.phases.latencies.latency_predictor`. The winner's is
+            ``auto``; see :func:`sparsevit.phases.latency_source.latency_predictor`. The winner's is
             measured.
         latency_seconds: time to spend on timing a configuration.
         max_error: mean error of a calibration up to which it is used, as a share.
@@ -210,11 +209,12 @@ def search(
         )
     where = pick_device(device)
     check_workers(workers, where)
-    require_execution(scope, backend, precision, where)
+    Execution(*(scope, backend, precision, img_size or PAPER_IMG_SIZE, batch_size, where)).require()
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "search", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "search")
     check_splits(inputs, "val")
+    metric = metric or task_of(inputs.cfg).metric
     size = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
     options: dict[str, Any] = {}
     if sampler == EvolutionSampler.name:
@@ -368,14 +368,7 @@ def _decide(
     plan = bench.plan
     found = latency_predictor(
         ws,
-        Timed(
-            bench.subject,
-            bench.handle,
-            plan.backend,
-            plan.batch_size,
-            plan.img_size,
-            plan.checkpoint_sha256,
-        ),
+        bench.workload,
         how,
         timing_seconds=plan.trials * len(budgets) * plan.latency_seconds,
         max_error=max_error,

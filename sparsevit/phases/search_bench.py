@@ -13,10 +13,11 @@ import torch
 from mmengine.config import Config
 
 from sparsevit.engine.config import load_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
+from sparsevit.latency.execution import Execution
 from sparsevit.latency.predictor import LatencyPredictor
-from sparsevit.latency.quiet import SharedMachine
-from sparsevit.latency.subject import Subject, Timing
+from sparsevit.latency.shared_machine import SharedMachine
+from sparsevit.latency.workload import Stopwatch, Workload
 from sparsevit.phases.budgets import Budget
 from sparsevit.phases.device import device_name
 from sparsevit.phases.scoring import Scorer
@@ -26,7 +27,6 @@ from sparsevit.search.front import Reference
 from sparsevit.search.halving import SHARES
 from sparsevit.search.loop import default_study_name
 from sparsevit.sparsity import Configuration
-from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Workspace
 
 FRONT: Budget = (0.0, float("inf"))
@@ -136,17 +136,12 @@ class SearchBench:
         self.plan = plan
         self.device = torch.device(plan.device)
         cfg = load_config(plan.config) if cfg is None else cfg
-        self.model, _ = build_detector(cfg, Path(plan.checkpoint), self.device)
-        self.handle = SparsityHandle(self.model)
-        self.space = self.handle.space
-        self.subject = Subject(
-            self.model,
-            scope=plan.scope,
-            batch_size=plan.batch_size,
-            img_size=plan.img_size,
-            device=self.device,
-            precision=plan.precision,
+        self.model, _ = build_model(cfg, Path(plan.checkpoint), self.device)
+        execution = Execution(
+            *(plan.scope, plan.backend, plan.precision, plan.img_size, plan.batch_size, self.device)
         )
+        self.workload = Workload(self.model, execution, weights=plan.checkpoint_sha256)
+        self.space = self.workload.handle.space
         self.predictor: LatencyPredictor | None = None
         self._latencies: dict[Configuration, float] = {}
         # refuses options that do not fit, before any work is put into it
@@ -165,7 +160,7 @@ class SearchBench:
         def tell(seconds: float) -> None:
             reporter.note(f"{plan.backend}: ready for a first configuration after {seconds:.1f} s")
 
-        self._timing = Timing(self.subject, self.handle, plan.backend, plan.latency_seconds, tell)
+        self._timing = Stopwatch(self.workload, plan.latency_seconds, tell)
         self._alone: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def share_machine(self) -> None:

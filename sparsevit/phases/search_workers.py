@@ -22,7 +22,7 @@ import torch
 from sparsevit.errors import UserError
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.phases.budgets import Budget
-from sparsevit.phases.latencies import DECISION, settled_predictor
+from sparsevit.phases.latency_source import DECISION, settled_predictor
 from sparsevit.phases.search_bench import SearchBench, SearchPlan
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.latency.calibration import MAX_ERROR
-from sparsevit.latency.subject import (
-    PAPER_BATCH,
-    PAPER_IMG_SIZE,
-    Subject,
-    Timing,
-    require_execution,
-)
-from sparsevit.phases.calibrate import Timed
+from sparsevit.latency.execution import FLAT, PAPER_BATCH, PAPER_IMG_SIZE, Execution
+from sparsevit.latency.workload import Stopwatch, Workload
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
     PathLike,
@@ -28,7 +22,7 @@ from sparsevit.phases.inputs import (
     require_checkpoint,
     validation_size,
 )
-from sparsevit.phases.latencies import (
+from sparsevit.phases.latency_source import (
     AUTO,
     latency_predictor,
     settled_predictor,
@@ -44,12 +38,10 @@ from sparsevit.search.sensitivity import (
     response_to_dict,
 )
 from sparsevit.sparsity import Configuration, Space
-from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.sparsity.sweep import sweep
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.atomic import write_atomic
 
-METRIC = "bbox_mAP"
 NAME = "sensitivity.json"
 _POINTS = "points.json"
 
@@ -66,7 +58,7 @@ class SensitivityResult:
         metric: what the table and the pictures show first.
         file: all of it as JSON.
         plots: what is plotted -> picture.
-        scope, backend, batch_size, img_size, precision, device: what latency is of.
+        execution: what latency is of.
         resumed: whether it went on with an earlier attempt.
     """
 
@@ -75,12 +67,7 @@ class SensitivityResult:
     metric: str
     file: Path
     plots: dict[str, Path]
-    scope: str
-    backend: str
-    batch_size: int
-    img_size: tuple[int, int]
-    precision: str
-    device: str
+    execution: Execution = field(metadata=FLAT)
     resumed: bool
 
 
@@ -90,7 +77,7 @@ def sensitivity(
     *,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
-    metric: str = METRIC,
+    metric: str | None = None,
     eval_images: int | None = None,
     scope: str = "backbone",
     backend: str = "eager",
@@ -115,12 +102,12 @@ def sensitivity(
         checkpoint: the adapted weights; those that ``adapt`` made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
-        metric: what to show, such as ``bbox_mAP``; all are kept.
+        metric: what to show; the headline of the task where None. All are kept.
         eval_images: score on the first N images only.
         scope, backend, img_size, batch_size, precision: what latency is of; see
             :func:`sparsevit.phases.search.search`.
         latency: ``predicted`` by a calibration, ``measured`` one by one, or ``auto``; see
-            :func:`sparsevit.phases.latencies.latency_predictor`.
+            :func:`sparsevit.phases.latency_source.latency_predictor`.
         latency_seconds: time to spend on timing a configuration, where that is done.
         max_error: mean error up to which a calibration is believed, as a share.
         device: where to run; CUDA if there is any where None.
@@ -131,64 +118,45 @@ def sensitivity(
     Raises:
         UserError: an input is missing or wrong.
     """
-    where = pick_device(device)
-    require_execution(scope, backend, precision, where)
+    asked = Execution(
+        *(scope, backend, precision, img_size or PAPER_IMG_SIZE, batch_size, pick_device(device))
+    ).require()
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "sensitivity", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "sensitivity")
     check_splits(inputs, "val")
-    size = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
-    timing = {
-        "scope": scope,
-        "backend": backend,
-        "img_size": list(size),
-        "batch_size": batch_size,
-        "precision": precision,
-        "device": str(where),
-        "latency": latency,
-    }
-    given = record_of(ws, inputs, {**timing, "eval_images": eval_images})
-    model, _ = build_detector(inputs.cfg, weights, where)
-    handle = SparsityHandle(model)
-    subject = Subject(
-        model,
-        scope=scope,
-        batch_size=batch_size,
-        img_size=size,
-        device=where,
-        precision=precision,
-    )
-    timed = Timed(subject, handle, backend, batch_size, size, given["checkpoint"]["sha256"])
-    scorer = Scorer(
-        *(ws, inputs.cfg, model),
-        checkpoint=given["checkpoint"]["sha256"],
-        metric=metric,
-        images=eval_images,
-    )
+    execution = replace(asked, img_size=img_size or validation_size(inputs.cfg) or asked.img_size)
+    how = {**execution.to_dict(), "latency": latency, "eval_images": eval_images}
+    given = record_of(ws, inputs, how)
+    digest = given["checkpoint"]["sha256"]
+    model, _ = build_model(inputs.cfg, weights, execution.device)
+    workload = Workload(model, execution, weights=digest)
+    space = workload.handle.space
+    scorer = Scorer(ws, inputs.cfg, model, checkpoint=digest, metric=metric, images=eval_images)
+    metric = scorer.metric
     with phase_run(ws, "sensitivity", given, force=force, resume=resume) as run:
         predictor = settled_predictor(
             run.directory,
             lambda: latency_predictor(
                 ws,
-                timed,
+                workload,
                 latency,
-                timing_seconds=latency_seconds * len(sweep(handle.space)),
+                timing_seconds=latency_seconds * len(sweep(space)),
                 max_error=max_error,
                 reporter=reporter,
             ),
         )
-        latency_ms: LatencyMs = Timing(subject, handle, backend, latency_seconds)
+        latency_ms: LatencyMs = Stopwatch(workload, latency_seconds)
         if predictor is not None:
             latency_ms = predictor.predict
 
         def respond(knob: str | None, ratio: float, configuration: Configuration) -> Response:
-            found = scorer.metrics(configuration)
-            scores = {name: 100 * value for name, value in found.items() if value >= 0}
+            scores = scorer.points(scorer.metrics(configuration))
             if knob is None and metric not in scores:
                 raise unknown_metric(metric, scores)
             return Response(knob, ratio, configuration, scores, latency_ms(configuration))
 
-        found = _swept(run.directory / _POINTS, handle.space, respond, reporter)
+        found = _swept(run.directory / _POINTS, space, respond, reporter)
         result = Sensitivity(
             dense=found[0],
             responses=tuple(found[1:]),
@@ -216,12 +184,7 @@ def sensitivity(
         metric=metric,
         file=file,
         plots=plots,
-        scope=scope,
-        backend=backend,
-        batch_size=batch_size,
-        img_size=size,
-        precision=precision,
-        device=str(where),
+        execution=execution,
         resumed=run.resumed,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from sparsevit.engine.config import set_sparsity
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.methods import methods_in
 from sparsevit.phases.inputs import Inputs, PathLike
@@ -65,7 +65,7 @@ def choose_sparsity(
     """
     if dense and file is not None:
         raise UserError("Both a sparsity file and dense are asked for.", "Give one of them.")
-    model = build_detector(inputs.cfg)[0]
+    model = build_model(inputs.cfg)[0]
     handle, methods = SparsityHandle(model), methods_in(model)
     space, configured = handle.space, handle.get()
     if dense:

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from sparsevit.engine.distributed import default_device
-from sparsevit.engine.evaluation import DetectorEvaluation
-from sparsevit.engine.runner import build_detector, train
+from sparsevit.engine.evaluation import Evaluation
+from sparsevit.engine.runner import build_model, train
 from sparsevit.phases.inputs import Inputs, PhaseRun, save_config
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
@@ -95,7 +95,7 @@ def run_training(
     if validate_before and inputs.checkpoint is not None:
         before = run.recorded(BEFORE_TRAINING) or {}
         if not before:
-            model, _ = build_detector(inputs.cfg, inputs.checkpoint, default_device())
+            model, _ = build_model(inputs.cfg, inputs.checkpoint, default_device())
             before = validate(inputs, model, sparsity, ratios, eval_images, reporter, "before")
             run.update(metrics={BEFORE_TRAINING: before})
     trained = train(
@@ -140,7 +140,7 @@ def validate(
     when: str,
 ) -> dict[str, Metrics]:
     """Metrics of a model at a configuration (dense where None) and at uniform ratios."""
-    evaluation = DetectorEvaluation(inputs.cfg, images)
+    evaluation = Evaluation(inputs.cfg, images)
     if sparsity is None and not ratios:
         return {DENSE: evaluation(model, reporter, f"validate {when}")}
     handle = SparsityHandle(model)

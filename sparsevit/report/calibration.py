@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 def calibration_report(result: CalibrateResult) -> Group:
     """What each knob changes, how predictions held, and whether they are used."""
-    height, width = result.img_size
+    how = result.execution
+    height, width = how.img_size
     made = result.calibration
     threads = f", {result.torch_threads} thread{'s' * (result.torch_threads != 1)}"
     return Group(
         knob_table(
             made,
-            f"Milliseconds that each knob changes: {result.scope}, {result.batch_size} x "
-            f"{width}x{height}, {result.backend} {result.precision}",
+            f"Milliseconds that each knob changes: {how.scope}, {how.batch_size} x "
+            f"{width}x{height}, {how.backend} {how.precision}",
         ),
         held_out_table(made),
         verdict(made),
-        f"dense {made.dense_ms:.4g} ms; {result.device_name} ({result.device}"
-        f"{threads if result.device == 'cpu' else ''}); "
+        f"dense {made.dense_ms:.4g} ms; {result.device_name} ({how.device}"
+        f"{threads if how.device.type == 'cpu' else ''}); "
         f"{'kept since' if result.reused else 'measured'} {made.made[:19]}, "
         f"{made.measured + len(made.held_out)} configurations in {made.seconds:.0f} s",
         f"calibration: {result.file}",

@@ -19,7 +19,7 @@ def demo_table(result: DemoResult) -> Group:
     """Latency, speedup and AP of every model of the demo."""
     height, width = result.img_size
     table = Table(
-        title=f"Mask R-CNN with a small Swin, {result.batch_size} x {width}x{height}",
+        title=f"A detector with a small Swin, {result.batch_size} x {width}x{height}",
         title_justify="left",
         # without frames seven columns fit a terminal
         box=box.SIMPLE_HEAD,

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 def latency_table(result: LatencyResult) -> Group:
     """Latency, multiplications and speedup of every configuration that was timed."""
-    height, width = result.img_size
+    how = result.execution
+    height, width = how.img_size
     table = Table(
-        title=f"{result.subject}: {result.scope}, {result.batch_size} x {width}x{height}, "
-        f"{result.precision}, {result.backend}",
+        title=f"{result.subject}: {how.scope}, {how.batch_size} x {width}x{height}, "
+        f"{how.precision}, {how.backend}",
         title_justify="left",
     )
     table.add_column("ratios")
@@ -27,9 +28,9 @@ def latency_table(result: LatencyResult) -> Group:
     for row in result.rows:
         table.add_row(*_cells(row))
     count = result.torch_threads
-    threads = f", {count} thread{'s' * (count != 1)}" if result.device == "cpu" else ""
+    threads = f", {count} thread{'s' * (count != 1)}" if how.device.type == "cpu" else ""
     note = (
-        f"{result.device_name} ({result.device}{threads}), torch {result.torch_version}; "
+        f"{result.device_name} ({how.device}{threads}), torch {result.torch_version}; "
         f"{result.parameters / 1e6:.1f} M parameters."
     )
     return Group(table, "mean: of the middle half of the runs, as in the paper.", note)

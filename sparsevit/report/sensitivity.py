@@ -17,19 +17,20 @@ from sparsevit.report.calibration import add_changes
 from sparsevit.report.ratios import short_names
 from sparsevit.search.sensitivity import Curve, Sensitivity
 from sparsevit.sparsity.configuration import format_ratio
+from sparsevit.tasks import headlines
 
 if TYPE_CHECKING:
     from sparsevit.phases.sensitivity import SensitivityResult
 
 LATENCY = "latency"
 _DPI = 130
-_HEADLINES = ("bbox_mAP", "segm_mAP")
 
 
 def sensitivity_report(result: SensitivityResult) -> Group:
     """What each knob costs in score, what it saves in time, and where all of it is."""
     found = result.sensitivity
-    height, width = result.img_size
+    how = result.execution
+    height, width = how.img_size
     metric = result.metric
     return Group(
         change_table(
@@ -40,8 +41,8 @@ def sensitivity_report(result: SensitivityResult) -> Group:
         change_table(
             found.latencies(),
             f"milliseconds against dense ({found.dense.latency_ms:.4g}), {found.latency}: "
-            f"{result.scope}, {result.batch_size} x {width}x{height}, {result.backend} "
-            f"{result.precision}, {result.device}",
+            f"{how.scope}, {how.batch_size} x {width}x{height}, {how.backend} "
+            f"{how.precision}, {how.device}",
         ),
         "Each knob alone; those after it in its stage are raised to it.",
         *(f"plot: {path}" for path in result.plots.values()),
@@ -71,7 +72,7 @@ def draw_sensitivity(found: Sensitivity, metric: str, folder: Path) -> dict[str,
         metric, or ``latency`` -> the PNG.
     """
     drawn = {}
-    for name in dict.fromkeys((metric, *_HEADLINES)):
+    for name in dict.fromkeys((metric, *headlines())):
         if name in found.metrics:
             label = f"{name} x 100, on {found.images} images"
             figure = curves_figure(found.scores(name), label)

@@ -131,7 +131,7 @@ def describe_age(moment: str, now: datetime) -> str:
 
 
 def describe_metrics(metrics: Mapping[str, Any]) -> str:
-    """The key metrics, a line each: ``bbox_mAP 0.332``.
+    """The key metrics, a line each: ``segm_mAP 0.332``.
 
     Of many COCO metrics the headlines are shown, and of values before and after a training those
     after.

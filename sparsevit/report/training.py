@@ -10,24 +10,24 @@ from rich.console import Group
 from rich.table import Table
 
 from sparsevit.report.ratios import short_ratios
+from sparsevit.tasks import TASKS, headlines
 
 if TYPE_CHECKING:
     from sparsevit.phases.evaluate import EvaluateResult
     from sparsevit.phases.training import TrainResult
 
-HEADLINES = {"bbox_mAP": "bbox AP", "segm_mAP": "mask AP"}
-
 
 def training_table(result: TrainResult) -> Group:
-    """AP before and after, and where everything is."""
+    """Headline metrics before and after, and where everything is."""
     table = Table(title=f"{result.phase} ({result.run})", title_justify="left")
     table.add_column("sparsity")
     measured = (*result.before.values(), *result.after.values())
-    shown = [key for key in HEADLINES if any(key in metrics for metrics in measured)]
+    names = headlines()
+    shown = [key for key in names if any(key in metrics for metrics in measured)]
     for key in shown:
         if result.before:
-            table.add_column(f"{HEADLINES[key]} before", justify="right")
-        table.add_column("after" if result.before else HEADLINES[key], justify="right")
+            table.add_column(f"{names[key]} before", justify="right")
+        table.add_column("after" if result.before else names[key], justify="right")
     for name, after in result.after.items():
         cells = [name if name != "sparse" else short_ratios(result.sparsity or {})]
         for key in shown:
@@ -50,14 +50,11 @@ def evaluation_table(result: EvaluateResult) -> Group:
     plain = (result.backend, result.precision) == ("eager", "fp32")
     title = f"{result.images} images" if plain else f"{result.images} images, {how}"
     table = Table(title=title, title_justify="left")
-    kinds = {"bbox": "bbox", "segm": "mask"}
-    table.add_column("")
-    for item in ("AP", "AP50", "AP75", "small", "medium", "large"):
-        table.add_column(item, justify="right")
-    for kind, label in kinds.items():
-        keys = [f"{kind}_mAP{suffix}" for suffix in ("", "_50", "_75", "_s", "_m", "_l")]
-        if keys[0] in result.metrics:
-            table.add_row(label, *(_ap(result.metrics, key) for key in keys))
+    columns, rows = TASKS[result.task].table(result.metrics)
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    for row in rows:
+        table.add_row(*row)
     ratios = short_ratios(result.sparsity)
     return Group(
         table,
@@ -68,5 +65,4 @@ def evaluation_table(result: EvaluateResult) -> Group:
 
 def _ap(metrics: Mapping[str, float], key: str) -> str:
     value = metrics.get(key)
-    # COCO gives -1 where no object is of that size
     return "-" if value is None or value < 0 else f"{value:.3f}"

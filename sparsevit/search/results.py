@@ -103,7 +103,7 @@ def write_best(
 
     Args:
         path: YAML or JSON by its suffix.
-        metric: what the score is, such as ``coco/bbox_mAP``.
+        metric: what the score is.
         extra: further plain data to keep in the file.
 
     Raises:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import signal
 import time
-from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 
 from sparsevit.engine.config import load_config, sparsify_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
-from sparsevit.latency.share import Share
-from sparsevit.latency.subject import Subject
+from sparsevit.latency.execution import Execution
+from sparsevit.latency.relative import Share
+from sparsevit.latency.workload import Workload
 from sparsevit.phases import calibrate as phase
-from sparsevit.phases.calibrate import Timed, kept_calibration
-from sparsevit.phases.latencies import (
+from sparsevit.phases.calibrate import calibration_key, kept_calibration
+from sparsevit.phases.latency_source import (
     latency_predictor,
     predictor_for,
     scaled_to_now,
     settled_predictor,
 )
-from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Workspace
 
 KNOBS = [f"backbone.stages.{name}" for name in ("0", "1", "2_1", "2_2", "3")]
@@ -57,16 +56,12 @@ def calibrated(tmp_path_factory, tiny_config):
     return path, done
 
 
-def timed(tiny_config, *changes, batch_size=1, img_size=(64, 64), precision="fp32", **more):
+def timed(tiny_config, *changes, weights=None, **how):
     cfg = sparsify_config(load_config(tiny_config))
     cfg.merge_from_dict(dict(changes))
-    model, _ = build_detector(cfg)
-    settings = {"batch_size": batch_size, "img_size": img_size}
-    scope = more.pop("scope", "backbone")
-    subject = Subject(
-        model, scope=scope, device=torch.device("cpu"), precision=precision, **settings
-    )
-    return Timed(subject, SparsityHandle(model), more.pop("backend", "eager"), **settings, **more)
+    model, _ = build_model(cfg)
+    execution = Execution(**{"batch_size": 1, "img_size": (64, 64), **how})
+    return Workload(model, execution, weights=weights)
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -273,16 +268,15 @@ def test_it_does_not_hold_elsewhere(calibrated, tiny_config, monkeypatch, what):
 def test_other_weights_and_another_sparsity_are_the_same_model(tiny_config):
     one, other = timed(tiny_config), timed(tiny_config)
     with torch.no_grad():
-        next(other.subject.model.parameters()).add_(1)
+        next(other.model.parameters()).add_(1)
     other.handle.set(other.handle.space.uniform(0.5))
-    assert one.key() == other.key()
+    assert calibration_key(one) == calibration_key(other)
 
 
 def test_weights_count_where_a_whole_detector_is_timed(tiny_config):
-    one = timed(tiny_config, scope="detector", checkpoint="sha256:a")
-    assert one.key() != replace(one, checkpoint="sha256:b").key()
-    of_backbone = timed(tiny_config, checkpoint="sha256:a")
-    assert of_backbone.key() == replace(of_backbone, checkpoint="sha256:b").key()
+    for scope, same in (("detector", False), ("backbone", True)):
+        one, other = (timed(tiny_config, scope=scope, weights=f"sha256:{w}") for w in "ab")
+        assert (calibration_key(one) == calibration_key(other)) is same
 
 
 # --- for a search --------------------------------------------------------------------------------
@@ -294,14 +288,14 @@ def by_cost(monkeypatch, cost):
     def work(timed):
         return lambda configuration: sum(1 - ratio for ratio in configuration.values())
 
-    def at(subject, handle, configuration, backend):
+    def at(workload, configuration):
         return lambda: cost(configuration)
 
     def measure_share(call, dense, device, *, seconds):
         return Share(call() / dense(), 1e-4, 5, 100.0, 0.01)
 
     monkeypatch.setattr(phase, "_work", work)
-    monkeypatch.setattr(phase, "at", at)
+    monkeypatch.setattr(Workload, "at", at)
     monkeypatch.setattr(phase, "measure_share", measure_share)
 
 

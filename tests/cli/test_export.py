@@ -14,11 +14,11 @@ import tiny
 import torch
 
 from sparsevit.engine.config import load_config, sparsify_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.latency.backends import artefacts, prepare
-from sparsevit.latency.backends.detector import prepare_detector
 from sparsevit.phases import export as phase
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks.detection import backends as detection
 
 SIZE = (64, 96)
 WORDS = ("export", "--img-size", "96x64", "--batch-size", 2)
@@ -57,7 +57,7 @@ def kept_detector(monkeypatch):
 
     def write(model, images, path):
         written.append(
-            (prepare_detector("eager", model, images), model.roi_head.test_cfg.score_thr)
+            (detection.prepare_detector("eager", model, images), model.roi_head.test_cfg.score_thr)
         )
         path.write_text(str(len(written) - 1), encoding="utf-8")
         return path
@@ -66,7 +66,7 @@ def kept_detector(monkeypatch):
         return written[int(path.read_text(encoding="utf-8"))][0]
 
     form = artefacts.Format("kept", ".kept", (), lambda: None, write, load)
-    monkeypatch.setitem(phase.DETECTOR_FORMATS, "kept", form)
+    monkeypatch.setitem(detection.FORMATS, "kept", form)
     return form, written
 
 
@@ -80,7 +80,7 @@ def trained(finished):
     done = finished.documents["finetune"]
     checkpoint = Path(done["checkpoint"])
     cfg = sparsify_config(load_config(done["config"]))
-    return build_detector(cfg, checkpoint)[0], checkpoint
+    return build_model(cfg, checkpoint)[0], checkpoint
 
 
 def test_a_file_is_described_beside_it(finished, kept, tmp_path):
@@ -294,7 +294,7 @@ def test_a_detector_that_differs_is_not_kept(
         run = form.load(path, precision, device)
         return lambda images, sizes: [wrong(one) for one in run(images, sizes)]
 
-    monkeypatch.setitem(phase.DETECTOR_FORMATS, "kept", replace(form, load=load))
+    monkeypatch.setitem(detection.FORMATS, "kept", replace(form, load=load))
     done = tiny.run(*DETECTOR, "--workspace", finished.path, "--out", "small.kept")
     assert done.code == 2
     assert says in said_by(done)

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from sparsevit.engine import evaluation
 from sparsevit.engine.config import load_config
 from sparsevit.engine.datasets import provide_embedded
-from sparsevit.engine.evaluation import DetectorEvaluation, known_metrics
+from sparsevit.engine.evaluation import Evaluation
 from sparsevit.errors import UserError
 
 
@@ -56,7 +56,7 @@ def cfg(tiny_config, tmp_path_factory):
 
 def by_pycocotools(cfg, image_ids):
     """bbox and mask AP of the clairvoyant on some images, without mmdet's metric."""
-    whole = DetectorEvaluation(cfg)
+    whole = Evaluation(cfg)
     truth = COCO(cfg.val_evaluator.ann_file)
     categories = truth.getCatIds()
     found = {"bbox": [], "segm": []}
@@ -88,7 +88,7 @@ def by_pycocotools(cfg, image_ids):
 
 @pytest.mark.parametrize("images", [1, 3, 6, None])
 def test_metrics_of_the_first_images_are_those_of_evaluating_them_alone(cfg, images):
-    some = DetectorEvaluation(cfg, images)
+    some = Evaluation(cfg, images)
     metrics = some(Clairvoyant())
     with contextlib.redirect_stdout(io.StringIO()):
         ids = COCO(cfg.val_evaluator.ann_file).getImgIds()[:images]
@@ -102,26 +102,26 @@ def test_metrics_of_the_first_images_are_those_of_evaluating_them_alone(cfg, ima
 
 
 def test_images_that_are_not_shown_do_not_count_as_missed(cfg):
-    one = DetectorEvaluation(cfg, 1)(Clairvoyant())["bbox_mAP_50"]
-    assert one > 2 * DetectorEvaluation(cfg)(Clairvoyant())["bbox_mAP_50"] / 6
+    one = Evaluation(cfg, 1)(Clairvoyant())["bbox_mAP_50"]
+    assert one > 2 * Evaluation(cfg)(Clairvoyant())["bbox_mAP_50"] / 6
 
 
 def test_more_images_than_there_are_are_all(cfg):
-    assert DetectorEvaluation(cfg, 1000).num_images == 6
+    assert Evaluation(cfg, 1000).num_images == 6
 
 
 def test_batches_from_memory_and_from_disk_score_the_same(cfg, monkeypatch):
-    remembered = DetectorEvaluation(cfg)
+    remembered = Evaluation(cfg)
     first, again = remembered(Clairvoyant()), remembered(Clairvoyant())
     monkeypatch.setattr(evaluation, "CACHE_LIMIT_BYTES", 0)
-    read_again = DetectorEvaluation(cfg)
+    read_again = Evaluation(cfg)
     assert read_again._cache is None
     assert first == again == read_again(Clairvoyant())
     assert first["segm_mAP"] > 0
 
 
 def test_images_are_decoded_once(cfg, monkeypatch):
-    scored = DetectorEvaluation(cfg)
+    scored = Evaluation(cfg)
     read = []
     one = type(scored.loader.dataset).__getitem__
     monkeypatch.setattr(
@@ -135,21 +135,21 @@ def test_images_are_decoded_once(cfg, monkeypatch):
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_batch_size_changes_the_batches_alone(cfg, batch_size):
     model = Clairvoyant()
-    metrics = DetectorEvaluation(cfg, batch_size=batch_size)(model)
+    metrics = Evaluation(cfg, batch_size=batch_size)(model)
     assert model.batches == -(-6 // batch_size)
-    assert metrics == DetectorEvaluation(cfg)(Clairvoyant())
+    assert metrics == Evaluation(cfg)(Clairvoyant())
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_is_scored_in_evaluation_mode_and_given_back_as_it_was(cfg, training):
     model = Clairvoyant().train(training)
-    DetectorEvaluation(cfg, 1)(model)
+    Evaluation(cfg, 1)(model)
     assert model.was_training == [False]
     assert model.training is training
 
 
 def test_nothing_is_said_on_stdout(cfg, capfd):
-    DetectorEvaluation(cfg, 2)(Clairvoyant())
+    Evaluation(cfg, 2)(Clairvoyant())
     assert capfd.readouterr().out == ""
 
 
@@ -160,34 +160,32 @@ def test_a_model_that_finds_nothing_scores_zero(cfg):
                 sample.pred_instances = sample.pred_instances[:0]
             return batch["data_samples"]
 
-    metrics = DetectorEvaluation(cfg)(Blind())
+    metrics = Evaluation(cfg)(Blind())
     assert metrics["bbox_mAP"] == metrics["segm_mAP"] == 0
-
-
-@pytest.mark.parametrize(
-    ("evaluator", "known"),
-    [
-        ({"type": "CocoMetric", "metric": "bbox"}, "bbox_mAP"),
-        ({"type": "CocoMetric", "metric": ["segm"]}, "segm_mAP_50"),
-        ({"type": "CocoMetric", "metric": "proposal"}, None),
-        ([{"type": "CocoMetric"}, {"type": "LVISMetric"}], None),
-    ],
-)
-def test_metrics_that_are_known_before_they_are_measured(evaluator, known):
-    names = known_metrics(evaluator)
-    assert (known in names) if known else names == ()
 
 
 def test_the_test_set_stands_in_where_there_is_no_validation_set(cfg):
     cfg = copy.deepcopy(cfg)
     cfg.val_dataloader = cfg.val_evaluator = None
-    assert DetectorEvaluation(cfg).num_images == 6
+    assert Evaluation(cfg).num_images == 6
     cfg.test_dataloader = None
     with pytest.raises(UserError, match="no validation set"):
-        DetectorEvaluation(cfg)
+        Evaluation(cfg)
 
 
 def test_the_given_config_is_not_changed(cfg):
     before = copy.deepcopy(cfg.to_dict())
-    DetectorEvaluation(cfg, 2, batch_size=1)
+    Evaluation(cfg, 2, batch_size=1)
     assert all(a == b for a, b in itertools.zip_longest(before.items(), cfg.to_dict().items()))
+
+
+def test_names_keep_their_prefix_only_where_two_would_be_the_same(cfg):
+    alone = Evaluation(cfg, 2)(Clairvoyant())
+    cfg = copy.deepcopy(cfg)
+    boxes = {**cfg.val_evaluator, "metric": "bbox"}
+    both = {**cfg.val_evaluator, "metric": ["bbox", "segm"], "prefix": "again"}
+    cfg.val_evaluator = [boxes, both]
+    found = Evaluation(cfg, 2)(Clairvoyant())
+    assert found["coco/bbox_mAP"] == found["again/bbox_mAP"] == alone["bbox_mAP"]
+    assert found["segm_mAP"] == alone["segm_mAP"]
+    assert "bbox_mAP" not in found

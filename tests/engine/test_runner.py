@@ -15,7 +15,7 @@ from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.datasets import provide_embedded
 from sparsevit.engine.runner import (
     TRAINING_CONFIG,
-    build_detector,
+    build_model,
     forget_first_weights,
     newest_checkpoint,
     train,
@@ -248,7 +248,7 @@ def test_a_sparsity_hook_of_the_config_leaves_the_ratios_to_the_run(cfg, tmp_pat
 
 def test_a_detector_is_built_for_evaluation_with_its_weights(cfg, finished):
     path = finished.documents["adapt"]["checkpoint"]
-    model, said = build_detector(cfg, path)
+    model, said = build_model(cfg, path)
     assert not model.training
     assert "weights" in said
     weights = torch.load(path, weights_only=False)["state_dict"]
@@ -258,7 +258,7 @@ def test_a_detector_is_built_for_evaluation_with_its_weights(cfg, finished):
 def test_a_detector_needs_no_network_for_weights_that_are_replaced(cfg):
     cfg = copy.deepcopy(cfg)
     cfg.model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": "https://nowhere/swin.pth"}
-    model, said = build_detector(cfg)
+    model, said = build_model(cfg)
     assert said is None
     assert cfg.model.backbone.init_cfg is not None
     assert not model.training

@@ -16,6 +16,7 @@ from sparsevit.cli.options import Backend
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import BACKENDS, prepare
 from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_pt2
+from sparsevit.latency.backends.graph import backbone_graph
 from sparsevit.models.forms import compiled, compiled_pieces
 from sparsevit.ops.native import swin
 
@@ -124,7 +125,7 @@ def test_a_pt2_package_gives_what_eager_gives(tmp_path):
         "SparseViT", depths=[2], num_heads=[1], strides=[4], out_indices=[0], pruning_ratios=0.6
     )
     images = torch.randn(1, 3, *SIZE)
-    path = write_pt2(small, images, tmp_path / "small.pt2")
+    path = write_pt2(lambda: backbone_graph(small, images), tmp_path / "small.pt2")
     run = load_pt2(path, "fp32", torch.device("cpu"))
     other = torch.randn(1, 3, *SIZE) * torch.linspace(0.1, 2, SIZE[1])
     assert difference(run(other), prepare("eager", small, other)(other)) < 1e-4
@@ -198,7 +199,7 @@ def test_scores_are_left_out_where_openvino_rounds_tokens(backbone, images):
     from sparsevit.latency.backends.open_vino import convert, round_tokens
 
     backbone.pruning_ratios = 0.6
-    model = convert(backbone, images)
+    model = convert(backbone_graph(backbone, images))
     round_tokens(model)
     marked = {
         op.get_type_name()

@@ -17,7 +17,7 @@ from sparsevit.latency.calibration import (
     measure_plan,
 )
 from sparsevit.latency.predictor import Calibration, LatencyPredictor
-from sparsevit.latency.share import TARGET, Share
+from sparsevit.latency.relative import TARGET, Share
 from sparsevit.sparsity import Configuration, ConfigurationError, Knob, Space
 from sparsevit.sparsity.sweep import sweep
 

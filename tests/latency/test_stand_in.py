@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmdet.models.backbones.swin import SwinTransformer
 from mmdet_backbones import small_swin
 from torch import nn
 
@@ -108,6 +109,7 @@ def test_a_dense_peer_is_executed_too():
         expected = swin["backbone"](images())
         with backbone_in(swin, "eager", "fp32", CPU):
             torch.testing.assert_close(swin["backbone"](images()), expected)
+    assert isinstance(swin["backbone"], SwinTransformer)
 
 
 def test_what_there_is_not_is_refused_before_anything_is_replaced(detector):

@@ -14,6 +14,7 @@ from mmdet_backbones import small_swin
 
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import require_backend, tensor_rt
+from sparsevit.latency.backends.graph import backbone_graph
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -37,7 +38,7 @@ def graph(backbone, images, tmp_path_factory):
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
     path = tmp_path_factory.mktemp("graph") / "backbone.onnx"
-    return tensor_rt.typed_onnx(backbone, images, path, "fp16")
+    return tensor_rt.typed_onnx(lambda: backbone_graph(backbone, images), path, "fp16")
 
 
 @pytest.fixture

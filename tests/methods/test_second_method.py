@@ -16,7 +16,7 @@ import yaml
 import sparsevit
 from sparsevit.engine.checkpoint import read_checkpoint
 from sparsevit.engine.config import load_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.methods import methods_in
 from sparsevit.phases.picture import picture_of_sparsity
 
@@ -92,7 +92,7 @@ def test_its_masks_count_as_work_that_is_not_needed(phases):
 
 def test_its_picture_is_drawn_at_the_sparsity_of_the_config(phases, tmp_path):
     cfg = load_config(phases["finetune"]["config"])
-    model, _ = build_detector(cfg)
+    model, _ = build_model(cfg)
     assert [type(method) for method in methods_in(model)] == [toy_method.Toy]
     drawn = picture_of_sparsity(cfg, model, tmp_path / "picture")
     kept = [n - round(r * n) for r, n in zip(cfg.sparsity.values(), (8, 16, 32, 64), strict=True)]

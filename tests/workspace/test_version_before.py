@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from sparsevit.engine.config import load_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 
 WRITTEN = Path(__file__).parent / "version_before"
 FOUND = yaml.safe_load((WRITTEN / "best.yaml").read_text())
@@ -27,7 +27,7 @@ def workspace(tmp_path_factory):
     path = Path(shutil.copytree(WRITTEN, tmp_path_factory.mktemp("moved") / "work_dirs"))
     for phase in ("pretrain", "adapt", "finetune"):
         folder = path / phase / "run-001"
-        model, _ = build_detector(load_config(folder / "config.py"))
+        model, _ = build_model(load_config(folder / "config.py"))
         torch.save({"meta": {}, "state_dict": model.state_dict()}, folder / "iter_1.pth")
     return path
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsevit.errors import UserError
-from sparsevit.latency.backends.base import Run, require_compiler, require_cpu, require_precision
-from sparsevit.latency.backends.graph import export_graph, quiet_exporters
+from sparsevit.latency.backends.base import require_compiler, require_cpu, require_precision
+from sparsevit.latency.backends.graph import Call, Export, quiet_exporters
 
 
 def check_pt2() -> None:
@@ -21,29 +21,28 @@ def check_pt2() -> None:
     Raises:
         UserError: there is no C++ compiler, or PyTorch is too old.
     """
-    of_inductor("aoti_compile_and_package")
+    _inductor("aoti_compile_and_package")
     require_compiler("A pt2 package")
 
 
-def write_pt2(backbone: nn.Module, images: Tensor, path: Path) -> Path:
-    """Write a backbone at its sparsity as a pt2 package for the CPU of this machine.
+def write_pt2(export: Export, path: Path) -> Path:
+    """Write a graph as a pt2 package for the CPU of this machine.
 
     Args:
-        backbone, images: see :func:`sparsevit.latency.backends.graph.export_graph`; on the CPU.
+        export: makes the graph.
         path: file to write, ``*.pt2``.
 
     Raises:
         UserError: see :func:`check_pt2`.
     """
     check_pt2()
-    compile_and_package = of_inductor("aoti_compile_and_package")
-    program = export_graph(backbone, images)
+    graph = export()
     with torch.no_grad(), quiet_exporters():
-        compile_and_package(program, package_path=os.fspath(path))
+        _inductor("aoti_compile_and_package")(graph.program, package_path=os.fspath(path))
     return path
 
 
-def load_pt2(path: Path, precision: str, device: torch.device) -> Run:
+def load_pt2(path: Path, precision: str, device: torch.device) -> Call:
     """A pt2 package of :func:`write_pt2`.
 
     Raises:
@@ -51,16 +50,16 @@ def load_pt2(path: Path, precision: str, device: torch.device) -> Run:
     """
     require_cpu("pt2", device)
     require_precision("pt2", precision, ("fp32",))
-    package = of_inductor("aoti_load_package")(os.fspath(path))
+    package = _inductor("aoti_load_package")(os.fspath(path))
 
-    def run(images: Tensor) -> list[Tensor]:
+    def call(*inputs: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            return list(package(images))
+            return list(package(*inputs))
 
-    return run
+    return call
 
 
-def of_inductor(name: str) -> Callable[..., Any]:
+def _inductor(name: str) -> Callable[..., Any]:
     import torch._inductor
 
     found: Callable[..., Any] | None = getattr(torch._inductor, name, None)

@@ -7,37 +7,16 @@ import importlib
 import os
 import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsevit.errors import UserError
-
-if TYPE_CHECKING:
-    from sparsevit.models.detections import Detections
+from sparsevit.sparsity.handle import sparse_parts
 
 Run = Callable[[Tensor], list[Tensor]]
 """(B, 3, H, W) images, normalised, -> feature maps. Images must be of the size it was made for."""
-
-
-class DetectorRun(Protocol):
-    """Runs a whole detector on a batch."""
-
-    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> list[Detections]:
-        """What is found in each image.
-
-        Args:
-            images: (B, 3, H, W), normalised; of the shape that it was prepared for.
-            sizes: (B, 2) float, height and width of each image without its padding at the bottom
-                and at the right, to which boxes are clipped; H and W where None.
-        """
-
-
-def full_sizes(images: Tensor) -> Tensor:
-    """(B, 2) float sizes of images without padding."""
-    height, width = images.shape[-2:]
-    return torch.tensor([[height, width]] * len(images), dtype=torch.float32)
 
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -48,6 +27,20 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+def sparsity_now(module: nn.Module) -> Callable[[], None]:
+    """What sets a module, again and again, to the sparsity that it has now.
+
+    Eager and compiled code reads ratios at every call, and they may have been set anew since.
+    """
+    held = [(part, part.get_sparsity()) for part in sparse_parts(module).values()]
+
+    def restore() -> None:
+        for part, sparsity in held:
+            part.set_sparsity(sparsity)
+
+    return restore
 
 
 def require(package: str, extra: str) -> Any:
@@ -85,10 +78,10 @@ def require_compiler(what: str) -> None:
 
 
 def require_precision(backend: str, precision: str, supported: tuple[str, ...]) -> None:
-    """Refuse a precision that a backend has not.
+    """Refuse a precision in which a backend does not compute.
 
     Raises:
-        UserError: it has not.
+        UserError: it does not.
     """
     if precision not in supported:
         raise UserError(

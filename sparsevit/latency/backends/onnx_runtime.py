@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsevit.errors import UserError
-from sparsevit.latency.backends.base import Run, require, require_precision
-from sparsevit.latency.backends.graph import INPUT, export_graph, output_names, quiet_exporters
+from sparsevit.latency.backends.base import require, require_precision
+from sparsevit.latency.backends.graph import Call, Export, quiet_exporters
 
 EXTRA = "onnx"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -49,26 +48,27 @@ def _require_runtime(precision: str, device: torch.device) -> None:
         )
 
 
-def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
-    """Write a backbone at its sparsity as ONNX, weights included.
+def write_onnx(export: Export, path: Path) -> Path:
+    """Write a graph as ONNX, weights included.
 
     Args:
-        backbone, images: see :func:`sparsevit.latency.backends.graph.export_graph`; on the CPU.
+        export: makes the graph.
         path: file to write.
 
     Raises:
-        UserError: see :func:`check_onnx`.
+        UserError: onnx or onnxscript is not installed.
     """
-    check_onnx()
-    program = export_graph(backbone, images)
-    count = len(program.graph_signature.user_outputs)
+    for package in ("onnx", "onnxscript"):
+        require(package, EXTRA)
+    graph = export()
     with quiet_exporters():
         exported = torch.onnx.export(
-            program,
-            (images,),
+            graph.program,
+            (),
             dynamo=True,
-            input_names=[INPUT],
-            output_names=output_names(backbone, count),
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            custom_translation_table=dict(graph.translations) or None,
             verbose=False,
         )
         assert exported is not None
@@ -76,8 +76,8 @@ def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Path:
     return path
 
 
-def open_session(path: Path, precision: str, device: torch.device) -> Any:
-    """An ONNX file as a session of ONNX Runtime, with as many threads as PyTorch uses.
+def load_onnx(path: Path, precision: str, device: torch.device) -> Call:
+    """An ONNX file in ONNX Runtime, with as many threads as PyTorch uses.
 
     Raises:
         UserError: onnxruntime is not installed or not for this device, or another precision than
@@ -87,28 +87,18 @@ def open_session(path: Path, precision: str, device: torch.device) -> Any:
     _require_runtime(precision, device)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return runtime.InferenceSession(os.fspath(path), options, providers=[PROVIDERS[device.type]])
+    provider = PROVIDERS[device.type]
+    session = runtime.InferenceSession(os.fspath(path), options, providers=[provider])
+    names = [one.name for one in session.get_inputs()]
+
+    def call(*inputs: Tensor) -> list[Tensor]:
+        given = {name: one.cpu().numpy() for name, one in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(one) for one in session.run(None, given)]
+
+    return call
 
 
-def load_onnx(path: Path, precision: str, device: torch.device) -> Run:
-    """A backbone's ONNX file in ONNX Runtime.
-
-    Raises:
-        UserError: see :func:`open_session`.
-    """
-    session = open_session(path, precision, device)
-
-    def run(images: Tensor) -> list[Tensor]:
-        maps = session.run(None, {INPUT: images.cpu().numpy()})
-        return [torch.from_numpy(one) for one in maps]
-
-    return run
-
-
-def prepare_onnxruntime(
-    backbone: nn.Module, images: Tensor, precision: str, device: torch.device
-) -> Run:
-    """Exported to ONNX at its sparsity, and loaded into ONNX Runtime."""
+def prepare_onnxruntime(export: Export, precision: str, device: torch.device) -> Call:
+    """Exported to ONNX, and loaded into ONNX Runtime."""
     with tempfile.TemporaryDirectory() as folder:
-        path = write_onnx(backbone, images, Path(folder, "backbone.onnx"))
-        return load_onnx(path, precision, device)
+        return load_onnx(write_onnx(export, Path(folder, "model.onnx")), precision, device)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparsevit.latency.backends.base import Run, require, require_cpu, require_precision
-from sparsevit.latency.backends.graph import INPUT, export_graph, output_names, quiet_exporters
+from sparsevit.latency.backends.base import require, require_cpu, require_precision
+from sparsevit.latency.backends.graph import Call, Export, Graph, quiet_exporters
+from sparsevit.latency.backends.onnx_runtime import write_onnx
 
 EXTRA = "openvino"
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -39,37 +41,45 @@ def require_openvino(precision: str, device: torch.device) -> None:
     require_precision("openvino", precision, supported)
 
 
-def convert(backbone: nn.Module, images: Tensor) -> Any:
-    """A backbone at its sparsity as an ``openvino.Model``.
+def convert(graph: Graph) -> Any:
+    """A graph as an ``openvino.Model``.
+
+    Operations of ours are given to it as ONNX's: its converter of PyTorch graphs does not know
+    them, that of ONNX does.
 
     Raises:
-        UserError: openvino is not installed.
+        UserError: openvino is not installed; or, for operations of ours, onnx or onnxscript.
     """
     openvino = require("openvino", EXTRA)
-    program = export_graph(backbone, images)
+    if graph.translations:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_onnx(lambda: graph, Path(folder, "model.onnx"))
+            # weights are read while it is converted, so the file may go
+            return openvino.convert_model(os.fspath(path))
     with quiet_exporters():
-        model = openvino.convert_model(program)
-    # its sizes are fixed, also for tools that look at the input alone
-    model.reshape(list(images.shape))
-    model.input(0).set_names({INPUT})
-    for output, name in zip(model.outputs, output_names(backbone, len(model.outputs)), strict=True):
-        output.set_names({name})
+        model = openvino.convert_model(graph.program)
+    # its sizes are fixed, also for tools that look at the inputs alone
+    given = graph.program.example_inputs[0]
+    model.reshape({index: list(one.shape) for index, one in enumerate(given)})
+    for values, names in ((model.inputs, graph.inputs), (model.outputs, graph.outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.set_names({name})
     return model
 
 
-def write_openvino(backbone: nn.Module, images: Tensor, path: Path) -> Path:
+def write_openvino(export: Export, path: Path) -> Path:
     """Write OpenVINO's ``path`` (``.xml``) and, beside it, the weights (``.bin``), in fp32.
 
     Raises:
-        UserError: openvino is not installed.
+        UserError: see :func:`convert`.
     """
-    model = convert(backbone, images)
-    require("openvino", EXTRA).save_model(model, os.fspath(path), compress_to_fp16=False)
+    openvino = require("openvino", EXTRA)
+    openvino.save_model(convert(export()), os.fspath(path), compress_to_fp16=False)
     return path
 
 
-def open_request(model: Any, precision: str, device: torch.device) -> Any:
-    """What OpenVINO infers with on the CPU, with as many threads as PyTorch uses.
+def load_openvino(model: Any, precision: str, device: torch.device) -> Call:
+    """A graph in OpenVINO on the CPU, with as many threads as PyTorch uses.
 
     Args:
         model: path of an ``.xml`` file, or an ``openvino.Model``.
@@ -80,51 +90,47 @@ def open_request(model: Any, precision: str, device: torch.device) -> Any:
         UserError: see :func:`require_openvino`.
     """
     require_openvino(precision, device)
-    core = require("openvino", EXTRA).Core()
+    openvino = require("openvino", EXTRA)
     settings = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
     source = os.fspath(model) if isinstance(model, os.PathLike) else model
-    return core.compile_model(source, "CPU", settings).create_infer_request()
+    request = openvino.Core().compile_model(source, "CPU", settings).create_infer_request()
+    outputs = request.model_outputs
+    if not all(one.partial_shape.is_static and one.element_type.is_real() for one in outputs):
 
+        def call(*inputs: Tensor) -> list[Tensor]:
+            # results are copied: the request would overwrite them at its next call
+            given = {index: one.numpy() for index, one in enumerate(inputs)}
+            results = request.infer(given, share_inputs=True)
+            return [torch.from_numpy(results[index]) for index in range(len(results))]
 
-def load_openvino(model: Any, precision: str, device: torch.device) -> Run:
-    """A backbone in OpenVINO.
+        return call
+    shapes = [tuple(one.shape) for one in outputs]
 
-    Args:
-        model, precision, device: see :func:`open_request`.
-
-    Raises:
-        UserError: see :func:`open_request`.
-    """
-    request = open_request(model, precision, device)
-    tensor = require("openvino", EXTRA).Tensor
-    shapes = [tuple(output.shape) for output in request.model_outputs]
-
-    def run(images: Tensor) -> list[Tensor]:
-        # written to where they stay: results of the request's own it overwrites at its next call
+    def call_in_place(*inputs: Tensor) -> list[Tensor]:
+        # written to where they stay, which saves the copy
         results = [torch.empty(shape) for shape in shapes]
         for index, result in enumerate(results):
-            request.set_output_tensor(index, tensor(result.numpy(), shared_memory=True))
-        request.infer({0: images.numpy()}, share_inputs=True, share_outputs=True)
+            request.set_output_tensor(index, openvino.Tensor(result.numpy(), shared_memory=True))
+        given = {index: one.numpy() for index, one in enumerate(inputs)}
+        request.infer(given, share_inputs=True, share_outputs=True)
         return results
 
-    return run
+    return call_in_place
 
 
-def prepare_openvino(
-    backbone: nn.Module, images: Tensor, precision: str, device: torch.device
-) -> Run:
-    """Converted at its sparsity, and compiled for the CPU.
+def prepare_openvino(export: Export, precision: str, device: torch.device) -> Call:
+    """Converted, and compiled for the CPU.
 
-    In bf16 a SparseViT's tokens are in bf16 between products too, see :func:`round_tokens`.
+    In bf16 what a sparse model passes on between products is in bf16 too, see
+    :func:`round_tokens`.
     """
-    from sparsevit.models import SparseViT
-
-    model = convert(backbone, images)
-    if precision == "bf16" and isinstance(backbone, SparseViT):
+    graph = export()
+    model = convert(graph)
+    if precision == "bf16" and graph.sparse:
         round_tokens(model)
     return load_openvino(model, precision, device)
 
@@ -138,7 +144,7 @@ def round_tokens(model: Any) -> None:
     Scores stay in float32 here as there, so that no windows tie.
 
     Args:
-        model: ``openvino.Model`` of a SparseViT, as :func:`convert` makes it or
+        model: ``openvino.Model`` of a sparse model, as :func:`convert` makes it or
             ``openvino.Core().read_model`` reads it. It is changed in memory; files do not keep it.
     """
     kept = set()

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsevit.latency.backends.base import Run, autocast, require_compiler
-from sparsevit.sparsity.handle import SparseModule
+from sparsevit.latency.backends.base import Run, autocast, require_compiler, sparsity_now
+from sparsevit.methods import compiled_form
 
 
 def require_eager(precision: str, device: torch.device) -> None:
@@ -34,14 +34,11 @@ def prepare_eager(backbone: nn.Module, images: Tensor, precision: str, device: t
 def prepare_compile(
     backbone: nn.Module, images: Tensor, precision: str, device: torch.device
 ) -> Run:
-    """Compiled by :func:`torch.compile`: a SparseViT piece by piece, so that other ratios need no
-    other graphs (:mod:`sparsevit.models.compiled`), anything else as a whole.
+    """Compiled by :func:`torch.compile`: a sparse module in the form that its method gives it, so
+    that other ratios need no other graphs, anything else as a whole.
     """
-    from sparsevit.models import SparseViT
-    from sparsevit.models.forms import compiled
-
-    if isinstance(backbone, SparseViT):
-        twin = compiled(backbone, frozen=True)
+    twin = compiled_form(backbone, frozen=True)
+    if twin is not None:
         return _called(twin, twin, precision, device)
     return _called(torch.compile(backbone, dynamic=False), backbone, precision, device)
 
@@ -49,12 +46,10 @@ def prepare_compile(
 def _called(
     call: Callable[[Tensor], Any], module: nn.Module, precision: str, device: torch.device
 ) -> Run:
-    sparsity = module.get_sparsity() if isinstance(module, SparseModule) else None
+    restore = sparsity_now(module)
 
-    # eager and compiled code reads the ratios at every call; they may have been set anew since
     def run(images: Tensor) -> list[Tensor]:
-        if isinstance(module, SparseModule) and sparsity is not None:
-            module.set_sparsity(sparsity)
+        restore()
         with torch.no_grad(), autocast(precision, device):
             return list(call(images))
 

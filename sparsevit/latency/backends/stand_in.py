@@ -1,36 +1,76 @@
-"""A detector whose backbone is executed by a backend, the rest by eager PyTorch."""
+"""A model whose backbone, or whose whole inference, is executed by a backend in an evaluation."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sparsevit.latency.backends.base import Run
-from sparsevit.latency.backends.registry import prepare, require_backend
-from sparsevit.sparsity.handle import SparseModule
+from sparsevit.latency.backends.registry import prepare, require_backend, require_whole_backend
+from sparsevit.sparsity.handle import sparse_parts
+
+if TYPE_CHECKING:
+    from sparsevit.tasks import Task
 
 KEPT = 8
 """What is prepared holds a copy of the weights; images padded to more sizes than this are rare."""
 
-Key = tuple[tuple[tuple[str, float], ...], tuple[int, ...]]
+Prepared = TypeVar("Prepared")
+OnPrepare = Callable[[torch.Size], None]
+"""Is told the shape of images before a model is prepared for it."""
+
+
+class _LastUsed(Generic[Prepared]):
+    """A model, prepared once for every sparsity and shape of images it meets.
+
+    Args:
+        model: its sparsity counts.
+        make: prepares it for images, at the sparsity it has.
+        on_prepare: see :data:`OnPrepare`.
+        keep: how many are kept, those that were used last.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make: Callable[[Tensor], Prepared],
+        on_prepare: OnPrepare | None,
+        keep: int = KEPT,
+    ) -> None:
+        self._parts = sparse_parts(model)
+        self._make, self._on_prepare, self._keep = make, on_prepare, keep
+        self._made: OrderedDict[Any, Prepared] = OrderedDict()
+
+    def run_for(self, images: Tensor) -> Prepared:
+        """What runs the model as it is set now on images of this shape."""
+        knobs = [(name, *part.get_sparsity().items()) for name, part in self._parts.items()]
+        key = (tuple(knobs), images.shape)
+        if key not in self._made:
+            if self._on_prepare is not None:
+                self._on_prepare(images.shape)
+            while len(self._made) >= self._keep:
+                self._made.popitem(last=False)
+            self._made[key] = self._make(images)
+        self._made.move_to_end(key)
+        return self._made[key]
 
 
 class StandIn(nn.Module):
-    """Stands where a detector's backbone stands, and has a backend execute it.
+    """Stands where a model's backbone stands, and has a backend execute it.
 
-    For every sparsity and shape of images it meets it has the backbone prepared, and keeps the
-    ones that were used last. It has no parameters: the backbone stays whose it was.
+    It has no parameters: the backbone stays whose it was.
 
     Args:
         backbone: on ``device``; whatever sparsity it is set to when images come is the one run.
         backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
         precision: ``fp32``, ``fp16`` or ``bf16``; feature maps come back as fp32.
         device: where the backbone is.
-        on_prepare: is told the shape of images before the backbone is prepared for it.
+        on_prepare: see :data:`OnPrepare`.
         keep: how many preparations are kept.
 
     Raises:
@@ -44,41 +84,22 @@ class StandIn(nn.Module):
         precision: str,
         device: torch.device,
         *,
-        on_prepare: Callable[[torch.Size], None] | None = None,
+        on_prepare: OnPrepare | None = None,
         keep: int = KEPT,
     ) -> None:
         super().__init__()
         require_backend(backend, precision, device)
-        # in a tuple, so that it is no submodule: a handle would find its knobs a second time
-        self._hidden = (backbone,)
-        self._backend = backend
-        self._precision = precision
-        self._device = device
-        self._on_prepare = on_prepare
-        self._keep = keep
-        self._runs: OrderedDict[Key, Run] = OrderedDict()
-        self.prepared = 0
+
+        # the backbone is no submodule of this one: a handle would find its knobs a second time
+        def make(images: Tensor) -> Run:
+            return prepare(backend, backbone, images, precision, device)
+
+        self._prepared = _LastUsed(backbone, make, on_prepare, keep)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) normalised images to feature maps, as the backbone's own forward."""
-        maps = self._run_for(images)(images)
+        maps = self._prepared.run_for(images)(images)
         return tuple(one.to(images.device, torch.float32) for one in maps)
-
-    def _run_for(self, images: Tensor) -> Run:
-        (backbone,) = self._hidden
-        knobs = backbone.get_sparsity() if isinstance(backbone, SparseModule) else {}
-        key = (tuple(sorted(knobs.items())), tuple(images.shape))
-        if key in self._runs:
-            self._runs.move_to_end(key)
-            return self._runs[key]
-        if self._on_prepare is not None:
-            self._on_prepare(images.shape)
-        while len(self._runs) >= self._keep:
-            self._runs.popitem(last=False)
-        run = prepare(self._backend, backbone, images, self._precision, self._device)
-        self._runs[key] = run
-        self.prepared += 1
-        return run
 
 
 @contextlib.contextmanager
@@ -88,22 +109,63 @@ def backbone_in(
     precision: str,
     device: torch.device,
     *,
-    on_prepare: Callable[[torch.Size], None] | None = None,
+    on_prepare: OnPrepare | None = None,
+    name: str = "backbone",
 ) -> Iterator[None]:
     """Within this context the backbone of ``model`` is executed by a backend.
 
     Args:
-        model: a detector with a ``backbone``; it is itself again afterwards.
+        model: with a backbone; it is itself again afterwards.
         backend, precision, device, on_prepare: see :class:`StandIn`.
+        name: of the backbone in the model, dotted.
 
     Raises:
         UserError: the backend cannot be had here.
     """
-    backbone = model.get_submodule("backbone")
+    backbone = model.get_submodule(name)
     stand_in = StandIn(backbone, backend, precision, device, on_prepare=on_prepare)
     was_training = backbone.training
-    model.add_module("backbone", stand_in)
+    parent, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(parent)
+    owner.add_module(leaf, stand_in)
     try:
         yield
     finally:
-        model.add_module("backbone", backbone.train(was_training))
+        backbone.train(was_training)
+        owner.add_module(leaf, backbone)
+
+
+@contextlib.contextmanager
+def whole_in(
+    task: Task,
+    model: Any,
+    backend: str,
+    precision: str,
+    device: torch.device,
+    *,
+    on_prepare: OnPrepare | None = None,
+) -> Iterator[None]:
+    """Within this context ``model.val_step`` is executed by a backend.
+
+    Args:
+        task: that the model is for.
+        model: of it, on ``device``.
+        backend, precision, device, on_prepare: as of :class:`StandIn`.
+
+    Raises:
+        UserError: the backend cannot be had here, or not for this model.
+    """
+    require_whole_backend(task.whole, task.backends(), backend, precision, device)
+    prepared = _LastUsed(
+        model, lambda images: task.prepare(backend, model, images, precision, device), on_prepare
+    )
+
+    def run(images: Tensor, *more: Any) -> Any:
+        return prepared.run_for(images)(images, *more)
+
+    # on the instance, so that it hides the method until it is removed
+    model.val_step = task.as_step(model, run)
+    try:
+        yield
+    finally:
+        del model.val_step

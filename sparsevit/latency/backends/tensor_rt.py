@@ -6,7 +6,6 @@ is written in the graph, by exporting under autocast, and no builder flag choose
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 import tempfile
@@ -15,12 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sparsevit.errors import UserError
-from sparsevit.latency.backends.base import DTYPES, Run, autocast, require
-from sparsevit.latency.backends.graph import INPUT
+from sparsevit.latency.backends.base import DTYPES, autocast, require
+from sparsevit.latency.backends.graph import INPUT, Call, Export
 from sparsevit.latency.backends.onnx_runtime import write_onnx
 
 EXTRA = "tensorrt"
@@ -56,20 +55,16 @@ def require_tensorrt(precision: str, device: torch.device) -> None:
         )
 
 
-def typed_onnx(backbone: nn.Module, images: Tensor, path: Path, precision: str) -> Path:
-    """Write a backbone at its sparsity as ONNX, every product in the type that autocast gives it.
-
-    It is traced on the CPU, as the graph is the same: a copy of a backbone that is elsewhere.
+def typed_onnx(export: Export, path: Path, precision: str) -> Path:
+    """Write a graph as ONNX, every product in the type that autocast gives it.
 
     Args:
-        backbone: in evaluation mode, on any device.
-        images: (B, 3, H, W) of the size to export.
+        export: makes the graph, on the CPU.
         path: file to write.
         precision: ``fp32``, ``fp16`` or ``bf16``.
     """
-    on_cpu = copy.deepcopy(backbone).to(CPU)
     with autocast(precision, CPU), _NormsInFp32():
-        return write_onnx(on_cpu, images.to(CPU), path)
+        return write_onnx(export, path)
 
 
 class _NormsInFp32(TorchFunctionMode):
@@ -111,21 +106,22 @@ def build_engine(onnx_file: Path, engine_file: Path) -> Path:
     return engine_file
 
 
-def write_tensorrt(backbone: nn.Module, images: Tensor, path: Path) -> Path:
-    """Write a backbone at its sparsity as an engine in fp32, for this GPU and this TensorRT.
+def write_tensorrt(export: Export, path: Path, precision: str = "fp32") -> Path:
+    """Write a graph as an engine for this GPU and this TensorRT.
 
     Args:
-        backbone, images: see :func:`typed_onnx`.
+        export, precision: see :func:`typed_onnx`.
         path: file to write, ``*.engine``.
 
     Raises:
         UserError: see :func:`check_tensorrt` and :func:`build_engine`.
     """
     check_tensorrt()
-    return _write_engine(backbone, images, path, "fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        return build_engine(typed_onnx(export, Path(folder, "model.onnx"), precision), path)
 
 
-def load_tensorrt(path: Path, precision: str, device: torch.device) -> Run:
+def load_tensorrt(path: Path, precision: str, device: torch.device) -> Call:
     """An engine on a CUDA device. Images and feature maps stay there.
 
     Args:
@@ -174,19 +170,11 @@ def load_tensorrt(path: Path, precision: str, device: torch.device) -> Run:
     return run
 
 
-def prepare_tensorrt(
-    backbone: nn.Module, images: Tensor, precision: str, device: torch.device
-) -> Run:
-    """Exported to ONNX at its sparsity, built and loaded."""
+def prepare_tensorrt(export: Export, precision: str, device: torch.device) -> Call:
+    """Exported to ONNX, built and loaded."""
     with tempfile.TemporaryDirectory() as folder, torch.cuda.device(device):
-        path = _write_engine(backbone, images, Path(folder, "backbone.engine"), precision)
+        path = write_tensorrt(export, Path(folder, "model.engine"), precision)
         return load_tensorrt(path, precision, device)
-
-
-def _write_engine(backbone: nn.Module, images: Tensor, path: Path, precision: str) -> Path:
-    with tempfile.TemporaryDirectory() as folder:
-        graph = typed_onnx(backbone, images, Path(folder, "backbone.onnx"), precision)
-        return build_engine(graph, path)
 
 
 @functools.lru_cache(maxsize=1)
@@ -203,6 +191,6 @@ def _torch_dtype(trt: Any, dtype: Any) -> torch.dtype:
 
 def _not_taken(why: str) -> UserError:
     return UserError(
-        f"TensorRT does not take the graph of this backbone: {why}.",
+        f"TensorRT does not take the graph of this model: {why}.",
         "Try a newer tensorrt, or another backend; please report it with `sparsevit doctor`.",
     )

@@ -1,6 +1,6 @@
 """Where RoIAlign samples: positions, bilinear taps and pooling weights along one axis.
 
-RoIAlign (He et al., Mask R-CNN, 2017) cuts a RoI into bins, takes a regular grid of bilinear
+RoIAlign (He et al., 2017, arXiv 1703.06870) cuts a RoI into bins, takes a regular grid of bilinear
 samples in each bin and averages them, or takes the largest. Along an axis, bin ``b`` of a RoI
 samples at::
 

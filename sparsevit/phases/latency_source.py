@@ -10,7 +10,8 @@ from typing import Any
 from sparsevit.errors import UserError
 from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS
 from sparsevit.latency.predictor import Calibration, LatencyPredictor
-from sparsevit.phases.calibrate import Timed, error_text, kept_calibration, measured_calibration
+from sparsevit.latency.workload import Workload
+from sparsevit.phases.calibrate import error_text, kept_calibration, measured_calibration
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.atomic import write_atomic
@@ -24,7 +25,7 @@ _NOTABLE_DRIFT = 0.05
 
 def predictor_for(
     ws: Workspace,
-    timed: Timed,
+    workload: Workload,
     *,
     max_error: float = MAX_ERROR,
     seconds: float = SECONDS,
@@ -40,7 +41,7 @@ def predictor_for(
 
     Args:
         ws: keeps calibrations.
-        timed: the model as it is timed.
+        workload: what is timed.
         max_error, seconds, held_out, seed: see :func:`calibrate`.
         reporter: is told what happens.
 
@@ -50,12 +51,12 @@ def predictor_for(
     Raises:
         UserError: the workspace cannot be written, or the backend cannot be had.
     """
-    found = kept_calibration(ws, timed, max_error)
+    found = kept_calibration(ws, workload, max_error)
     if found is not None:
         reporter.note(f"latency: calibrated {found.made}, {error_text(found)}")
     made = found or measured_calibration(
         ws,
-        timed,
+        workload,
         held_out=held_out,
         max_error=max_error,
         seconds=seconds,
@@ -73,7 +74,7 @@ def predictor_for(
 
 def latency_predictor(
     ws: Workspace,
-    timed: Timed,
+    workload: Workload,
     how: str,
     *,
     timing_seconds: float,
@@ -84,7 +85,7 @@ def latency_predictor(
     """What predicts latencies for who has many to know, or None where they are to be timed.
 
     Args:
-        ws, timed, max_error, reporter: see :func:`predictor_for`.
+        ws, workload, max_error, reporter: see :func:`predictor_for`.
         how: ``predicted``: calibrate where that was not done. ``measured``: time each. ``auto``: as
             ``predicted`` where there is a calibration, or making it is less work than timing.
         timing_seconds: what timing all of them would take.
@@ -97,12 +98,12 @@ def latency_predictor(
         raise UserError(f"Latency cannot be {how!r}.", f"Take one of {', '.join(HOW)}.")
     if how == MEASURED:
         return None
-    there = kept_calibration(ws, timed) is not None
+    there = kept_calibration(ws, workload) is not None
     if how == AUTO and timing_seconds <= SECONDS and not there:
         return None
     if not there:
         before()
-    return predictor_for(ws, timed, max_error=max_error, reporter=reporter)
+    return predictor_for(ws, workload, max_error=max_error, reporter=reporter)
 
 
 def scaled_to_now(

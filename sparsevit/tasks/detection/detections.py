@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,3 +151,39 @@ def _pairs(found: Detections, expected: Detections) -> list[tuple[int, int]]:
             pairs.append((i, j))
             far[:, j] = float("inf")
     return pairs
+
+
+def coco_results(sample: Any) -> list[dict[str, Any]]:
+    """What a detector found in an image in the form of COCO's result files.
+
+    Args:
+        sample: mmdet's data sample with ``pred_instances``.
+
+    Returns:
+        Of each object ``image_id``, ``bbox`` (x, y, width, height in pixels), ``score``, ``label``
+        (of the model, counted from 0; COCO's own numbers of categories are the dataset's) and,
+        where there are masks, ``segmentation`` as run lengths.
+    """
+    found = sample.pred_instances.cpu()
+    results = []
+    for index, (box, score, label) in enumerate(
+        zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    ):
+        left, top, right, bottom = box
+        one: dict[str, Any] = {
+            "image_id": sample.metainfo.get("img_id"),
+            "bbox": [left, top, right - left, bottom - top],
+            "score": score,
+            "label": label,
+        }
+        if "masks" in found:
+            one["segmentation"] = _run_lengths(found.masks[index])
+        results.append(one)
+    return results
+
+
+def _run_lengths(mask: Tensor) -> dict[str, Any]:
+    from pycocotools import mask as masks
+
+    encoded = masks.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}

@@ -12,7 +12,7 @@ _LEAST_VARIANCE = 1e-18
 
 @dataclass(frozen=True)
 class Node:
-    """One measured point of a profile.
+    """One measured point of a curve.
 
     Attributes:
         work: what is left to do there, in any unit (multiplications, say).
@@ -26,7 +26,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Profile:
+class WorkCurve:
     """Change of latency over work: a line, plus corrections between which it is interpolated.
 
     Attributes:
@@ -46,14 +46,14 @@ class Profile:
         return self.intercept + self.slope * work + correction
 
 
-def fit_profile(nodes: Sequence[Node]) -> Profile:
-    """The profile through measured nodes, as far as their noise lets them be believed.
+def fit_work_curve(nodes: Sequence[Node]) -> WorkCurve:
+    """The curve through measured nodes, as far as their noise lets them be believed.
 
     Work that is skipped saves time in proportion, after a jump for choosing what to skip, so a line
     is what to expect. How far the nodes scatter around it beyond their standard errors is the
     variance of real deviations (steps of a GPU, say; DerSimonian and Laird, 1986), and each node
-    pulls the profile off the line by its share in that (empirical Bayes). Where there is no noise,
-    the profile goes through every node.
+    pulls the curve off the line by its share in that (empirical Bayes). Where there is no noise,
+    the curve goes through every node.
 
     Args:
         nodes: at least one; of those with the same work the mean counts.
@@ -62,23 +62,23 @@ def fit_profile(nodes: Sequence[Node]) -> Profile:
         ValueError: there is none.
     """
     if not nodes:
-        raise ValueError("a profile needs a node")
+        raise ValueError("a curve needs a node")
     merged = _merged(nodes)
     x = np.array([node.work for node in merged])
     y = np.array([node.change for node in merged])
     noise = np.array([max(node.standard_error**2, _LEAST_VARIANCE) for node in merged])
     works = tuple(x.tolist())
     if len(merged) == 1:
-        return Profile(0.0, float(y[0]), works, (0.0,))
+        return WorkCurve(0.0, float(y[0]), works, (0.0,))
     slope, intercept = _line(x, y, noise)
     if len(merged) == 2:
-        return Profile(slope, intercept, works, (0.0, 0.0))
+        return WorkCurve(slope, intercept, works, (0.0, 0.0))
     weight = 1 / noise
     excess = float((weight * (y - intercept - slope * x) ** 2).sum()) - (len(merged) - 2)
     real = max(0.0, excess / float(weight.sum() - (weight**2).sum() / weight.sum()))
     slope, intercept = _line(x, y, noise + real)
     corrections = (y - intercept - slope * x) * real / (real + noise)
-    return Profile(slope, intercept, works, tuple(corrections.tolist()))
+    return WorkCurve(slope, intercept, works, tuple(corrections.tolist()))
 
 
 def _merged(nodes: Sequence[Node]) -> list[Node]:

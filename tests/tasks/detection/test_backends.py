@@ -13,23 +13,14 @@ from mmdet.models import StandardRoIHead
 from mmengine.config import Config
 
 from sparsevit.engine.config import load_config, sparsify_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import pytorch as base
-from sparsevit.latency.backends.detector import as_test_step, prepare_detector
-from sparsevit.latency.backends.detector_graph import export_detector_graph, running
-from sparsevit.latency.backends.detector_onnx import (
-    load_detector_onnx,
-    load_detector_openvino,
-    write_detector_onnx,
-)
-from sparsevit.latency.backends.detector_pt2 import (
-    PT2_OPS,
-    load_detector_pt2,
-    write_detector_pt2,
-)
-from sparsevit.latency.backends.detector_stand_in import detector_in
+from sparsevit.latency.backends.stand_in import whole_in
 from sparsevit.models import forms as compiled_models
+from sparsevit.tasks.detection import Detection
+from sparsevit.tasks.detection.backends import FORMATS, as_test_step, prepare_detector
+from sparsevit.tasks.detection.graph import PLAIN_OPS, detector_graph, running
 
 SIZE = (96, 128)
 
@@ -37,7 +28,7 @@ SIZE = (96, 128)
 def lively(cfg: Config, seed: int = 0):
     """A detector that finds things: weights so large that scores and boxes differ."""
     torch.manual_seed(seed)
-    model, _ = build_detector(cfg)
+    model, _ = build_model(cfg)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name:
@@ -124,7 +115,7 @@ def test_eager_gives_what_mmdet_gives(ratio, detector):
     assert_same(as_test_step(detector, run)(batch), expected, 1e-6)
 
 
-LOADERS = {"onnxruntime": load_detector_onnx, "openvino": load_detector_openvino}
+LOADERS = {"onnxruntime": FORMATS["onnx"].load, "openvino": FORMATS["openvino"].load}
 
 
 @pytest.fixture(scope="module", params=["SparseViT", "SwinTransformer"])
@@ -138,7 +129,7 @@ def exported(request, cfg, tiny_config, tmp_path_factory):
     assert type(model.backbone).__name__ == request.param
     path = tmp_path_factory.mktemp("exported") / "detector.onnx"
     images = prepared_images(model, batch_of(2))
-    return model, write_detector_onnx(model, images, path)
+    return model, FORMATS["onnx"].write(model, images, path)
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -174,13 +165,12 @@ def test_where_nothing_is_found_nothing_comes_out(name, exported):
 
 def test_the_graph_of_a_pt2_package_finds_what_mmdet_finds(detector):
     detector.backbone.pruning_ratios = 0.5
-    program, names = export_detector_graph(
-        detector, prepared_images(detector, batch_of(1)), PT2_OPS
-    )
+    graph = detector_graph(detector, prepared_images(detector, batch_of(1)), PLAIN_OPS)
+    program = graph.program
     # nothing in it that needs our Python
     called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert not [name for name in called if "sparsevit" in name or "mmcv" in name]
-    assert names == ["boxes", "scores", "labels", "masks"]
+    assert graph.outputs == ("boxes", "scores", "labels", "masks")
     step = as_test_step(detector, running(program.module()))
     with torch.no_grad():
         expected = [one.clone() for one in detector.test_step(batch_of(1, seed=6))]
@@ -192,8 +182,8 @@ def test_a_pt2_package_finds_what_mmdet_finds(detector, tmp_path):
     """The graph may be right and the native code of it not: convolutions on lists were not."""
     detector.backbone.pruning_ratios = 0.5
     images = prepared_images(detector, batch_of(1))
-    path = write_detector_pt2(detector, images, tmp_path / "small.pt2")
-    step = as_test_step(detector, load_detector_pt2(path, "fp32", torch.device("cpu")))
+    path = FORMATS["pt2"].write(detector, images, tmp_path / "small.pt2")
+    step = as_test_step(detector, FORMATS["pt2"].load(path, "fp32", torch.device("cpu")))
     with torch.no_grad():
         expected = [one.clone() for one in detector.test_step(batch_of(1, seed=6))]
     assert_same(step(batch_of(1, seed=6)), expected)
@@ -239,7 +229,7 @@ def test_a_step_of_evaluation_runs_in_the_backend(detector):
     with torch.no_grad():
         expected = [one.clone() for one in detector.val_step(batch_of(2))]
         cpu = torch.device("cpu")
-        with detector_in(detector, "eager", "fp32", cpu, on_prepare=shapes.append):
+        with whole_in(Detection(), detector, "eager", "fp32", cpu, on_prepare=shapes.append):
             assert_same(detector.val_step(batch_of(2)), expected, 1e-6)
             detector.val_step(batch_of(1)), detector.val_step(batch_of(2, seed=5))
     assert shapes == [(2, 3, *SIZE), (1, 3, *SIZE)]
@@ -263,7 +253,7 @@ def test_a_head_with_its_own_inference_is_refused(detector, monkeypatch):
 def test_other_nms_is_refused(key, cfg):
     cfg = cfg.copy()
     cfg.model.test_cfg[key].nms = {"type": "soft_nms", "iou_threshold": 0.5}
-    model, _ = build_detector(cfg)
+    model, _ = build_model(cfg)
     with pytest.raises(UserError, match=f"test_cfg.{key}.nms") as caught:
         prepare_detector("eager", model, torch.zeros(1, 3, *SIZE))
     assert "Mask R-CNN" in caught.value.remedy

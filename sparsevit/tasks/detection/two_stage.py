@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
-from sparsevit.models.detections import Detections
+from sparsevit.tasks.detection.detections import Detections
 
 TAKEN = (
     "Faster R-CNN and Mask R-CNN are taken: mmdet's RPNHead and StandardRoIHead with a BBoxHead, "
@@ -89,7 +89,7 @@ def _require_greedy(cfg: Any, name: str) -> None:
         raise _refused(f"{name}.nms with {', '.join(sorted(unknown))}")
     if cfg.get("max_per_img", 0) < 1:
         raise UserError(
-            f"{name}.max_per_img says not how many boxes there are at most.",
+            f"{name}.max_per_img does not say how many boxes there are at most.",
             f"Give --set model.{name}.max_per_img=N.",
         )
 

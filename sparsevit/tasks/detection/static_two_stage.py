@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsevit.models.two_stage import mask_size, most_boxes, require_two_stage
+from sparsevit.tasks.detection.two_stage import mask_size, most_boxes, require_two_stage
 
 NO_BOX = -1.0
 """Score of a box that must not be chosen; scores are probabilities."""

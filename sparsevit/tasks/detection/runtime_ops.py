@@ -5,11 +5,17 @@ In PyTorch they are what ``mmcv_ext`` does; an exporter puts the runtime's opera
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from sparsevit.ops.mmcv_ext.nms import nms
 from sparsevit.ops.mmcv_ext.roi_align import POOL_AVERAGE, roi_align_forward
+
+INT64 = 7
+"""ONNX's number of the type."""
 
 
 @torch.library.custom_op("sparsevit::greedy_nms", mutates_args=())
@@ -88,3 +94,55 @@ def _(
     aligned: bool,
 ) -> Tensor:
     return map.new_empty(rois.shape[0], map.shape[1], height, width)
+
+
+def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Both operations as ONNX's own ``NonMaxSuppression`` and ``RoiAlign``, for an exporter.
+
+    Boxes that score below 0 are never kept.
+    """
+    from onnxscript import opset18
+
+    op: Any = opset18  # its annotations know tensors only, not what may stand for one
+
+    def ints(*values: int) -> Any:
+        return op.Constant(value_ints=list(values))
+
+    def non_max_suppression(boxes: Any, scores: Any, iou_threshold: float, count: int) -> Any:
+        chosen = op.NonMaxSuppression(
+            op.Unsqueeze(boxes, ints(0)),
+            op.Unsqueeze(scores, ints(0, 1)),
+            ints(count),
+            op.Constant(value_floats=[iou_threshold]),
+            op.Constant(value_floats=[-0.5]),
+        )
+        # of image, class and box
+        index = op.Gather(chosen, op.Constant(value_int=2), axis=1)
+        return op.Slice(op.Concat(index, ints(*[-1] * count), axis=0), ints(0), ints(count))
+
+    def align(
+        map: Any,
+        rois: Any,
+        scale: float,
+        height: int,
+        width: int,
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Any:
+        image = op.Cast(op.Gather(rois, op.Constant(value_int=0), axis=1), to=INT64)
+        return op.RoiAlign(
+            map,
+            op.Slice(rois, ints(1), ints(5), ints(1)),
+            image,
+            coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
+            mode="avg",
+            output_height=height,
+            output_width=width,
+            sampling_ratio=sampling_ratio,
+            spatial_scale=scale,
+        )
+
+    return {
+        torch.ops.sparsevit.greedy_nms.default: non_max_suppression,
+        torch.ops.sparsevit.roi_align.default: align,
+    }

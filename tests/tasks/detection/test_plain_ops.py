@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsevit.ops import plain_detector_ops as plain
-from sparsevit.ops import runtime_ops
+from sparsevit.tasks.detection import plain_ops as plain
+from sparsevit.tasks.detection import runtime_ops
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ from mmdet_backbones import small_swin
 from torch import nn
 
 from sparsevit.engine.config import load_config, sparsify_config
-from sparsevit.engine.runner import build_detector
+from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
-from sparsevit.latency.subject import Subject, at
-from sparsevit.sparsity.handle import SparsityHandle
-
-CPU = torch.device("cpu")
+from sparsevit.latency.execution import Execution
+from sparsevit.latency.workload import Workload
+from sparsevit.tasks.detection import Detection
+from sparsevit.tasks.detection.task import batch_of
 
 
 @pytest.fixture
@@ -23,31 +23,30 @@ def backbone():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_backbone_runs_at_every_precision(backbone, precision):
-    subject = Subject(backbone, batch_size=2, img_size=(64, 96), device=CPU, precision=precision)
-    outs = subject()
+    execution = Execution(batch_size=2, img_size=(64, 96), precision=precision)
+    outs = Workload(backbone, execution, task=Detection())()
     assert tuple(outs[0].shape) == (2, 16, 16, 24)
     assert not outs[0].requires_grad
 
 
 def test_a_detector_runs_from_pixels_to_boxes_and_masks(tiny_config):
-    detector, _ = build_detector(sparsify_config(load_config(tiny_config)))
-    subject = Subject(detector, scope="detector", batch_size=2, img_size=(96, 64), device=CPU)
-    found = subject()
+    detector, _ = build_model(sparsify_config(load_config(tiny_config)))
+    found = Workload(detector, Execution("detector", batch_size=2, img_size=(96, 64)))()
     assert len(found) == 2
     assert found[0].pred_instances.masks.shape[1:] == (96, 64)
 
 
 def test_a_detector_takes_images_that_are_given(tiny_config):
-    detector, _ = build_detector(sparsify_config(load_config(tiny_config)))
+    detector, _ = build_model(sparsify_config(load_config(tiny_config)))
     pixels = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
-    assert len(Subject(detector, scope="detector", device=CPU, images=pixels)()) == 3
+    assert len(Workload(detector, Execution("detector"), batch=batch_of(pixels))()) == 3
 
 
 def test_a_call_sets_its_configuration_first(backbone):
-    handle = SparsityHandle(backbone)
-    subject = Subject(backbone, batch_size=1, img_size=(64, 64), device=CPU)
-    sparse = at(subject, handle, handle.space.uniform(0.5))
-    dense = at(subject, handle, handle.space.dense())
+    workload = Workload(backbone, Execution(batch_size=1, img_size=(64, 64)), task=Detection())
+    handle = workload.handle
+    sparse = workload.at(handle.space.uniform(0.5))
+    dense = workload.at(handle.space.dense())
     sparse(), dense()
     assert handle.get() == handle.space.dense()
     sparse()
@@ -65,4 +64,4 @@ def test_a_call_sets_its_configuration_first(backbone):
 )
 def test_what_cannot_be_timed_says_what_can(backbone, wrong, says):
     with pytest.raises(UserError, match=says):
-        Subject(backbone, device=CPU, **wrong)
+        Workload(backbone, Execution(**wrong), task=Detection())

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsevit.latency import share as module
-from sparsevit.latency.share import measure_share, middle
+from sparsevit.latency import relative as module
+from sparsevit.latency.relative import measure_share, middle
 
 CPU = torch.device("cpu")
 

@@ -7,29 +7,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsevit.errors import UserError
-from sparsevit.latency.backends.base import (
+from sparsevit.latency.backends.artefacts import Format, file_format
+from sparsevit.latency.backends.base import autocast, require, require_precision, sparsity_now
+from sparsevit.latency.backends.onnx_runtime import EXTRA as ONNX_EXTRA
+from sparsevit.latency.backends.onnx_runtime import prepare_onnxruntime, require_onnxruntime
+from sparsevit.latency.backends.open_vino import (
+    check_openvino,
+    prepare_openvino,
+    require_openvino,
+)
+from sparsevit.latency.backends.pytorch import require_compile, require_eager
+from sparsevit.latency.backends.registry import Backend, by_graph, require_whole_backend
+from sparsevit.methods import compiled_form
+from sparsevit.tasks.detection.detections import Detections, to_instances
+from sparsevit.tasks.detection.graph import (
+    PLAIN_OPS,
     DetectorRun,
-    autocast,
+    detector_graph,
     full_sizes,
-    require_precision,
+    running,
 )
-from sparsevit.latency.backends.detector_onnx import (
-    check_detector_openvino,
-    prepare_detector_onnxruntime,
-    prepare_detector_openvino,
+from sparsevit.tasks.detection.two_stage import (
+    DetectorPieces,
+    detect,
+    plain_pieces,
+    require_two_stage,
 )
-from sparsevit.latency.backends.registry import BACKENDS, require_backend
-from sparsevit.models.detections import Detections, to_instances
-from sparsevit.models.two_stage import DetectorPieces, detect, plain_pieces, require_two_stage
-from sparsevit.sparsity.handle import SparseModule
-
-PrepareDetector = Callable[[nn.Module, Tensor, str, torch.device], DetectorRun]
 
 
 def prepare_detector_eager(
@@ -42,20 +52,15 @@ def prepare_detector_eager(
 def prepare_detector_compile(
     model: nn.Module, images: Tensor, precision: str, device: torch.device
 ) -> DetectorRun:
-    """Compiled by :func:`torch.compile` in pieces: a SparseViT as
-    :mod:`sparsevit.models.compiled` does, the neck and the heads each as a whole. What lies between
-    them (top-k, NMS, RoIAlign) is mmdet's and eager.
+    """Compiled by :func:`torch.compile` in pieces: a sparse backbone in the form that its method
+    gives it, the neck and the heads each as a whole. What lies between them (top-k, NMS, RoIAlign)
+    is mmdet's and eager.
     """
-    from sparsevit.models import SparseViT
-    from sparsevit.models.forms import compiled
-
-    backbone = model.get_submodule("backbone")
-    if isinstance(backbone, SparseViT):
-        backbone = compiled(backbone, frozen=True)
-        features: Callable[[Tensor], Any] = backbone
-    else:
-        features = torch.compile(backbone, dynamic=False)
-    return _run_by_mmdet(model, _compiled_pieces(model, features), backbone, precision)
+    dense = model.get_submodule("backbone")
+    sparse = compiled_form(dense, frozen=True)
+    features = torch.compile(dense, dynamic=False) if sparse is None else sparse
+    pieces = _compiled_pieces(model, features)
+    return _run_by_mmdet(model, pieces, dense if sparse is None else sparse, precision)
 
 
 def _compiled_pieces(model: Any, backbone: Callable[[Tensor], Any]) -> DetectorPieces:
@@ -88,43 +93,67 @@ def _for_any_number(head: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
 def _run_by_mmdet(
     model: nn.Module, pieces: DetectorPieces, backbone: nn.Module, precision: str
 ) -> DetectorRun:
-    sparsity = backbone.get_sparsity() if isinstance(backbone, SparseModule) else None
+    restore = sparsity_now(backbone)
 
-    # ratios are read at every call; they may have been set anew since
     def run(images: Tensor, sizes: Tensor | None = None) -> list[Detections]:
-        if isinstance(backbone, SparseModule) and sparsity is not None:
-            backbone.set_sparsity(sparsity)
+        restore()
         with torch.no_grad(), autocast(precision, images.device):
             return detect(model, pieces, images, full_sizes(images) if sizes is None else sizes)
 
     return run
 
 
-DETECTOR_BACKENDS: dict[str, PrepareDetector] = {
-    "eager": prepare_detector_eager,
-    "compile": prepare_detector_compile,
-    "onnxruntime": prepare_detector_onnxruntime,
-    "openvino": prepare_detector_openvino,
-}
-"""name -> (detector in evaluation mode, example images, precision, device) -> what runs it."""
-
-
-def require_detector_backend(name: str, precision: str, device: torch.device) -> None:
-    """Refuse a backend that cannot be had for a whole detector, before any work is put into it.
+def require_detector_openvino(precision: str, device: torch.device) -> None:
+    """Refuse what OpenVINO cannot do with a detector: in bf16 it would round the pixels of boxes.
 
     Raises:
-        UserError: see :func:`sparsevit.latency.backends.require_backend`; or OpenVINO is asked for
-            another precision than fp32, in which it would round the pixels of boxes too.
+        UserError: see :func:`check_detector_openvino`, or another precision than fp32 is asked for.
     """
-    if name in BACKENDS and name not in DETECTOR_BACKENDS:
-        raise UserError(
-            f"The backend {name} takes a backbone, not a whole detector.",
-            f"Take --scope backbone, or one of {', '.join(DETECTOR_BACKENDS)}.",
-        )
-    require_backend(name, precision, device)
-    if name == "openvino":
-        check_detector_openvino()
-        require_precision("openvino", precision, ("fp32",))
+    require_openvino(precision, device)
+    check_detector_openvino()
+    require_precision("openvino", precision, ("fp32",))
+
+
+def check_detector_openvino() -> None:
+    """Refuse where OpenVINO cannot be given a detector.
+
+    Raises:
+        UserError: openvino, or onnx or onnxscript, by which it is converted, is not installed.
+    """
+    check_openvino()
+    for package in ("onnx", "onnxscript"):
+        require(package, ONNX_EXTRA)
+
+
+BACKENDS: dict[str, Backend[DetectorRun]] = {
+    one.name: one
+    for one in (
+        Backend("eager", require_eager, prepare_detector_eager),
+        Backend("compile", require_compile, prepare_detector_compile),
+        Backend(
+            "onnxruntime",
+            require_onnxruntime,
+            by_graph(prepare_onnxruntime, detector_graph, running),
+        ),
+        Backend(
+            "openvino",
+            require_detector_openvino,
+            by_graph(prepare_openvino, detector_graph, running),
+        ),
+    )
+}
+"""Of a whole detector."""
+
+FORMATS: dict[str, Format[DetectorRun]] = {
+    "onnx": file_format("onnx", detector_graph, running),
+    "openvino": replace(
+        file_format("openvino", detector_graph, running),
+        packages=("openvino", "onnx", "onnxscript"),
+        check=check_detector_openvino,
+    ),
+    "pt2": file_format("pt2", partial(detector_graph, ops=PLAIN_OPS), running),
+}
+"""Of a whole detector: images and sizes in, detections out."""
 
 
 def prepare_detector(
@@ -139,7 +168,7 @@ def prepare_detector(
     What is returned stays at that sparsity, whatever the model is set to later.
 
     Args:
-        name: one of ``DETECTOR_BACKENDS``.
+        name: one of ``BACKENDS``.
         model: Faster R-CNN or Mask R-CNN of mmdet, on ``device``; dense ones too.
         images: (B, 3, H, W), normalised; their shape is the only one that exported graphs take.
         precision: one of :data:`sparsevit.latency.backends.PRECISIONS`.
@@ -150,10 +179,10 @@ def prepare_detector(
             the detector is of another kind.
     """
     where = device or images.device
-    require_detector_backend(name, precision, where)
+    require_whole_backend("detector", BACKENDS, name, precision, where)
     require_two_stage(model)
     model.eval()
-    return DETECTOR_BACKENDS[name](model, images, precision, where)
+    return BACKENDS[name].prepare(model, images, precision, where)
 
 
 def as_test_step(model: Any, run: DetectorRun) -> Callable[[dict[str, Any]], list[Any]]:

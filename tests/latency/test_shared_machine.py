@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from sparsevit.latency.quiet import SharedMachine
+from sparsevit.latency.shared_machine import SharedMachine
 
 
 def test_nobody_works_while_somebody_times(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsevit.latency.profile import Node, fit_profile
+from sparsevit.latency.work_curve import Node, fit_work_curve
 
 WORKS = [float(work) for work in range(10, 90, 10)]
 
@@ -19,9 +19,9 @@ WORKS = [float(work) for work in range(10, 90, 10)]
     )
 )
 def test_without_noise_it_goes_through_every_node(changes):
-    profile = fit_profile([Node(float(work), change, 0.0) for work, change in changes.items()])
+    curve = fit_work_curve([Node(float(work), change, 0.0) for work, change in changes.items()])
     for work, change in changes.items():
-        assert profile.at(work) == pytest.approx(change, abs=1e-6)
+        assert curve.at(work) == pytest.approx(change, abs=1e-6)
 
 
 def test_a_line_in_noise_is_found_better_than_it_was_measured():
@@ -29,40 +29,40 @@ def test_a_line_in_noise_is_found_better_than_it_was_measured():
     before = after = 0.0
     for _ in range(50):
         nodes = [Node(w, w / 100 - 1 + rng.gauss(0, 0.01), 0.01) for w in WORKS]
-        profile = fit_profile(nodes)
+        curve = fit_work_curve(nodes)
         before += sum((node.change - (node.work / 100 - 1)) ** 2 for node in nodes)
-        after += sum((profile.at(work) - (work / 100 - 1)) ** 2 for work in WORKS)
+        after += sum((curve.at(work) - (work / 100 - 1)) ** 2 for work in WORKS)
     assert after < before / 2
 
 
 def test_steps_larger_than_the_noise_are_kept():
     steps = {work: -(90 - work) // 30 * 0.3 for work in WORKS}
     nodes = [Node(work, change, 0.001) for work, change in steps.items()]
-    profile = fit_profile(nodes)
+    curve = fit_work_curve(nodes)
     for work, change in steps.items():
-        assert profile.at(work) == pytest.approx(change, abs=0.002)
+        assert curve.at(work) == pytest.approx(change, abs=0.002)
 
 
 def test_a_node_that_is_less_certain_pulls_less():
     nodes = [Node(w, 0.0, 0.001) for w in WORKS]
     nodes[3] = Node(WORKS[3], 0.1, 0.05)
-    assert abs(fit_profile(nodes).at(WORKS[3])) < 0.02
+    assert abs(fit_work_curve(nodes).at(WORKS[3])) < 0.02
 
 
 def test_between_nodes_it_interpolates():
-    profile = fit_profile([Node(10, -0.8, 0.0), Node(90, 0.0, 0.0)])
-    assert profile.at(50) == pytest.approx(-0.4)
+    curve = fit_work_curve([Node(10, -0.8, 0.0), Node(90, 0.0, 0.0)])
+    assert curve.at(50) == pytest.approx(-0.4)
 
 
 def test_nodes_of_the_same_work_count_as_their_mean():
-    profile = fit_profile([Node(10, -0.8, 0.1), Node(10, -0.6, 0.1), Node(90, 0.0, 0.1)])
-    assert profile.at(10) == pytest.approx(-0.7)
+    curve = fit_work_curve([Node(10, -0.8, 0.1), Node(10, -0.6, 0.1), Node(90, 0.0, 0.1)])
+    assert curve.at(10) == pytest.approx(-0.7)
 
 
 def test_a_single_node_is_a_constant():
-    assert fit_profile([Node(10, -0.8, 0.1)]).at(50) == -0.8
+    assert fit_work_curve([Node(10, -0.8, 0.1)]).at(50) == -0.8
 
 
 def test_no_node_is_no_profile():
     with pytest.raises(ValueError, match="node"):
-        fit_profile([])
+        fit_work_curve([])

@@ -1,0 +1,80 @@
+"""Kinds of problems, a folder each: what one needs of configs, models, metrics and exports.
+
+>>> task = task_of(cfg)  # or task_of_model(model)
+>>> model = task.build(cfg.model)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparsevit.errors import UserError
+from sparsevit.tasks.base import Task
+from sparsevit.tasks.detection import Detection
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from torch import nn
+
+__all__ = ["TASKS", "Task", "headlines", "task_of", "task_of_model", "task_of_scope"]
+
+TASKS: dict[str, Task] = {task.name: task for task in (Detection(),)}
+
+
+def task_of(cfg: Config) -> Task:
+    """The task that a config's model is for.
+
+    It follows from the scope of the model's type, or ``default_scope``, or, where the config has
+    neither, from who knows the model's type.
+
+    Raises:
+        UserError: none here knows such models.
+    """
+    kind = (cfg.get("model") or {}).get("type", "")
+    found = next((one for one in TASKS.values() if one.takes(kind, cfg.get("default_scope"))), None)
+    if found is not None:
+        return found
+    raise UserError(
+        f"No task here has models of type {getattr(kind, '__name__', kind)!r} "
+        f"(default_scope: {cfg.get('default_scope')!r}).",
+        f"Take a config of one of: {_known()}.",
+    )
+
+
+def task_of_model(model: nn.Module) -> Task:
+    """The task that a model was built for.
+
+    Raises:
+        UserError: none here builds such models.
+    """
+    model = getattr(model, "module", model)
+    found = next((one for one in TASKS.values() if one.built(model)), None)
+    if found is not None:
+        return found
+    raise UserError(
+        f"{type(model).__name__} is a model of no task here.", f"Take one of: {_known()}."
+    )
+
+
+def task_of_scope(scope: str) -> Task | None:
+    """The task whose whole model ``--scope`` names; None for a backbone, which all have.
+
+    Raises:
+        UserError: there is no such scope.
+    """
+    if scope == "backbone":
+        return None
+    wholes = {one.whole: one for one in TASKS.values()}
+    if scope not in wholes:
+        names = ", ".join(("backbone", *wholes))
+        raise UserError(f"There is no scope {scope!r}.", f"Take one of {names}.")
+    return wholes[scope]
+
+
+def headlines() -> dict[str, str]:
+    """The headline metrics of all tasks, and what tables call them."""
+    return {name: said for one in TASKS.values() for name, said in one.headlines.items()}
+
+
+def _known() -> str:
+    return ", ".join(f"{one.name} ({one.scope})" for one in TASKS.values())

@@ -1,0 +1,219 @@
+"""What a kind of problem supplies. Phases, search, latency and reports know no more of it."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sparsevit.latency.backends.artefacts import Checked, Format
+    from sparsevit.latency.backends.registry import Backend
+
+OURS = "sparsevit"
+"""Scope of what inherits from a config of ours; it says nothing of the task."""
+
+Rows = list[tuple[str, ...]]
+
+
+class Task(ABC):
+    """One kind of problem. It holds no state: a model, a batch or a config is always given.
+
+    Attributes:
+        name: for people and records, such as ``detection``.
+        scope: mmengine's scope of its library, whose registries are in ``<scope>.registry``.
+        whole: what ``--scope`` calls a whole model of it, such as ``detector``.
+        visualizer: type of mmengine's visualizer in training.
+        backbone: where in a model its backbone is: a dotted name.
+        metric: the headline metric that is maximised where none is named.
+        headlines: headline metrics, the most telling first -> what tables call them.
+        points: what a metric is multiplied by to be in points, 0 to 100.
+    """
+
+    name: ClassVar[str]
+    scope: ClassVar[str]
+    whole: ClassVar[str]
+    visualizer: ClassVar[str]
+    backbone: ClassVar[str] = "backbone"
+    metric: ClassVar[str]
+    headlines: ClassVar[Mapping[str, str]]
+    points: ClassVar[float]
+
+    # --- models ---------------------------------------------------------------------------------
+
+    def takes(self, model_type: Any, default_scope: str | None) -> bool:
+        """Whether a config is of this task.
+
+        Args:
+            model_type: ``type`` of its model: a name, with a scope before a dot or without, or a
+                class.
+            default_scope: of the config.
+        """
+        if isinstance(model_type, type):
+            return model_type.__module__.split(".")[0] == self.scope
+        scope, dot, _ = str(model_type).partition(".")
+        said = scope if dot else default_scope
+        if said is not None and said != OURS:
+            return said == self.scope
+        kind = str(model_type).removeprefix(f"{OURS}.")
+        return bool(kind) and self.registries().MODELS.get(kind) is not None
+
+    @abstractmethod
+    def built(self, model: nn.Module) -> bool:
+        """Whether a model is one of this task."""
+
+    def registries(self) -> Any:
+        """The module with the registries of the task's library: ``MODELS``, ``DATASETS`` ..."""
+        return importlib.import_module(f"{self.scope}.registry")
+
+    def build(self, model_cfg: Any) -> nn.Module:
+        """A model from ``model`` of a config, its weights not initialised."""
+        model: nn.Module = self.registries().MODELS.build(model_cfg)
+        return model
+
+    def backbone_of(self, model: nn.Module) -> nn.Module:
+        """The part of a model that makes feature maps of images."""
+        return model.get_submodule(self.backbone)
+
+    # --- data and metrics -----------------------------------------------------------------------
+
+    @abstractmethod
+    def check_dataset(self, dataset: Any) -> None:
+        """Refuse a dataset that a run would stumble over.
+
+        Args:
+            dataset: ``dataset`` of a config's data loader.
+
+        Raises:
+            UserError: something of it is missing, broken or does not fit.
+        """
+
+    @abstractmethod
+    def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
+        """Names of the metrics that an evaluator will give; empty where that is not known.
+
+        Args:
+            evaluator: ``val_evaluator`` of a config.
+        """
+
+    @abstractmethod
+    def nothing_found(self, metric: Any) -> dict[str, float]:
+        """What a metric of mmengine leaves out where a model finds nothing at all."""
+
+    @abstractmethod
+    def scores_parts(self, metrics: Sequence[Any]) -> bool:
+        """Whether these metrics of mmengine can be computed on some of the images alone."""
+
+    @abstractmethod
+    def image_id(self, info: Mapping[str, Any]) -> Hashable:
+        """What names an image in the metrics, from ``get_data_info`` of a dataset."""
+
+    @abstractmethod
+    def score_only(self, metrics: Sequence[Any], ids: Sequence[Any]) -> None:
+        """Have metrics of mmengine count these images, by :meth:`image_id`, and no others."""
+
+    @abstractmethod
+    def to_fp32(self, samples: Sequence[Any]) -> None:
+        """Turn predictions in data samples to fp32: metrics are computed in numpy, which does not
+        know bf16."""
+
+    def in_points(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Metrics in points, without those that the data cannot give."""
+        return {name: self.points * value for name, value in metrics.items()}
+
+    @abstractmethod
+    def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
+        """Columns and rows of a table of all metrics; the first column names the row."""
+
+    # --- predictions ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def to_json(self, sample: Any) -> list[dict[str, Any]]:
+        """What is predicted in a data sample, as plain data."""
+
+    @abstractmethod
+    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+        """Draw what is predicted.
+
+        Args:
+            sample: a data sample with predictions.
+            pixels: (H, W, 3) uint8 RGB.
+            out: the PNG to write.
+            meta: ``metainfo`` of the dataset.
+        """
+
+    # --- what is timed --------------------------------------------------------------------------
+
+    def random_images(self, batch_size: int, img_size: tuple[int, int]) -> Tensor:
+        """What a backbone takes: (B, 3, H, W) noise, the same at every call.
+
+        Noise rather than zeros: with zeros every window scores the same, and hardware that notices
+        zeros runs faster than it does on images.
+        """
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch_size, 3, *img_size, generator=generator)
+
+    @abstractmethod
+    def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
+        """What a data loader would give a model's ``test_step``, of random pixels."""
+
+    # --- a whole model in a backend or a file ---------------------------------------------------
+
+    @abstractmethod
+    def backends(self) -> Mapping[str, Backend[Any]]:
+        """What executes a whole model, by name."""
+
+    @abstractmethod
+    def prepare(
+        self, backend: str, model: nn.Module, images: Tensor, precision: str, device: torch.device
+    ) -> Any:
+        """Make a whole model ready to run in a backend, at the sparsity that it is set to now.
+
+        Args:
+            backend: one of :meth:`backends`.
+            model: in evaluation mode, on ``device``.
+            images: what its ``data_preprocessor`` makes of a batch.
+            precision: one of :data:`sparsevit.latency.backends.PRECISIONS`.
+
+        Raises:
+            UserError: the backend cannot be had here, or not for this model.
+        """
+
+    @abstractmethod
+    def as_step(self, model: nn.Module, run: Any) -> Callable[[dict[str, Any]], list[Any]]:
+        """In place of a model's ``test_step`` and ``val_step``: run by what :meth:`prepare` made.
+
+        Args:
+            model: its ``data_preprocessor`` makes a batch ready.
+            run: it must take the images that a batch becomes.
+        """
+
+    @abstractmethod
+    def formats(self) -> Mapping[str, Format[Any]]:
+        """The files in which a whole model is written, by name."""
+
+    @abstractmethod
+    def write_checked(
+        self, form: Format[Any], model: nn.Module, shape: tuple[int, ...], target: Path
+    ) -> Checked:
+        """Write a whole model, and keep the file if it finds what eager PyTorch finds.
+
+        Args:
+            form: one of :meth:`formats`.
+            model: on the CPU, at the sparsity to write.
+            shape: (B, 3, H, W) of images.
+            target: file to write.
+
+        Raises:
+            UserError: they differ, the model is of a kind that is not known, or the file cannot be
+                written.
+        """
+
+    @abstractmethod
+    def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
+        """What the description beside a whole model's file says more than a backbone's."""

@@ -1,0 +1,87 @@
+"""What is to be known of COCO's datasets and metrics, as mmdet has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsevit.data.coco import check_annotations
+
+BOX_AP, MASK_AP = "bbox_mAP", "segm_mAP"
+
+_KINDS = {"bbox": "bbox", "segm": "mask"}
+_SUFFIXES = {
+    "": "AP",
+    "_50": "AP50",
+    "_75": "AP75",
+    "_s": "small",
+    "_m": "medium",
+    "_l": "large",
+}
+
+
+def known_metrics(evaluator: Any) -> tuple[str, ...]:
+    """Names of the metrics that an evaluator will give, as far as it is known before it runs.
+
+    Args:
+        evaluator: ``val_evaluator`` of a config.
+
+    Returns:
+        ``bbox_mAP``, ``bbox_mAP_50``, ... of one COCO metric of boxes and masks; nothing of others.
+    """
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    if len(metrics) != 1 or metrics[0].get("type") not in ("CocoMetric", "mmdet.CocoMetric"):
+        return ()
+    kinds = metrics[0].get("metric", "bbox")
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if not set(kinds) <= set(_KINDS) or metrics[0].get("metric_items"):
+        return ()
+    return tuple(f"{kind}_mAP{suffix}" for kind in kinds for suffix in _SUFFIXES)
+
+
+def nothing_detected(metric: Any) -> dict[str, float]:
+    """What a COCO metric leaves out where a model detects nothing at all."""
+    return {f"{kind}_mAP": 0.0 for kind in getattr(metric, "metrics", ()) if kind in _KINDS}
+
+
+def table(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows: AP of boxes and of masks, a row each."""
+    rows = []
+    for kind, label in _KINDS.items():
+        if f"{kind}_mAP" in metrics:
+            values = (metrics.get(f"{kind}_mAP{suffix}", -1.0) for suffix in _SUFFIXES)
+            # COCO gives -1 where no object is of that size
+            rows.append((label, *("-" if value < 0 else f"{value:.3f}" for value in values)))
+    return ("", *_SUFFIXES.values()), rows
+
+
+def check_dataset(dataset: Any) -> None:
+    """Refuse COCO datasets that a run would stumble over, also within others.
+
+    Args:
+        dataset: ``dataset`` of a config's data loader.
+
+    Raises:
+        UserError: an annotation file is missing, broken, without annotations, or of other classes
+            than the config's; or its images are not there.
+    """
+    for one in _coco_datasets(dataset):
+        root = one.get("data_root") or ""
+        folder = (one.get("data_prefix") or {}).get("img", "")
+        check_annotations(
+            Path(root, one["ann_file"]),
+            images=Path(root, folder),
+            classes=(one.get("metainfo") or {}).get("classes"),
+        )
+
+
+def _coco_datasets(dataset: Any) -> Iterator[Any]:
+    if isinstance(dataset, dict):
+        if dataset.get("type") == "CocoDataset" and "ann_file" in dataset:
+            yield dataset
+        yield from _coco_datasets(dataset.get("dataset"))
+        yield from _coco_datasets(dataset.get("datasets"))
+    elif isinstance(dataset, (list, tuple)):
+        for one in dataset:
+            yield from _coco_datasets(one)

@@ -1,0 +1,149 @@
+"""Detection as a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sparsevit.tasks.base import Rows, Task
+from sparsevit.tasks.detection import coco
+
+if TYPE_CHECKING:
+    from sparsevit.latency.backends.artefacts import Checked, Format
+    from sparsevit.latency.backends.registry import Backend
+
+
+class Detection(Task):
+    """Objects in images: mmdet's detectors, scored by COCO's AP."""
+
+    name = "detection"
+    scope = "mmdet"
+    whole = "detector"
+    visualizer = "DetLocalVisualizer"
+    metric = coco.BOX_AP
+    headlines: ClassVar[Mapping[str, str]] = {coco.BOX_AP: "bbox AP", coco.MASK_AP: "mask AP"}
+    points = 100.0
+
+    def built(self, model: nn.Module) -> bool:
+        from mmdet.models import BaseDetector
+
+        return isinstance(model, BaseDetector)
+
+    # --- data and metrics -----------------------------------------------------------------------
+
+    def check_dataset(self, dataset: Any) -> None:
+        coco.check_dataset(dataset)
+
+    def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
+        return coco.known_metrics(evaluator)
+
+    def nothing_found(self, metric: Any) -> dict[str, float]:
+        return coco.nothing_detected(metric)
+
+    def scores_parts(self, metrics: Sequence[Any]) -> bool:
+        from mmdet.evaluation import CocoPanopticMetric
+
+        # it matches what was found with all annotations of its file
+        return not any(isinstance(metric, CocoPanopticMetric) for metric in metrics)
+
+    def image_id(self, info: Mapping[str, Any]) -> Hashable:
+        number: Hashable = info["img_id"]
+        return number
+
+    def score_only(self, metrics: Sequence[Any], ids: Sequence[Any]) -> None:
+        # COCO metrics count an image without predictions as missed: tell them which were shown
+        for metric in metrics:
+            if hasattr(metric, "img_ids"):
+                metric.img_ids = list(ids)
+
+    def to_fp32(self, samples: Sequence[Any]) -> None:
+        for sample in samples:
+            found = sample.get("pred_instances", {})
+            for name, value in found.items():
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    found[name] = value.float()
+
+    def in_points(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        # COCO gives -1 where no object is of that size
+        return super().in_points({name: value for name, value in metrics.items() if value >= 0})
+
+    def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
+        return coco.table(metrics)
+
+    # --- predictions ----------------------------------------------------------------------------
+
+    def to_json(self, sample: Any) -> list[dict[str, Any]]:
+        from sparsevit.tasks.detection.detections import coco_results
+
+        return coco_results(sample)
+
+    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+        from mmdet.visualization import DetLocalVisualizer
+
+        visualizer = DetLocalVisualizer()
+        visualizer.dataset_meta = dict(meta)
+        visualizer.add_datasample(out.stem, pixels, sample, draw_gt=False, out_file=str(out))
+        return out
+
+    # --- what is timed --------------------------------------------------------------------------
+
+    def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
+        return batch_of(pixels.to(torch.uint8))
+
+    # --- a whole detector in a backend or a file ------------------------------------------------
+
+    def backends(self) -> Mapping[str, Backend[Any]]:
+        from sparsevit.tasks.detection.backends import BACKENDS
+
+        return BACKENDS
+
+    def prepare(
+        self, backend: str, model: nn.Module, images: Tensor, precision: str, device: torch.device
+    ) -> Any:
+        from sparsevit.tasks.detection.backends import prepare_detector
+
+        return prepare_detector(backend, model, images, precision, device)
+
+    def as_step(self, model: nn.Module, run: Any) -> Callable[[dict[str, Any]], list[Any]]:
+        from sparsevit.tasks.detection.backends import as_test_step
+
+        return as_test_step(model, run)
+
+    def formats(self) -> Mapping[str, Format[Any]]:
+        from sparsevit.tasks.detection.backends import FORMATS
+
+        return FORMATS
+
+    def write_checked(
+        self, form: Format[Any], model: nn.Module, shape: tuple[int, ...], target: Path
+    ) -> Checked:
+        from sparsevit.tasks.detection.export import write_detector
+
+        return write_detector(form, model, shape, target)
+
+    def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
+        from sparsevit.tasks.detection.export import described
+
+        return described(cfg, model, batch_size)
+
+
+def batch_of(pixels: Tensor) -> dict[str, Any]:
+    """What mmdet's data loader would give of images.
+
+    Args:
+        pixels: (B, 3, H, W) uint8.
+    """
+    from mmdet.structures import DetDataSample
+
+    shape = tuple(pixels.shape[-2:])
+    samples = []
+    for index in range(len(pixels)):
+        info = {"img_id": index, "img_shape": shape, "ori_shape": shape}
+        samples.append(DetDataSample(metainfo={**info, "scale_factor": (1.0, 1.0)}))
+    return {"inputs": list(pixels), "data_samples": samples}
