@@ -78,11 +78,6 @@ def check_annotations(
     return summary
 
 
-def class_names(path: Path | str) -> tuple[str, ...]:
-    """Class names of an annotation file, in its order. Raises UserError as the check does."""
-    return _read(Path(path))[0].categories
-
-
 def _read(path: Path) -> tuple[AnnotationSummary, tuple[str, ...]]:
     """The summary and all image file names; read again only if the file has changed."""
     try:

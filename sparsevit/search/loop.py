@@ -24,8 +24,8 @@ from sparsevit.search.history import DENSE, FASTEST, SLOWEST
 from sparsevit.search.log import log_name
 from sparsevit.search.plugged import PluggedSampler
 from sparsevit.search.results import SearchResult
-from sparsevit.search.samplers import SpaceSampler, make_sampler
-from sparsevit.search.session import Measure, OnEvent, Predict, Problem, Score, Session, bounds
+from sparsevit.search.samplers import Predict, SpaceSampler, make_sampler
+from sparsevit.search.session import Measure, OnEvent, Problem, Score, Session, bounds
 from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna
 from sparsevit.search.workers import BEAT_SECONDS, Worker
 from sparsevit.sparsity import Configuration, Space
@@ -45,7 +45,7 @@ def search(
     predict: Predict | None = None,
     halving: Halving | None = None,
     front: bool = False,
-    sampler: BaseSampler | str = "evolution",
+    sampler: SpaceSampler | BaseSampler | str = "evolution",
     seed: int = 0,
     max_candidates: int = 10_000,
     storage: str | Path | BaseStorage | None = None,
@@ -144,7 +144,7 @@ def default_study_name(min_ms: float, max_ms: float) -> str:
 @contextmanager
 def _session(
     problem: Problem,
-    sampler: BaseSampler,
+    sampler: SpaceSampler | BaseSampler,
     *,
     limits: tuple[int, int],
     storage: str | Path | BaseStorage | None,
@@ -156,13 +156,13 @@ def _session(
 ) -> Iterator[Session]:
     directions: list[Direction] = ["maximize", "minimize"] if problem.front else ["maximize"]
     with quiet_optuna():
-        study = open_study(storage, study_name, sampler=sampler, directions=directions)
-        claim_study(study, _identity(problem, sampler, identity))
+        study = open_study(storage, study_name, directions=directions)
         draws: Draws = (
             sampler
             if isinstance(sampler, SpaceSampler)
             else PluggedSampler(sampler, problem.space, directions)
         )
+        claim_study(study, _identity(problem, draws, identity))
         candidates = Candidates(
             problem.space,
             draws,
@@ -236,17 +236,12 @@ def _check_arguments(
         )
 
 
-def _identity(problem: Problem, sampler: BaseSampler, extra: Mapping[str, Any]) -> dict[str, Any]:
-    described = (
-        sampler.describe()
-        if isinstance(sampler, SpaceSampler)
-        else {"name": type(sampler).__name__}
-    )
+def _identity(problem: Problem, sampler: Draws, extra: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "version": _STUDY_VERSION,
         "interval_ms": [problem.min_ms, str(problem.max_ms) if problem.front else problem.max_ms],
         "space": problem.space.to_dict(),
-        "sampler": described,
+        "sampler": sampler.describe(),
         "latency": "measured" if problem.predict is None else "predicted",
         "halving": None if problem.halving is None else problem.halving.describe(),
         **dict(extra),

@@ -19,13 +19,12 @@ from sparsevit.search.halving import Halving, goes_on, step_of
 from sparsevit.search.history import confirm, confirmations, rank
 from sparsevit.search.log import write_log
 from sparsevit.search.results import Progress, Stage
-from sparsevit.search.samplers import distributions
+from sparsevit.search.samplers import Predict, distributions
 from sparsevit.search.trial import DUPLICATE_OF, LATENCY_MS, PREDICTED_MS, SHARE, Trial, read_trial
 from sparsevit.search.workers import Watch, Worker
 from sparsevit.sparsity import Configuration, Space
 
 Measure = Callable[[Configuration], float]
-Predict = Callable[[Configuration], float]
 Score = Callable[[Configuration], float]
 OnEvent = Callable[[Progress], None]
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
@@ -54,7 +53,6 @@ def open_study(
     storage: str | Path | BaseStorage | None,
     name: str,
     *,
-    sampler: BaseSampler | None = None,
     directions: Sequence[Direction] = ("maximize",),
 ) -> Study:
     """Opens a study, or makes it where there is none of that name.
@@ -64,14 +62,13 @@ def open_study(
             (``sqlite:///``, ``journal:///``, ``postgresql://``, or what SQLAlchemy takes), an
             Optuna storage, or None to keep the study in memory.
         name: of the study in its storage.
-        sampler: what draws its candidates.
         directions: one for each objective.
 
     Raises:
         UserError: where the storage cannot be opened, or holds something else.
     """
     try:
-        return _made(storage, name, sampler, directions)
+        return _made(storage, name, directions)
     except ModuleNotFoundError as error:
         raise UserError(
             f"The storage {_named(storage)} needs {error.name}, which is not installed.",
@@ -93,7 +90,6 @@ def _named(storage: Any) -> str:
 def _made(
     storage: str | Path | BaseStorage | None,
     name: str,
-    sampler: BaseSampler | None,
     directions: Sequence[Direction],
 ) -> Study:
     for attempt in range(1, _MAKE_ATTEMPTS + 1):
@@ -101,7 +97,6 @@ def _made(
             return optuna.create_study(
                 storage=open_storage(storage),
                 study_name=name,
-                sampler=sampler,
                 directions=list(directions),
                 load_if_exists=True,
             )

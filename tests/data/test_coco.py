@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsevit.data.coco import check_annotations, class_names
+from sparsevit.data.coco import check_annotations
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.errors import UserError
@@ -40,7 +40,7 @@ def test_the_summary_counts_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path, content())
     summary = check_annotations(path, classes=["cat"])
     assert (summary.images, summary.annotations, summary.empty_images) == (2, 3, 1)
-    assert summary.categories == class_names(path) == ("dog", "cat")
+    assert summary.categories == ("dog", "cat")
     assert summary.per_category == {"dog": 1, "cat": 2}
     assert (summary.small, summary.medium, summary.large) == (1, 1, 1)
     assert (summary.polygons, summary.rles, summary.crowds) == (1, 1, 1)
@@ -112,6 +112,6 @@ def test_missing_images_are_named(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     path = write(tmp_path, content())
-    assert class_names(path) == ("dog", "cat")
+    assert check_annotations(path).categories == ("dog", "cat")
     write(tmp_path, content(categories=[{"id": 3, "name": "lynx"}, {"id": 7, "name": "wolf"}]))
-    assert class_names(path) == ("lynx", "wolf")
+    assert check_annotations(path).categories == ("lynx", "wolf")
