@@ -35,7 +35,7 @@ from sparsevit.phases.latencies import (
 )
 from sparsevit.phases.scoring import Scorer, unknown_metric
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.report.sensitivity import draw_sensitivity
+from sparsevit.report.sensitivity_plot import draw_sensitivity
 from sparsevit.search.sensitivity import (
     Response,
     Sensitivity,
