@@ -215,7 +215,7 @@ def search(
     from sparsevit.cli.parse import image_size
 
     if show:
-        from sparsevit.phases.search_show import show_search
+        from sparsevit.phases.searching.show import show_search
         from sparsevit.report.search import shown_summary
 
         console.emit(show_search(workspace, storage), as_json, shown_summary)

@@ -35,9 +35,9 @@ from sparsevit.phases.latencies import (
     latency_predictor,
     scaled_to_now,
 )
-from sparsevit.phases.search_bench import FRONT, SearchBench, SearchPlan
-from sparsevit.phases.search_results import beside, of_front, summary, write_results
-from sparsevit.phases.search_workers import agree_on_latency, check_workers, divided, helpers
+from sparsevit.phases.searching.processes import agree_on_latency, check_workers, divided, helpers
+from sparsevit.phases.searching.results import beside, of_front, summary, write_results
+from sparsevit.phases.searching.worker import FRONT, SearchBench, SearchPlan
 from sparsevit.phases.sensitivity import sensitivity_for
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search import (

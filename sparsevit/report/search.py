@@ -21,7 +21,7 @@ from sparsevit.sparsity import Configuration
 
 if TYPE_CHECKING:
     from sparsevit.phases.search import SearchPhaseResult
-    from sparsevit.phases.search_show import ShownSearch
+    from sparsevit.phases.searching.show import ShownSearch
 
 _STAGES = {
     "bounds": "Measuring the dense and the sparsest model",

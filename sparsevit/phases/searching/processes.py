@@ -1,6 +1,6 @@
 """More workers of a search on this machine: processes that share its studies.
 
-As a program, one of them: ``python -m sparsevit.phases.search_workers PLAN.json``. It ends when the
+As a program, one of them: ``python -m sparsevit.phases.searching.processes PLAN.json``. It ends when the
 studies are done, or when the process that started it does.
 """
 
@@ -23,7 +23,7 @@ from sparsevit.errors import UserError
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.phases.budgets import Budget
 from sparsevit.phases.latencies import DECISION, settled_predictor
-from sparsevit.phases.search_bench import SearchBench, SearchPlan
+from sparsevit.phases.searching.worker import SearchBench, SearchPlan
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna
 from sparsevit.workspace.atomic import write_atomic
@@ -79,7 +79,7 @@ def helpers(
             logs.append(directory / f"worker-{number}.log")
             with logs[-1].open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "sparsevit.phases.search_workers", str(file)],
+                    [sys.executable, "-m", "sparsevit.phases.searching.processes", str(file)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsevit.phases.budgets import Budget, best_key, best_name
 from sparsevit.phases.inputs import PathLike
-from sparsevit.phases.search_bench import FRONT, SearchBench
+from sparsevit.phases.searching.worker import FRONT, SearchBench
 from sparsevit.report.search_plot import draw_front
 from sparsevit.search import SearchResult, log_name, write_best, write_log
 from sparsevit.search.front import Reference
