@@ -33,7 +33,10 @@ from shared.record import RESULTS, account, write
 from sparsevit.engine.evaluation import DetectorEvaluation
 from sparsevit.latency.subject import Subject
 from sparsevit.latency.timer import measure
-from sparsevit.search import Seen, make_sampler, search
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
+from sparsevit.search.samplers import make_sampler
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Configuration
 
 TABLE = RESULTS / "search_table.csv"
@@ -259,10 +262,12 @@ def live(workspace: Path, trials: int) -> dict[str, Any]:
         SPACE,
         time_ms,
         score,
-        min_ms=sparsest_ms + low * (dense_ms - sparsest_ms),
-        max_ms=sparsest_ms + high * (dense_ms - sparsest_ms),
-        trials=trials,
-        sampler="guided",
+        SearchOptions(
+            min_ms=sparsest_ms + low * (dense_ms - sparsest_ms),
+            max_ms=sparsest_ms + high * (dense_ms - sparsest_ms),
+            trials=trials,
+            sampler="guided",
+        ),
     )
     rows = []
     for trial in result.trials:

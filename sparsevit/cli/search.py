@@ -35,6 +35,7 @@ from sparsevit.cli.options import (
     SetOption,
     WorkspaceOption,
 )
+from sparsevit.search.options import SearchOptions, parse_budget
 
 SEARCH_PANEL = "Search"
 
@@ -75,7 +76,7 @@ def search(
             "--pareto",
             help="Search the whole latency-accuracy front in one study; intervals are not needed.",
         ),
-    ] = False,
+    ] = SearchOptions.pareto,
     show: Annotated[
         bool,
         typer.Option(
@@ -90,7 +91,7 @@ def search(
             help="Stop when this many configurations were scored.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 10_000,
+    ] = SearchOptions.trials,
     max_candidates: Annotated[
         int,
         typer.Option(
@@ -99,7 +100,7 @@ def search(
             help="Stop when this many candidates were drawn.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 10_000,
+    ] = SearchOptions.max_candidates,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +118,7 @@ def search(
             help="Candidates in a generation of the evolution.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 100,
+    ] = SearchOptions.population,
     parents: Annotated[
         int,
         typer.Option(
@@ -126,7 +127,7 @@ def search(
             help="The best of a generation, which breed the next.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 25,
+    ] = SearchOptions.parents,
     mutation_prob: Annotated[
         float,
         typer.Option(
@@ -136,7 +137,7 @@ def search(
             help="Chance that a mutation draws a knob anew.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 0.1,
+    ] = SearchOptions.mutation_prob,
     metric: Annotated[
         str,
         typer.Option(
@@ -144,7 +145,7 @@ def search(
             help="What to maximise: bbox_mAP, segm_mAP, bbox_mAP_50, ...",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = "bbox_mAP",
+    ] = SearchOptions.metric,
     eval_images: EvalImagesOption = None,
     halving: Annotated[
         bool,
@@ -153,7 +154,7 @@ def search(
             help="Stop weak candidates after an eighth, a quarter or a half of the images.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = False,
+    ] = SearchOptions.halving,
     workers: Annotated[
         int,
         typer.Option(
@@ -162,7 +163,7 @@ def search(
             help="Processes that share the work here, one on each CUDA device or on the CPU.",
             rich_help_panel=HARDWARE_PANEL,
         ),
-    ] = 1,
+    ] = SearchOptions.workers,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -182,12 +183,12 @@ def search(
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = None,
-    scope: ScopeOption = Scope.backbone,
-    backend: BackendOption = Backend.eager,
+    scope: ScopeOption = Scope(SearchOptions.scope),
+    backend: BackendOption = Backend(SearchOptions.backend),
     img_size: ImgSizeOption = None,
-    batch_size: BatchSizeOption = 4,
-    precision: PrecisionOption = Precision.fp32,
-    latency: LatencyOption = HowLatency.auto,
+    batch_size: BatchSizeOption = SearchOptions.batch_size,
+    precision: PrecisionOption = Precision(SearchOptions.precision),
+    latency: LatencyOption = HowLatency(SearchOptions.latency),
     latency_seconds: Annotated[
         float,
         typer.Option(
@@ -196,11 +197,11 @@ def search(
             help="Seconds to spend on timing each configuration.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
-    ] = 5.0,
-    max_error: MaxErrorOption = 3.0,
+    ] = SearchOptions.latency_seconds,
+    max_error: MaxErrorOption = 100 * SearchOptions.max_error,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = SearchOptions.seed,
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
@@ -212,18 +213,44 @@ def search(
 
     Killed and started again, it goes on. The best is what finetune takes by itself.
     """
-    from sparsevit.cli.parse import image_size
-
     if show:
         from sparsevit.phases.searching.show import show_search
         from sparsevit.report.search import shown_summary
 
         console.emit(show_search(workspace, storage), as_json, shown_summary)
         return
-    size = image_size(img_size)
+    from sparsevit.cli.parse import image_size
+
+    options = SearchOptions(
+        max_ms=max_ms,
+        min_ms=min_ms,
+        budgets=tuple(parse_budget(text) for text in budget or ()),
+        pareto=pareto,
+        trials=trials,
+        max_candidates=max_candidates,
+        sampler=sampler,
+        population=population,
+        parents=parents,
+        mutation_prob=mutation_prob,
+        metric=metric,
+        eval_images=eval_images,
+        halving=halving,
+        workers=workers,
+        storage=storage,
+        study=study,
+        scope=scope.value,
+        backend=backend.value,
+        img_size=image_size(img_size),
+        batch_size=batch_size,
+        precision=precision.value,
+        device=device,
+        latency=latency.value,
+        latency_seconds=latency_seconds,
+        max_error=max_error / 100,
+        seed=seed,
+    )
     if run.start_processes(devices, launcher):
         return
-    from sparsevit.phases.budgets import parse_budget
     from sparsevit.phases.search import search as phase
     from sparsevit.report.search import render_progress, search_summary
 
@@ -231,34 +258,9 @@ def search(
         result = phase(
             config,
             checkpoint,
-            max_ms=max_ms,
-            min_ms=min_ms,
-            budgets=[parse_budget(text) for text in budget or ()],
-            pareto=pareto,
             workspace=workspace,
             overrides=overrides or (),
-            trials=trials,
-            max_candidates=max_candidates,
-            sampler=sampler,
-            population=population,
-            parents=parents,
-            mutation_prob=mutation_prob,
-            metric=metric,
-            eval_images=eval_images,
-            halving=halving,
-            workers=workers,
-            storage=storage,
-            study=study,
-            scope=scope.value,
-            backend=backend.value,
-            img_size=size,
-            batch_size=batch_size,
-            precision=precision.value,
-            latency=latency.value,
-            latency_seconds=latency_seconds,
-            max_error=max_error / 100,
-            device=device,
-            seed=seed,
+            options=options,
             force=force,
             resume=resume,
             launcher=run.launched_by(launcher),

@@ -26,7 +26,7 @@ from sparsevit.phases.pretrain import pretrain
 from sparsevit.phases.search import search
 from sparsevit.phases.windows import picture_of_kept_windows
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.search import Progress
+from sparsevit.search.results import Progress
 from sparsevit.sparsity import Configuration, read_configuration
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.workspace import Run, Workspace

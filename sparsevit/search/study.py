@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,38 +19,21 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sparsevit.errors import UserError
+from sparsevit.search.storage import shown_url, storage_url
 from sparsevit.search.trial import LATENCY_MS, PREDICTED_MS, is_counted
 
 IDENTITY = "identity"
 Direction = Literal["maximize", "minimize"]
+Storage = str | os.PathLike[str] | BaseStorage
+
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.
 _BUSY_SECONDS = 60
-
-
 # What several processes run into when they make the same tables at the same time.
 _MAKE_ATTEMPTS = 5
 
 
-def storage_url(storage: str | Path) -> str:
-    """What a storage is, as a URL: as it is where it is one.
-
-    Of a file the suffix tells: ``.log`` is Optuna's journal, for file systems that several machines
-    share; anything else SQLite's.
-    """
-    text = str(storage)
-    if "://" in text:
-        return text
-    kind = "journal" if text.endswith(".log") else "sqlite"
-    return f"{kind}:///{Path(text).absolute()}"
-
-
-def shown_url(storage: str | Path) -> str:
-    """The URL without the password that may be in it."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage_url(storage))
-
-
 def open_study(
-    storage: str | Path | BaseStorage | None,
+    storage: Storage | None,
     name: str,
     *,
     directions: Sequence[Direction] = ("maximize",),
@@ -84,11 +67,11 @@ def open_study(
 
 
 def _named(storage: Any) -> str:
-    return shown_url(storage) if isinstance(storage, (str, Path)) else type(storage).__name__
+    return shown_url(storage) if isinstance(storage, (str, os.PathLike)) else type(storage).__name__
 
 
 def _made(
-    storage: str | Path | BaseStorage | None,
+    storage: Storage | None,
     name: str,
     directions: Sequence[Direction],
 ) -> Study:
@@ -112,7 +95,7 @@ def _was_made_meanwhile(error: BaseException) -> bool:
     return "already exists" in text or "unique" in text or "duplicate key" in text
 
 
-def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
+def open_storage(storage: Storage | None) -> BaseStorage | None:
     """An Optuna storage; see :func:`open_study`."""
     if storage is None or isinstance(storage, BaseStorage):
         return storage

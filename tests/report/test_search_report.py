@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from sparsevit.report.search import render_progress, results_table, summary_line
-from sparsevit.search import search
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
 from sparsevit.sparsity import Space
 
 SPACE = Space.staged((2, 2, 6, 2), prefix="backbone.stages")
@@ -17,7 +18,8 @@ def run(on_event=None, measure=None, **changes):
         SPACE,
         measure or (lambda configuration: 60 - 50 * configuration.mean()),
         lambda configuration: 40 - configuration["backbone.stages.0"],
-        **{"min_ms": 37, "max_ms": 42, "trials": 5, "on_event": on_event, **changes},
+        SearchOptions(**{"min_ms": 37, "max_ms": 42, "trials": 5, **changes}),
+        on_event=on_event,
     )
 
 

@@ -6,8 +6,14 @@ from dataclasses import replace
 import pytest
 
 from sparsevit.errors import UserError
-from sparsevit.search import EvolutionSampler, RandomSampler, Seen, SpaceSampler, make_sampler
-from sparsevit.search.samplers import distributions
+from sparsevit.search.samplers import (
+    EvolutionSampler,
+    RandomSampler,
+    SpaceSampler,
+    distributions,
+    make_sampler,
+)
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Knob, Space
 
 # Below: the bookkeeping of the paper's tools/search.py, written anew without Optuna.
