@@ -67,20 +67,20 @@ def search(
         typer.Option(
             metavar="MIN:MAX",
             show_default=False,
-            help="An interval in one word; repeated, several are searched, one after the other.",
+            help="A latency interval in one word; repeat it to search several in turn.",
         ),
     ] = None,
     pareto: Annotated[
         bool,
         typer.Option(
             "--pareto",
-            help="Search the whole latency-accuracy front in one study; intervals are not needed.",
+            help="Search the whole latency-accuracy front in one study; no interval is needed.",
         ),
     ] = SearchOptions.pareto,
     show: Annotated[
         bool,
         typer.Option(
-            "--show", help="Print the workspace's last search again, and compute nothing."
+            "--show", help="Print the workspace's last search again without computing anything."
         ),
     ] = False,
     trials: Annotated[
@@ -88,7 +88,7 @@ def search(
         typer.Option(
             min=1,
             metavar="N",
-            help="Stop when this many configurations were scored.",
+            help="Stop after scoring this many configurations.",
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = SearchOptions.trials,
@@ -97,7 +97,7 @@ def search(
         typer.Option(
             min=1,
             metavar="N",
-            help="Stop when this many candidates were drawn.",
+            help="Stop after drawing this many candidates.",
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = SearchOptions.max_candidates,
@@ -115,7 +115,7 @@ def search(
         typer.Option(
             min=2,
             metavar="N",
-            help="Candidates in a generation of the evolution.",
+            help="Number of candidates in a generation of the evolution.",
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = SearchOptions.population,
@@ -124,7 +124,7 @@ def search(
         typer.Option(
             min=2,
             metavar="N",
-            help="The best of a generation, which breed the next.",
+            help="How many of the best of a generation breed the next.",
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = SearchOptions.parents,
@@ -134,7 +134,7 @@ def search(
             min=0.0,
             max=1.0,
             metavar="P",
-            help="Chance that a mutation draws a knob anew.",
+            help="Probability that a mutation redraws a knob.",
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = SearchOptions.mutation_prob,
@@ -160,7 +160,7 @@ def search(
         typer.Option(
             min=1,
             metavar="N",
-            help="Processes that share the work here, one on each CUDA device or on the CPU.",
+            help="Processes that share the work here: one per CUDA device, or several on the CPU.",
             rich_help_panel=HARDWARE_PANEL,
         ),
     ] = SearchOptions.workers,
@@ -169,7 +169,7 @@ def search(
         typer.Option(
             metavar="URL",
             show_default="a file of the run",
-            help="Where the studies are, to share them with other machines: sqlite:///FILE, "
+            help="Where to keep the studies, to share them with other machines: sqlite:///FILE, "
             "journal:///FILE.log, postgresql://USER@HOST/DATABASE.",
             rich_help_panel=SEARCH_PANEL,
         ),
@@ -209,9 +209,9 @@ def search(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """Search the layerwise ratios with the best score whose latency lies in an interval.
+    """Search for the layerwise ratios with the best score within a latency interval.
 
-    Killed and started again, it goes on. The best is what finetune takes by itself.
+    If it is killed, the same command continues it. By default, finetune takes the best it found.
     """
     if show:
         from sparsevit.phases.searching.show import show_search

@@ -239,7 +239,7 @@ def _sensitivity(
     weights = worker.plan.checkpoint_sha256
     found = sensitivity_for(ws, weights, options.metric, worker.space)
     if found is None:
-        reporter.note("sensitivity: not known; `sparsevit sensitivity` first shortens the search")
+        reporter.note("sensitivity: none found; `sparsevit sensitivity` first shortens the search")
         return ()
     return tuple(
         (each.configuration.to_dict(), each.scores[options.metric])

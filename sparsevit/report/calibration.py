@@ -23,14 +23,14 @@ def calibration_report(result: CalibrateResult) -> Group:
     return Group(
         change_table(
             made.tables,
-            f"Milliseconds that each knob changes: {result.scope}, {result.batch_size} x "
+            f"Change in milliseconds by knob: {result.scope}, {result.batch_size} x "
             f"{width}x{height}, {result.backend} {result.precision}",
         ),
         held_out_table(made),
         verdict(made),
         f"dense {made.dense_ms:.4g} ms; {result.device_name} ({result.device}"
         f"{threads if result.device == 'cpu' else ''}); "
-        f"{'kept since' if result.reused else 'measured'} {made.made[:19]}, "
+        f"{'reused, measured' if result.reused else 'measured'} {made.made[:19]}, "
         f"{made.measured + len(made.held_out)} configurations in {made.seconds:.0f} s",
         f"calibration: {result.file}",
     )
@@ -66,8 +66,8 @@ def verdict(calibration: Calibration) -> str:
             "quieter machine, or with more --seconds."
         )
     else:
-        why = "Latency is no sum over knobs here."
+        why = "Here latency is not a sum over knobs."
     return (
         f"Not accepted: {errors} (limit {calibration.limit:.1%} on average). {why} "
-        "A search times every candidate."
+        "Searches will time every candidate."
     )

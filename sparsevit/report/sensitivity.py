@@ -22,16 +22,16 @@ def sensitivity_report(result: SensitivityResult) -> Group:
     return Group(
         change_table(
             _changes(found.scores(metric)),
-            f"{metric} x 100 against dense ({found.dense.scores[metric]:.4g}), on "
+            f"{metric} x 100, change from dense ({found.dense.scores[metric]:.4g}), on "
             f"{found.images} images",
         ),
         change_table(
             _changes(found.latencies()),
-            f"milliseconds against dense ({found.dense.latency_ms:.4g}), {found.latency}: "
+            f"milliseconds, change from dense ({found.dense.latency_ms:.4g}), {found.latency}: "
             f"{result.scope}, {result.batch_size} x {width}x{height}, {result.backend} "
             f"{result.precision}, {result.device}",
         ),
-        "Each knob alone; those after it in its stage are raised to it.",
+        "One knob at a time; later knobs of its stage are raised to its ratio.",
         *(f"plot: {path}" for path in result.plots.values()),
         f"all metrics: {result.file}",
     )

@@ -48,7 +48,7 @@ def curves_figure(curves: Mapping[str, Curve], label: str) -> Figure:
         ax.plot(ratios, values, marker="o", markersize=3, linewidth=1.4, color=colour, label=name)
     for curve in list(curves.values())[:1]:
         ax.axhline(curve[0][1], color="#b0b8c0", linewidth=0.8, zorder=0)
-    ax.set_xlabel("ratio of the knob (those after it in its stage raised to it)")
+    ax.set_xlabel("ratio of the knob (later knobs of its stage are raised to it)")
     ax.set_ylabel(label)
     ax.spines[["top", "right"]].set_visible(False)
     if curves:

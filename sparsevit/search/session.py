@@ -78,7 +78,7 @@ class Problem:
         if not math.isfinite(score):
             raise UserError(
                 f"The score of {configuration} is {score}.",
-                "Check that the metric is one that the evaluation gives, and the checkpoint.",
+                "Check the checkpoint, and that the evaluation reports this metric.",
             )
         return float(score)
 

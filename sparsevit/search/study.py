@@ -55,14 +55,14 @@ def open_study(
     except ModuleNotFoundError as error:
         raise UserError(
             f"The storage {_named(storage)} needs {error.name}, which is not installed.",
-            "Install it, for PostgreSQL with: pip install 'sparsevit[postgres]'",
+            "Install it; for PostgreSQL: pip install 'sparsevit[postgres]'",
         ) from error
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise UserError(
             f"The study's storage {_named(storage)} cannot be opened: {reason}.",
-            "Give a file that can be written and that an earlier search made, or none yet; or the "
-            "URL of a database that can be reached.",
+            "Give a writable file, new or made by an earlier search, or the URL of a database that "
+            "can be reached.",
         ) from error
 
 
@@ -136,7 +136,7 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
         raise UserError(
             f"The study {study.study_name!r} was made with other inputs: "
             f"{_differences(found or {}, wanted)}.",
-            "Search with the same inputs to go on with it, or begin another one with --force.",
+            "Use the same inputs to continue it, or begin another search with --force.",
         )
     for key in study.user_attrs if found is not None else ():
         if key.endswith("_ms"):

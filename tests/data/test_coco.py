@@ -57,18 +57,18 @@ def test_a_made_dataset_passes_with_its_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "named"),
     [
-        ("{not json", "no valid JSON"),
-        ("", "no valid JSON"),
-        ("[]", "its top is no object"),
+        ("{not json", "not valid JSON"),
+        ("", "not valid JSON"),
+        ("[]", "it is not an object"),
         ("{}", "no 'images' list"),
         (content(images=[]), "has no images"),
         (content(annotations=[]), "has no annotations"),
         (content(categories=[]), "has no categories"),
         (content(images=[{"id": 1}]), "file_name"),
-        (content(images=[3]), "COCO's form"),
+        (content(images=[3]), "COCO's format"),
         (content(annotations=[{"id": 1}]), "category_id"),
-        (content(annotations=[annotation(bbox=None)]), "COCO's form"),
-        (content(annotations=[annotation(bbox=[1, 2])]), "COCO's form"),
+        (content(annotations=[annotation(bbox=None)]), "COCO's format"),
+        (content(annotations=[annotation(bbox=[1, 2])]), "COCO's format"),
         (content(annotations=[annotation(category_id=4)]), "category ids that are not"),
         (content(annotations=[annotation(image_id=9)]), "image ids that are not"),
         (content(categories=[{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]), "same category id"),
@@ -84,7 +84,7 @@ def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, value: object, 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b"\x89PNG\xff\xfe\x00")
-    with pytest.raises(UserError, match="no valid JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         check_annotations(path)
 
 

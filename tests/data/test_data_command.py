@@ -100,7 +100,7 @@ def test_another_dataset_asks_for_force(tmp_path: Path) -> None:
         ({"root": "nowhere"}, "no dataset at"),
         ({"split": "test"}, "no split 'test'"),
         ({"images": 0}, "0 images"),
-        ({"out": "picture.docx"}, "no picture file"),
+        ({"out": "picture.docx"}, "not a picture file"),
         ({"out": "missing/folder/picture.png"}, "Cannot write"),
     ],
 )

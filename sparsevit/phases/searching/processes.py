@@ -83,8 +83,8 @@ def helpers(
         for process, log_file in zip(processes, logs, strict=True):
             if process.poll() not in (None, 0):
                 reporter.note(
-                    f"a worker ended with {process.returncode}, see {log_file}; the others did "
-                    "its work"
+                    f"a worker ended with exit code {process.returncode} (see {log_file}); the "
+                    "others did its work"
                 )
     finally:
         _end(processes)
