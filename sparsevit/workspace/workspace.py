@@ -113,8 +113,8 @@ class Workspace:
             raise ValueError(f"{phase!r} is no name for a phase")
         if force and resume:
             raise UserError(
-                "--force and --resume exclude each other: one begins a new run, the other continues "
-                "the last.",
+                "--force and --resume exclude each other: one begins a new run, the other "
+                "continues the last.",
                 "Give one of them.",
             )
         return Run(
