@@ -34,7 +34,10 @@ from sparsevit.engine.evaluation import Evaluation
 from sparsevit.latency.execution import Execution
 from sparsevit.latency.timer import measure
 from sparsevit.latency.workload import Workload
-from sparsevit.search import Seen, make_sampler, search
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
+from sparsevit.search.samplers import make_sampler
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Configuration
 
 TABLE = RESULTS / "search_table.csv"
@@ -259,10 +262,12 @@ def live(workspace: Path, trials: int) -> dict[str, Any]:
         SPACE,
         time_ms,
         score,
-        min_ms=sparsest_ms + low * (dense_ms - sparsest_ms),
-        max_ms=sparsest_ms + high * (dense_ms - sparsest_ms),
-        trials=trials,
-        sampler="guided",
+        SearchOptions(
+            min_ms=sparsest_ms + low * (dense_ms - sparsest_ms),
+            max_ms=sparsest_ms + high * (dense_ms - sparsest_ms),
+            trials=trials,
+            sampler="guided",
+        ),
     )
     rows = []
     for trial in result.trials:

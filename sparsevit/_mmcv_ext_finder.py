@@ -8,8 +8,7 @@ this module when Python starts. It must stay as small as it is: it is paid for a
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -20,12 +19,10 @@ NAME = "mmcv._ext"
 class ExtFinder(MetaPathFinder, Loader):
     """Stands last in line: asked only where mmcv came without its compiled ops."""
 
-    aside = False
-
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != NAME or self.aside:
+        if name != NAME:
             return None
         return ModuleSpec(NAME, self, origin="sparsevit.ops.mmcv_ext")
 
@@ -46,16 +43,6 @@ def register() -> None:
     """Put the finder last in line, once."""
     if FINDER not in sys.meta_path:
         sys.meta_path.append(FINDER)
-
-
-@contextmanager
-def standing_aside() -> Iterator[None]:
-    """Within this context the finder finds nothing: what is found then is mmcv's own."""
-    before, FINDER.aside = FINDER.aside, True
-    try:
-        yield
-    finally:
-        FINDER.aside = before
 
 
 register()

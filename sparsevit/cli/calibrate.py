@@ -36,7 +36,7 @@ def calibrate(
         typer.Argument(
             metavar="CHECKPOINT",
             show_default=False,
-            help="Weights; they matter with --scope detector only. Left out: the workspace's.",
+            help="Weights; they matter only with --scope detector. Default: the workspace's.",
         ),
     ] = None,
     scope: ScopeOption = Scope.backbone,
@@ -49,7 +49,7 @@ def calibrate(
         typer.Option(
             min=0.01,
             metavar="S",
-            help="Seconds to spend; what cannot be left out is measured in any case.",
+            help="Seconds to spend; the measurements that predictions need are always made.",
             rich_help_panel=CALIBRATION_PANEL,
         ),
     ] = 600.0,
@@ -58,7 +58,7 @@ def calibrate(
         typer.Option(
             min=1,
             metavar="N",
-            help="Random configurations to check predictions with.",
+            help="Number of random configurations to check predictions on.",
             rich_help_panel=CALIBRATION_PANEL,
         ),
     ] = 12,
@@ -69,16 +69,18 @@ def calibrate(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Measure again though the workspace has it.", rich_help_panel="Run"
+            "--force",
+            help="Measure again even if the workspace has a calibration.",
+            rich_help_panel="Run",
         ),
     ] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how latency answers to each knob, so that a search need not time every candidate.
+    """Measure how latency responds to each knob, so that a search need not time every candidate.
 
-    Once for a device, model, image size, batch, backend and precision; searches then take it from
-    the workspace. Killed and started again, it goes on.
+    It is needed once for each device, model, image size, batch size, backend and precision;
+    searches then find it in the workspace. If it is killed, the same command continues it.
     """
     from sparsevit.cli.parse import image_size
     from sparsevit.phases.calibrate import calibrate as phase

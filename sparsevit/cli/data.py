@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Make the embedded dataset (COCO format), and look at it.",
+    help="Make the embedded dataset (COCO format) and look at it.",
     cls=Group,
     no_args_is_help=True,
     add_completion=False,
@@ -28,7 +28,7 @@ RootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="The dataset's folder. Left out: data/shapes in the workspace.",
+        help="The dataset's folder. Default: data/shapes in the workspace.",
     ),
 ]
 
@@ -37,7 +37,7 @@ ShownRootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="The dataset's folder. Left out: of those in the workspace the one made last.",
+        help="The dataset's folder. Default: the latest in the workspace.",
     ),
 ]
 
@@ -51,7 +51,8 @@ def make(
         str, typer.Option(metavar="S|WxH", help="Image size in pixels, e.g. 224 or 320x200.")
     ] = "224",
     objects: Annotated[
-        str, typer.Option(metavar="MIN:MAX", help="Fewest and most objects in an image.")
+        str,
+        typer.Option(metavar="MIN:MAX", help="Fewest and most objects per image."),
     ] = "2:8",
     object_size: Annotated[
         str | None,
@@ -69,7 +70,7 @@ def make(
         str,
         typer.Option(
             metavar="mixed|polygon|rle",
-            help="Form of masks; mixed: RLE where one polygon is not enough.",
+            help="Format of the masks; mixed: RLE where one polygon is not enough.",
         ),
     ] = "mixed",
     image_format: Annotated[

@@ -32,7 +32,7 @@ def export_config(
             "-o",
             metavar="FILE",
             show_default=False,
-            help="File to write. Left out: standard output.",
+            help="File to write. Default: standard output.",
         ),
     ] = None,
     format: Annotated[

@@ -72,7 +72,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.search",
         "search",
         PHASES,
-        "Search the best layerwise ratios within a latency interval.",
+        "Search for the best layerwise ratios within a latency interval.",
     ),
     "finetune": Entry(
         "sparsevit.cli.finetune",
@@ -102,13 +102,13 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.calibrate",
         "calibrate",
         MEASURE,
-        "Measure how latency answers to each knob, so that a search need not time.",
+        "Measure how latency responds to each knob, so that searches can predict it.",
     ),
     "sensitivity": Entry(
         "sparsevit.cli.sensitivity",
         "sensitivity",
         MEASURE,
-        "How score and latency answer to each knob alone.",
+        "How score and latency respond to each knob alone.",
     ),
     "data": Entry(
         "sparsevit.cli.data",

@@ -46,23 +46,23 @@ def _checkpoint_argument(left_out: str) -> Any:
 
 ConfigArgument = Annotated[
     str | None,
-    _config_argument("Left out: the workspace's, else the embedded demo's."),
+    _config_argument("Default: the workspace's, else the embedded demo's."),
 ]
 
-PretrainConfigArgument = Annotated[str | None, _config_argument("Left out: the embedded demo's.")]
+PretrainConfigArgument = Annotated[str | None, _config_argument("Default: the embedded demo's.")]
 
 LatencyConfigArgument = Annotated[
     str | None,
-    _config_argument("Left out: the workspace's, else the paper's Swin-T backbone alone."),
+    _config_argument("Default: the workspace's, else the paper's Swin-T backbone alone."),
 ]
 
 CheckpointArgument = Annotated[
     Path | None,
-    _checkpoint_argument("Left out: those of the workspace's previous phase."),
+    _checkpoint_argument("Default: those of the workspace's previous phase."),
 ]
 
 PretrainCheckpointArgument = Annotated[
-    Path | None, _checkpoint_argument("Left out: what the config says.")
+    Path | None, _checkpoint_argument("Default: what the config says.")
 ]
 
 EvaluateCheckpointArgument = Annotated[
@@ -70,7 +70,7 @@ EvaluateCheckpointArgument = Annotated[
     typer.Argument(
         metavar="CHECKPOINT",
         show_default=False,
-        help="Weights to evaluate. Left out: those of the workspace's last phase.",
+        help="Weights to evaluate. Default: those of the workspace's last phase.",
     ),
 ]
 
@@ -121,7 +121,7 @@ ForceOption = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Run again although it is already done; the old run is kept.",
+        help="Run again even if it is already done; the old run is kept.",
         rich_help_panel=RUN_PANEL,
     ),
 ]
@@ -141,7 +141,7 @@ SparsityOption = Annotated[
         "--sparsity",
         metavar="FILE",
         show_default=False,
-        help="YAML or JSON file with the ratios to work at.",
+        help="YAML or JSON file with the ratios to use.",
     ),
 ]
 
@@ -151,7 +151,7 @@ BudgetOption = Annotated[
         "--budget",
         metavar="MIN:MAX",
         show_default="the first that was searched",
-        help="Work at the best that search found for this latency interval.",
+        help="Use the best ratios that search found for this latency interval.",
     ),
 ]
 
@@ -170,7 +170,7 @@ LauncherOption = Annotated[
     Launcher,
     typer.Option(
         "--launcher",
-        help="What started the processes, where it was not --devices.",
+        help="What started the processes, if not --devices.",
         rich_help_panel=HARDWARE_PANEL,
     ),
 ]
@@ -218,7 +218,7 @@ BackendOption = Annotated[
     Backend,
     typer.Option(
         "--backend",
-        help="What executes the backbone or the whole detector.",
+        help="What runs the backbone or the whole detector.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -238,7 +238,7 @@ ScopeOption = Annotated[
     Scope,
     typer.Option(
         "--scope",
-        help="The backbone, as the paper times, or the whole detector.",
+        help="What to time: the backbone, as in the paper, or the whole detector.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -260,7 +260,7 @@ BatchSizeOption = Annotated[
         "--batch-size",
         min=1,
         metavar="N",
-        help="Images in a timed call (the paper times 4).",
+        help="Images per timed call (4 in the paper).",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -287,7 +287,7 @@ LatencyOption = Annotated[
     HowLatency,
     typer.Option(
         "--latency",
-        help="From a calibration, each measured, or whichever is less work.",
+        help="From a calibration, measured one by one, or whichever is less work.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -298,7 +298,7 @@ MaxErrorOption = Annotated[
         "--max-error",
         min=0.0,
         metavar="PERCENT",
-        help="Mean error on held-out configurations up to which latencies are predicted.",
+        help="Predict latencies only up to this mean error on held-out configurations.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]

@@ -35,6 +35,7 @@ from sparsevit.cli.options import (
     SetOption,
     WorkspaceOption,
 )
+from sparsevit.search.options import SearchOptions, parse_budget
 
 SEARCH_PANEL = "Search"
 
@@ -66,20 +67,20 @@ def search(
         typer.Option(
             metavar="MIN:MAX",
             show_default=False,
-            help="An interval in one word; repeated, several are searched, one after the other.",
+            help="A latency interval in one word; repeat it to search several in turn.",
         ),
     ] = None,
     pareto: Annotated[
         bool,
         typer.Option(
             "--pareto",
-            help="Search the whole latency-accuracy front in one study; intervals are not needed.",
+            help="Search the whole latency-accuracy front in one study; no interval is needed.",
         ),
-    ] = False,
+    ] = SearchOptions.pareto,
     show: Annotated[
         bool,
         typer.Option(
-            "--show", help="Print the workspace's last search again, and compute nothing."
+            "--show", help="Print the workspace's last search again without computing anything."
         ),
     ] = False,
     trials: Annotated[
@@ -87,19 +88,19 @@ def search(
         typer.Option(
             min=1,
             metavar="N",
-            help="Stop when this many configurations were scored.",
+            help="Stop after scoring this many configurations.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 10_000,
+    ] = SearchOptions.trials,
     max_candidates: Annotated[
         int,
         typer.Option(
             min=1,
             metavar="N",
-            help="Stop when this many candidates were drawn.",
+            help="Stop after drawing this many candidates.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 10_000,
+    ] = SearchOptions.max_candidates,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -114,29 +115,29 @@ def search(
         typer.Option(
             min=2,
             metavar="N",
-            help="Candidates in a generation of the evolution.",
+            help="Number of candidates in a generation of the evolution.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 100,
+    ] = SearchOptions.population,
     parents: Annotated[
         int,
         typer.Option(
             min=2,
             metavar="N",
-            help="The best of a generation, which breed the next.",
+            help="How many of the best of a generation breed the next.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 25,
+    ] = SearchOptions.parents,
     mutation_prob: Annotated[
         float,
         typer.Option(
             min=0.0,
             max=1.0,
             metavar="P",
-            help="Chance that a mutation draws a knob anew.",
+            help="Probability that a mutation redraws a knob.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = 0.1,
+    ] = SearchOptions.mutation_prob,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -154,22 +155,22 @@ def search(
             help="Stop weak candidates after an eighth, a quarter or a half of the images.",
             rich_help_panel=SEARCH_PANEL,
         ),
-    ] = False,
+    ] = SearchOptions.halving,
     workers: Annotated[
         int,
         typer.Option(
             min=1,
             metavar="N",
-            help="Processes that share the work here, one on each CUDA device or on the CPU.",
+            help="Processes that share the work here: one per CUDA device, or several on the CPU.",
             rich_help_panel=HARDWARE_PANEL,
         ),
-    ] = 1,
+    ] = SearchOptions.workers,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             show_default="a file of the run",
-            help="Where the studies are, to share them with other machines: sqlite:///FILE, "
+            help="Where to keep the studies, to share them with other machines: sqlite:///FILE, "
             "journal:///FILE.log, postgresql://USER@HOST/DATABASE.",
             rich_help_panel=SEARCH_PANEL,
         ),
@@ -183,12 +184,12 @@ def search(
             rich_help_panel=SEARCH_PANEL,
         ),
     ] = None,
-    scope: ScopeOption = Scope.backbone,
-    backend: BackendOption = Backend.eager,
+    scope: ScopeOption = Scope(SearchOptions.scope),
+    backend: BackendOption = Backend(SearchOptions.backend),
     img_size: ImgSizeOption = None,
-    batch_size: BatchSizeOption = 4,
-    precision: PrecisionOption = Precision.fp32,
-    latency: LatencyOption = HowLatency.auto,
+    batch_size: BatchSizeOption = SearchOptions.batch_size,
+    precision: PrecisionOption = Precision(SearchOptions.precision),
+    latency: LatencyOption = HowLatency(SearchOptions.latency),
     latency_seconds: Annotated[
         float,
         typer.Option(
@@ -197,11 +198,11 @@ def search(
             help="Seconds to spend on timing each configuration.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
-    ] = 5.0,
-    max_error: MaxErrorOption = 3.0,
+    ] = SearchOptions.latency_seconds,
+    max_error: MaxErrorOption = 100 * SearchOptions.max_error,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = SearchOptions.seed,
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
@@ -209,22 +210,48 @@ def search(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """Search the layerwise ratios with the best score whose latency lies in an interval.
+    """Search for the layerwise ratios with the best score within a latency interval.
 
-    Killed and started again, it goes on. The best is what finetune takes by itself.
+    If it is killed, the same command continues it. By default, finetune takes the best it found.
     """
-    from sparsevit.cli.parse import image_size
-
     if show:
-        from sparsevit.phases.search_show import show_search
+        from sparsevit.phases.searching.show import show_search
         from sparsevit.report.search import shown_summary
 
         console.emit(show_search(workspace, storage), as_json, shown_summary)
         return
-    size = image_size(img_size)
+    from sparsevit.cli.parse import image_size
+
+    options = SearchOptions(
+        max_ms=max_ms,
+        min_ms=min_ms,
+        budgets=tuple(parse_budget(text) for text in budget or ()),
+        pareto=pareto,
+        trials=trials,
+        max_candidates=max_candidates,
+        sampler=sampler,
+        population=population,
+        parents=parents,
+        mutation_prob=mutation_prob,
+        metric=metric,
+        eval_images=eval_images,
+        halving=halving,
+        workers=workers,
+        storage=storage,
+        study=study,
+        scope=scope.value,
+        backend=backend.value,
+        img_size=image_size(img_size),
+        batch_size=batch_size,
+        precision=precision.value,
+        device=device,
+        latency=latency.value,
+        latency_seconds=latency_seconds,
+        max_error=max_error / 100,
+        seed=seed,
+    )
     if run.start_processes(devices, launcher):
         return
-    from sparsevit.phases.budgets import parse_budget
     from sparsevit.phases.search import search as phase
     from sparsevit.report.search import render_progress, search_summary
 
@@ -232,34 +259,9 @@ def search(
         result = phase(
             config,
             checkpoint,
-            max_ms=max_ms,
-            min_ms=min_ms,
-            budgets=[parse_budget(text) for text in budget or ()],
-            pareto=pareto,
             workspace=workspace,
             overrides=overrides or (),
-            trials=trials,
-            max_candidates=max_candidates,
-            sampler=sampler,
-            population=population,
-            parents=parents,
-            mutation_prob=mutation_prob,
-            metric=metric,
-            eval_images=eval_images,
-            halving=halving,
-            workers=workers,
-            storage=storage,
-            study=study,
-            scope=scope.value,
-            backend=backend.value,
-            img_size=size,
-            batch_size=batch_size,
-            precision=precision.value,
-            latency=latency.value,
-            latency_seconds=latency_seconds,
-            max_error=max_error / 100,
-            device=device,
-            seed=seed,
+            options=options,
             force=force,
             resume=resume,
             launcher=run.launched_by(launcher),

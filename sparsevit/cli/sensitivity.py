@@ -55,7 +55,7 @@ def sensitivity(
         typer.Option(
             min=0.01,
             metavar="S",
-            help="Seconds to spend on timing each configuration, where that is done.",
+            help="Seconds to spend on each configuration that is timed.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
     ] = 5.0,
@@ -67,9 +67,9 @@ def sensitivity(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How score and latency answer to each knob alone, all others dense.
+    """How score and latency respond to each knob alone, with all others dense.
 
-    A search begins from it where it is there. Killed and started again, it goes on.
+    A search with the guided sampler starts from it. If it is killed, the same command continues it.
     """
     from sparsevit.cli.parse import image_size
     from sparsevit.phases.sensitivity import sensitivity as phase

@@ -78,11 +78,6 @@ def check_annotations(
     return summary
 
 
-def class_names(path: Path | str) -> tuple[str, ...]:
-    """Class names of an annotation file, in its order. Raises UserError as the check does."""
-    return _read(Path(path))[0].categories
-
-
 def _read(path: Path) -> tuple[AnnotationSummary, tuple[str, ...]]:
     """The summary and all image file names; read again only if the file has changed."""
     try:
@@ -104,7 +99,7 @@ def _read_once(path: Path, mtime: int, size: int) -> tuple[AnnotationSummary, tu
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"an entry has no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"{path} is not of COCO's form: {what}.",
+            f"{path} is not in COCO's format: {what}.",
             "See https://cocodataset.org/#format-data for what an entry must have.",
         ) from error
 
@@ -116,12 +111,14 @@ def _load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.", remedy) from error
     except ValueError as error:
-        raise UserError(f"{path} is no valid JSON: {error}.", remedy) from error
+        raise UserError(f"{path} is not valid JSON: {error}.", remedy) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no COCO annotation file: its top is no object.", remedy)
+        raise UserError(f"{path} is not a COCO annotation file: it is not an object.", remedy)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise UserError(f"{path} is no COCO annotation file: it has no '{key}' list.", remedy)
+            raise UserError(
+                f"{path} is not a COCO annotation file: it has no '{key}' list.", remedy
+            )
         if not content[key]:
             raise UserError(f"{path} has no {key}.", "Nothing can be trained or evaluated on it.")
     return content

@@ -139,7 +139,7 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
     elif not force and record["spec"] != spec.to_dict():
         changes = differences(record["spec"], spec.to_dict())
         raise UserError(
-            f"{root} holds a dataset made otherwise ({changes}).",
+            f"{root} holds a dataset made with other options ({changes}).",
             "Use --force to replace it, or name another folder.",
         )
     begun = record is not None and not force
@@ -163,7 +163,7 @@ def _refuse_foreign_files(root: Path) -> None:
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise UserError(
-            f"{root} holds files that are no dataset of sparsevit ({shown}).",
+            f"{root} holds files that are not a dataset made by sparsevit ({shown}).",
             "Name an empty or a new folder.",
         )
 

@@ -72,7 +72,7 @@ def _draw_image(
 ) -> None:
     pixels = cv2.imread(str(path))
     if pixels is None:
-        raise UserError(f"{path} is no image that can be read.", "Make the dataset again.")
+        raise UserError(f"{path} is not an image that can be read.", "Make the dataset again.")
     shown = pixels[:, :, ::-1].astype(np.float32) / 255
     for annotation in annotations:
         colour = np.array(colours[annotation["category_id"]], np.float32)

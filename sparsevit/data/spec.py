@@ -108,7 +108,10 @@ def parse_objects(text: str) -> tuple[int, int]:
     """``"2:8"`` -> (2, 8): fewest and most objects in an image."""
     low, high = parse_range(text, "Objects in an image")
     if not (low.is_integer() and high.is_integer()):
-        raise UserError(f"Objects in an image '{text}' are not whole numbers.", "Write e.g. 2:8.")
+        raise UserError(
+            f"'{text}' is not a range of whole numbers of objects.",
+            "Write e.g. 2:8.",
+        )
     return int(low), int(high)
 
 
@@ -153,14 +156,14 @@ def _check_object_size(size: tuple[float, float], side: int) -> None:
 def _check_classes(classes: tuple[str, ...]) -> None:
     known = ", ".join(CLASSES)
     if not classes:
-        raise UserError("No class is named.", f"Name some of: {known}.")
+        raise UserError("No class is given.", f"Name some of: {known}.")
     for name in classes:
         if name not in CLASSES:
             close = difflib.get_close_matches(name, CLASSES, n=1)
             hint = f"Did you mean {close[0]}? " if close else ""
             raise UserError(f"There is no class '{name}'.", f"{hint}Classes are: {known}.")
     if len(set(classes)) != len(classes):
-        raise UserError(f"A class is named twice: {', '.join(classes)}.", "Name each once.")
+        raise UserError(f"A class is given twice: {', '.join(classes)}.", "Give each once.")
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

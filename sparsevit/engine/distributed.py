@@ -13,8 +13,6 @@ from mmengine import dist
 
 from sparsevit.errors import UserError
 
-LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
-
 
 def join(launcher: str) -> None:
     """Join the process group that a launcher started; nothing where it is ``none``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,13 @@ class Execution:
             require_whole_backend(task.whole, task.backends(), *how)
         require_images(self.batch_size, self.img_size, "timed")
         return self
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Execution:
+        """What :meth:`to_dict` gave."""
+        height, width = document["img_size"]
+        device = torch.device(document["device"])
+        return cls(**{**document, "img_size": (height, width), "device": device})
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for records."""

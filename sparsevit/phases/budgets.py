@@ -1,80 +1,21 @@
-"""Latency intervals that a search is run for, and the files of what it found."""
+"""The files of what a search found, by the latency interval that it was run for."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from sparsevit.errors import UserError
 from sparsevit.phases.inputs import PathLike
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.search.loop import default_study_name
+from sparsevit.search.options import Budget, budget_name, parse_budget
 from sparsevit.workspace import RunRecord, Workspace
 from sparsevit.workspace.workspace import BEST_NAME
-
-Budget = tuple[float, float]
-"""(lowest, highest) milliseconds, both included."""
-
-
-def parse_budget(text: str) -> Budget:
-    """``37:42`` as an interval.
-
-    Raises:
-        UserError: it is none.
-    """
-    low, colon, high = text.partition(":")
-    try:
-        found = float(low), float(high)
-    except ValueError:
-        found = math.nan, math.nan
-    if not colon or not 0 <= found[0] <= found[1] < math.inf:
-        raise UserError(
-            f"{text!r} is not a latency interval.",
-            "Give the lower and the upper end in milliseconds: --budget 37:42.",
-        )
-    return found
-
-
-def all_budgets(
-    min_ms: float | None, max_ms: float | None, more: Sequence[Budget], pareto: bool
-) -> tuple[Budget, ...]:
-    """Every interval that was asked for, each once.
-
-    Args:
-        min_ms, max_ms: one, in two options; None where it was not given so.
-        more: others.
-        pareto: whether it is allowed that there is none.
-
-    Raises:
-        UserError: one end is missing, an interval is empty, or there is none.
-    """
-    if (min_ms is None) != (max_ms is None):
-        missing, given = ("--min", "--max") if min_ms is None else ("--max", "--min")
-        raise UserError(
-            f"{given} is given without {missing}.",
-            f"Missing option '{missing}': both ends of the interval are needed, in milliseconds.",
-        )
-    first = () if min_ms is None or max_ms is None else ((min_ms, max_ms),)
-    found = tuple(dict.fromkeys((*first, *more)))
-    for low, high in found:
-        if not (0 <= low <= high < math.inf):
-            raise UserError(
-                f"The latency interval from {low:g} to {high:g} ms is empty.",
-                "Give --min below --max, in milliseconds: `sparsevit search --max 42 --min 37`.",
-            )
-    if not found and not pareto:
-        raise UserError(
-            "A search needs a latency interval.",
-            "Give --min and --max in milliseconds, or --budget MIN:MAX, or --pareto.",
-        )
-    return found
 
 
 def best_name(budget: Budget) -> str:
     """``best_max42_min37.yaml``."""
     stem, suffix = BEST_NAME.split(".")
-    return f"{stem}_{default_study_name(*budget)}.{suffix}"
+    return f"{stem}_{budget_name(budget)}.{suffix}"
 
 
 def best_of(ws: Workspace, budget: str | None) -> Path | None:

@@ -27,7 +27,7 @@ from sparsevit.phases.picture import picture_of_sparsity
 from sparsevit.phases.pretrain import pretrain
 from sparsevit.phases.search import search
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.search import Progress
+from sparsevit.search.results import Progress
 from sparsevit.sparsity import Configuration, read_configuration
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks.detection.coco import BOX_AP, MASK_AP

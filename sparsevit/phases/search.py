@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sparsevit.engine import distributed
 from sparsevit.engine.config import dump_config
 from sparsevit.errors import UserError
-from sparsevit.latency.calibration import MAX_ERROR
-from sparsevit.latency.execution import PAPER_BATCH, PAPER_IMG_SIZE, Execution
+from sparsevit.latency.execution import FLAT, PAPER_IMG_SIZE, Execution
 from sparsevit.latency.predictor import LatencyPredictor
-from sparsevit.phases.budgets import Budget, all_budgets
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.inputs import (
     PathLike,
@@ -27,36 +25,34 @@ from sparsevit.phases.inputs import (
     save_config,
     validation_size,
 )
-from sparsevit.phases.latency_source import (
-    AUTO,
-    MEASURED,
-    PREDICTED,
-    latency_predictor,
-    scaled_to_now,
+from sparsevit.phases.latency_source import MEASURED, PREDICTED, latency_predictor, scaled_to_now
+from sparsevit.phases.searching.plan import STUDY_NAME, SearchPlan
+from sparsevit.phases.searching.processes import (
+    agree_on_latency,
+    check_workers,
+    divided,
+    helpers,
 )
-from sparsevit.phases.search_bench import FRONT, SearchBench, SearchPlan
-from sparsevit.phases.search_results import beside, of_front, summary, write_results
-from sparsevit.phases.search_workers import agree_on_latency, check_workers, divided, helpers
+from sparsevit.phases.searching.results import (
+    best_of_front,
+    compared_with,
+    summary,
+    write_results,
+)
+from sparsevit.phases.searching.worker import SearchWorker
 from sparsevit.phases.sensitivity import sensitivity_for
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.search import (
-    EvolutionSampler,
-    Progress,
-    SearchResult,
-    log_name,
-)
 from sparsevit.search.front import Reference
+from sparsevit.search.log import log_name
 from sparsevit.search.loop import require_reach
-from sparsevit.search.samplers import GuidedSampler, NSGA2Sampler
-from sparsevit.search.study import shown_url
+from sparsevit.search.options import FRONT, SearchOptions
+from sparsevit.search.results import Progress, SearchResult
+from sparsevit.search.samplers import GuidedSampler
+from sparsevit.search.storage import shown_url
 from sparsevit.tasks import task_of
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.evaluations import Evaluations
 from sparsevit.workspace.workspace import BEST_NAME
-
-TRIALS = 10_000
-STUDY_NAME = "study.db"
-PARETO_SAMPLER = NSGA2Sampler.name
 
 OnEvent = Callable[[Progress], None]
 
@@ -74,7 +70,7 @@ class SearchPhaseResult:
         plot: picture of latency against score.
         storage: of the Optuna studies; ``optuna-dashboard`` opens it.
         metric: what the score is, in points (AP x 100).
-        scope, backend, batch_size, img_size, precision, device: how latency was measured.
+        execution: how latency was measured.
         images: how many images a score is from.
         latency: whether candidates' was ``predicted`` or ``measured``; the winner's is measured.
         prediction_error: the mean on held-out configurations, as a share; None where latency is
@@ -93,12 +89,7 @@ class SearchPhaseResult:
     plot: Path
     storage: str
     metric: str
-    scope: str
-    backend: str
-    batch_size: int
-    img_size: tuple[int, int]
-    precision: str
-    device: str
+    execution: Execution = field(metadata=FLAT)
     images: int
     latency: str
     prediction_error: float | None
@@ -117,219 +108,112 @@ def search(
     config: PathLike | None = None,
     checkpoint: PathLike | None = None,
     *,
-    max_ms: float | None = None,
-    min_ms: float | None = None,
-    budgets: Sequence[Budget] = (),
-    pareto: bool = False,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
-    trials: int = TRIALS,
-    max_candidates: int = TRIALS,
-    sampler: str | None = None,
-    population: int = 100,
-    parents: int = 25,
-    mutation_prob: float = 0.1,
-    metric: str | None = None,
-    eval_images: int | None = None,
-    halving: bool = False,
-    scope: str = "backbone",
-    backend: str = "eager",
-    img_size: tuple[int, int] | None = None,
-    batch_size: int = PAPER_BATCH,
-    precision: str = "fp32",
-    latency: str = AUTO,
-    latency_seconds: float = 5.0,
-    max_error: float = MAX_ERROR,
-    workers: int = 1,
-    storage: PathLike | None = None,
-    study: str | None = None,
-    device: str | None = None,
-    seed: int = 0,
+    options: SearchOptions | None = None,
     force: bool = False,
     resume: bool = False,
     launcher: str = "none",
     reporter: Reporter = SILENT,
     on_event: OnEvent | None = None,
+    **named: Any,
 ) -> SearchPhaseResult:
     """Search the layerwise ratios with the best score whose latency lies within an interval.
+
+    ``search(max_ms=42, min_ms=37, trials=200)``, or with all options in one object:
+    ``search(options=SearchOptions(max_ms=42, min_ms=37, trials=200))``.
 
     Args:
         config: path or name; the workspace's where None, else the embedded demo's.
         checkpoint: the adapted weights; those that ``adapt`` made where None.
-        max_ms, min_ms: the interval in milliseconds, both included.
-        budgets: more intervals, or all of them: (lowest, highest) each.
-        pareto: search the whole latency-accuracy front in one study; intervals, if any, take their
-            best from it.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
-        trials: stop when that many different configurations were scored, for each interval.
-        max_candidates: stop when that many were drawn (10000 in the paper's script).
-        sampler: one of :data:`sparsevit.search.samplers.SAMPLERS`; ``evolution`` where None, with
-            ``pareto`` NSGA-II.
-        population, parents, mutation_prob: of the evolution.
-        metric: what to maximise; the headline of the task where None.
-        eval_images: score on the first N images only.
-        halving: stop weak candidates after an eighth, a quarter or a half of the images.
-        scope: time the ``backbone``, as the paper does, or the ``detector``.
-        backend: what executes it while it is timed; a configuration is prepared anew in all but
-            ``eager`` and ``compile``. Scores are of eager PyTorch in fp32, whatever is timed.
-        img_size: (height, width) to time at; that of the config's validation where it is one
-            fixed size, else 672x672, where None.
-        batch_size: images a timed call.
-        precision: to time in: ``fp32``, ``fp16`` or ``bf16``.
-        latency: of candidates: ``predicted`` by a calibration, ``measured`` one by one, or
-            ``auto``; see :func:`sparsevit.phases.latency_source.latency_predictor`. The winner's is
-            measured.
-        latency_seconds: time to spend on timing a configuration.
-        max_error: mean error of a calibration up to which it is used, as a share.
-        workers: processes that share the work on this machine; a CUDA device each, or a part of
-            the CPU's threads.
-        storage: file or URL of the studies, to share them with other machines; the run's own file
-            where None.
-        study: name of the study in the storage; after the interval where None.
-        device: where to run; CUDA if there is any where None.
-        seed: of the draws.
+        options: what is searched, how, and how long.
         force: search anew although it is done.
         resume: go on with the last search, e.g. with more trials.
         launcher: who started the processes, over which the images of a score are split.
         reporter: is told what was taken.
         on_event: is told the progress.
+        named: fields of :class:`sparsevit.search.options.SearchOptions`, in place of those that
+            ``options`` has.
 
     Raises:
-        UserError: an input is missing or wrong, the interval cannot be met on this device (said
-            before anything is searched), or nothing was found within it.
+        UserError: an input or an option is missing or wrong, the interval cannot be met on this
+            device (said before anything is searched), or nothing was found within it.
+        TypeError: there is no option of a name.
     """
-    wanted = all_budgets(min_ms, max_ms, budgets, pareto)
-    sampler = sampler or (PARETO_SAMPLER if pareto else EvolutionSampler.name)
+    options = SearchOptions(**named) if options is None else replace(options, **named)
     distributed.join(launcher)
-    if launcher != "none" and (workers > 1 or halving):
+    if launcher != "none" and (options.workers > 1 or options.halving):
         raise UserError(
-            "The images of a score are split over processes: workers and halving are not for that.",
+            "--workers and --halving do not work where the images of a score are split over "
+            "processes.",
             "Give --workers or --halving without --devices and --launcher.",
         )
-    where = pick_device(device)
-    check_workers(workers, where)
-    Execution(*(scope, backend, precision, img_size or PAPER_IMG_SIZE, batch_size, where)).require()
+    where = pick_device(options.device)
+    check_workers(options.workers, where)
+    asked = Execution(
+        options.scope,
+        options.backend,
+        options.precision,
+        options.img_size or PAPER_IMG_SIZE,
+        options.batch_size,
+        where,
+    ).require()
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "search", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "search")
     check_splits(inputs, "val")
-    metric = metric or task_of(inputs.cfg).metric
-    size = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
-    options: dict[str, Any] = {}
-    if sampler == EvolutionSampler.name:
-        options = {"population": population, "parents": parents, "mutation_prob": mutation_prob}
-    searched = (FRONT,) if pareto else wanted
+    options = replace(options, metric=options.metric or task_of(inputs.cfg).metric)
+    size = options.img_size or validation_size(inputs.cfg) or asked.img_size
     given = record_of(ws, inputs)
-    weights_digest = given["checkpoint"]["sha256"]
-    timing = {
-        "scope": scope,
-        "backend": backend,
-        "img_size": list(size),
-        "batch_size": batch_size,
-        "precision": precision,
-        "device": str(where),
-    }
-    given |= {
-        "interval_ms": list(wanted[0]) if len(wanted) == 1 and not pareto else None,
-        "budgets": [list(budget) for budget in wanted],
-        "pareto": pareto,
-        "trials": trials,
-        "max_candidates": max_candidates,
-        **timing,
-        "latency": latency,
-        "max_error": max_error,
-        "sampler": sampler,
-        "seed": seed,
-        **options,
-        "metric": metric,
-        "eval_images": eval_images,
-        "halving": halving,
-        "storage": None if storage is None else shown_url(os.fspath(storage)),
-        "study": study,
-    }
-    extendable = ("trials", "max_candidates")
     plan = SearchPlan(
-        config="",
-        checkpoint=os.fspath(weights),
-        checkpoint_sha256=weights_digest,
-        workspace=os.fspath(ws.path),
-        directory="",
-        scope=scope,
-        backend=backend,
-        img_size=size,
-        batch_size=batch_size,
-        precision=precision,
-        latency_seconds=latency_seconds,
-        device=str(where),
-        metric=metric,
-        eval_images=eval_images,
-        sampler=sampler,
         options=options,
-        seed=seed,
-        trials=trials,
-        max_candidates=max_candidates,
-        halving=halving,
-        pareto=pareto,
-        storage="",
-        study=study,
-        several=len(searched) > 1,
-        lag=workers - 1,
+        execution=replace(asked, img_size=size),
+        checkpoint=os.fspath(weights),
+        checkpoint_sha256=given["checkpoint"]["sha256"],
+        workspace=os.fspath(ws.path),
     )
-    bench = SearchBench(plan, inputs.cfg, reporter)
-    plan = replace(plan, sensitivity=_sensitivity(ws, bench, reporter))
+    given |= {**options.to_dict(), **plan.execution.to_dict()}
+    worker = SearchWorker(plan, inputs.cfg, reporter)
+    plan = replace(plan, sensitivity=_sensitivity(ws, worker, reporter))
     extendable = ("trials", "max_candidates")
     with phase_run(ws, "search", given, force=force, resume=resume, extendable=extendable) as run:
         if not distributed.is_first():
-            bench.scorer.help_the_first()
+            worker.scorer.help_the_first()
             raise SystemExit(0)
         config_file = run.directory / "searched.py"
         config_file.write_text(dump_config(inputs.cfg), encoding="utf-8")
-        plans = divided(
-            replace(
-                plan,
-                config=os.fspath(config_file),
-                directory=os.fspath(run.directory),
-                storage=os.fspath(storage or run.directory / STUDY_NAME),
-            ),
-            workers,
-        )
-        bench.plan = plans[0]
+        storage = os.fspath(options.storage or run.directory / STUDY_NAME)
+        plans = divided(plan.begun(config_file, run.directory, storage))
+        worker.plan = plans[0]
         try:
             Evaluations(ws.path).remove_leftovers()
-            bench.predictor = agree_on_latency(
-                bench.plan,
-                searched[0],
-                lambda: _decide(ws, bench, latency, max_error, searched, reporter),
-            )
-            with helpers(plans[1:], searched, reporter):
-                bench.share_machine()
-                scored = _search_all(ws, bench, searched, on_event)
-            references = beside(bench, searched, scored)
-            found = of_front(bench, scored[0], wanted) if pareto and wanted else scored
+            worker.predictor = agree_on_latency(worker.plan, lambda: _decide(ws, worker, reporter))
+            with helpers(plans[1:], reporter):
+                worker.share_machine()
+                scored = _search_all(ws, worker, on_event)
+            references = compared_with(worker, scored)
+            front = options.pareto and options.intervals
+            found = best_of_front(worker, scored[0]) if front else scored
         finally:
             distributed.share(None)
-        made = write_results(ws, run.directory, bench, wanted, found, references, scored)
+        made = write_results(ws, worker, found, references, scored)
         run.update(
-            metrics=summary(found[0], metric),
+            metrics=summary(found[0], plan.metric),
             outputs={**made.outputs, "config": save_config(inputs, run)},
         )
-    predictor = bench.predictor
+    predictor = worker.predictor
     return SearchPhaseResult(
         run=run.name,
-        best=ws.path / BEST_NAME if wanted else None,
+        best=ws.path / BEST_NAME if options.intervals else None,
         bests=made.bests,
         log=made.log,
         plot=made.plot,
-        storage=shown_url(bench.plan.storage),
-        metric=metric,
-        scope=scope,
-        backend=backend,
-        batch_size=batch_size,
-        img_size=size,
-        precision=precision,
-        device=str(where),
-        images=bench.scorer.images,
+        storage=shown_url(worker.plan.storage),
+        metric=plan.metric,
+        execution=plan.execution,
+        images=worker.scorer.images,
         latency=MEASURED if predictor is None else PREDICTED,
         prediction_error=None if predictor is None else predictor.calibration.mean_error,
         search=found[0],
@@ -340,61 +224,56 @@ def search(
 
 
 def _sensitivity(
-    ws: Workspace, bench: SearchBench, reporter: Reporter
+    ws: Workspace, worker: SearchWorker, reporter: Reporter
 ) -> tuple[tuple[dict[str, float], float], ...]:
     """What `sparsevit sensitivity` found of these weights, for a sampler that starts from it."""
-    plan = bench.plan
-    if plan.sampler != GuidedSampler.name:
+    options = worker.plan.options
+    if options.sampler_name != GuidedSampler.name:
         return ()
-    found = sensitivity_for(ws, plan.checkpoint_sha256, plan.metric, bench.space)
+    weights = worker.plan.checkpoint_sha256
+    found = sensitivity_for(ws, weights, worker.plan.metric, worker.space)
     if found is None:
-        reporter.note("sensitivity: not known; `sparsevit sensitivity` first shortens the search")
+        reporter.note("sensitivity: none found; `sparsevit sensitivity` first shortens the search")
         return ()
     return tuple(
-        (each.configuration.to_dict(), each.scores[plan.metric])
+        (each.configuration.to_dict(), each.scores[worker.plan.metric])
         for each in (found.dense, *found.responses)
     )
 
 
-def _decide(
-    ws: Workspace,
-    bench: SearchBench,
-    how: str,
-    max_error: float,
-    budgets: Sequence[Budget],
-    reporter: Reporter,
-) -> LatencyPredictor | None:
+def _decide(ws: Workspace, worker: SearchWorker, reporter: Reporter) -> LatencyPredictor | None:
     """What predicts latencies, at the machine's present speed; None where they are measured."""
-    plan = bench.plan
+    options = worker.plan.options
     found = latency_predictor(
         ws,
-        bench.workload,
-        how,
-        timing_seconds=plan.trials * len(budgets) * plan.latency_seconds,
-        max_error=max_error,
-        before=lambda: _check_reach(bench, budgets),
+        worker.workload,
+        options.latency,
+        timing_seconds=options.trials * len(options.searched) * options.latency_seconds,
+        max_error=options.max_error,
+        before=lambda: _check_reach(worker),
         reporter=reporter,
     )
     if found is None:
         return None
-    return scaled_to_now(found, bench.time_ms(bench.space.dense()), reporter)
+    return scaled_to_now(found, worker.time_ms(worker.space.dense()), reporter)
 
 
-def _check_reach(bench: SearchBench, budgets: Sequence[Budget]) -> None:
+def _check_reach(worker: SearchWorker) -> None:
     """Refuse an interval that cannot be met before minutes are spent on a calibration."""
-    dense_ms, fastest_ms = bench.time_ms(bench.space.dense()), bench.time_ms(bench.space.max())
-    for budget in budgets:
-        require_reach(budget, dense_ms, fastest_ms, slowest_ms=dense_ms)
+    space = worker.space
+    dense_ms, fastest_ms = worker.time_ms(space.dense()), worker.time_ms(space.max())
+    for interval in worker.plan.options.searched:
+        require_reach(interval, dense_ms, fastest_ms, slowest_ms=dense_ms)
 
 
 def _search_all(
-    ws: Workspace, bench: SearchBench, budgets: Sequence[Budget], on_event: OnEvent | None
+    ws: Workspace, worker: SearchWorker, on_event: OnEvent | None
 ) -> tuple[SearchResult, ...]:
     return tuple(
-        bench.search(
-            budget,
-            log=None if budget == FRONT else ws.path / log_name(*budget),
+        worker.search(
+            interval,
+            log=None if interval == FRONT else ws.path / log_name(*interval),
             on_event=on_event,
         )
-        for budget in budgets
+        for interval in worker.plan.options.searched
     )

@@ -29,7 +29,7 @@ from sparsevit.phases.latency_source import (
 )
 from sparsevit.phases.scoring import Scorer, unknown_metric
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.report.sensitivity import draw_sensitivity
+from sparsevit.report.sensitivity_plot import draw_sensitivity
 from sparsevit.search.sensitivity import (
     Response,
     Sensitivity,

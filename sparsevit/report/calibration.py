@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.table import Table
 
 from sparsevit.latency.predictor import Calibration
-from sparsevit.report.ratios import short_names, short_ratios, signed
-from sparsevit.sparsity.configuration import format_ratio
+from sparsevit.report.changes import change_table
+from sparsevit.report.ratios import short_ratios
 
 if TYPE_CHECKING:
     from sparsevit.phases.calibrate import CalibrateResult
@@ -23,46 +22,19 @@ def calibration_report(result: CalibrateResult) -> Group:
     made = result.calibration
     threads = f", {result.torch_threads} thread{'s' * (result.torch_threads != 1)}"
     return Group(
-        knob_table(
-            made,
-            f"Milliseconds that each knob changes: {how.scope}, {how.batch_size} x "
+        change_table(
+            made.tables,
+            f"Change in milliseconds by knob: {how.scope}, {how.batch_size} x "
             f"{width}x{height}, {how.backend} {how.precision}",
         ),
         held_out_table(made),
         verdict(made),
         f"dense {made.dense_ms:.4g} ms; {result.device_name} ({how.device}"
         f"{threads if how.device.type == 'cpu' else ''}); "
-        f"{'kept since' if result.reused else 'measured'} {made.made[:19]}, "
+        f"{'reused, measured' if result.reused else 'measured'} {made.made[:19]}, "
         f"{made.measured + len(made.held_out)} configurations in {made.seconds:.0f} s",
         f"calibration: {result.file}",
     )
-
-
-def knob_table(calibration: Calibration, title: str) -> Table:
-    """A row a knob, a column a ratio: milliseconds against dense, all other knobs at 0."""
-    ratios = sorted({ratio for table in calibration.tables.values() for ratio, _ in table} - {0.0})
-    table = Table(title=title, title_justify="left")
-    table.add_column("knob", no_wrap=True)
-    for ratio in ratios:
-        table.add_column(format_ratio(ratio), justify="right", no_wrap=True)
-    add_changes(table, ratios, {name: dict(row) for name, row in calibration.tables.items()})
-    return table
-
-
-def add_changes(
-    table: Table, ratios: Sequence[float], changes: Mapping[str, Mapping[float, float]]
-) -> None:
-    """A row for each knob, with its change at each ratio; nothing where it has none.
-
-    Args:
-        table: with a column for the knob and one for each ratio.
-        ratios: in the order of the columns.
-        changes: knob -> ratio -> change.
-    """
-    places = [(name, ratio) for name, row in changes.items() for ratio in ratios if ratio in row]
-    texts = dict(zip(places, signed(changes[name][r] for name, r in places), strict=True))
-    for name, short in zip(changes, short_names(changes), strict=True):
-        table.add_row(short, *(texts.get((name, ratio), "") for ratio in ratios))
 
 
 def held_out_table(calibration: Calibration) -> Table:
@@ -95,8 +67,8 @@ def verdict(calibration: Calibration) -> str:
             "quieter machine, or with more --seconds."
         )
     else:
-        why = "Latency is no sum over knobs here."
+        why = "Here latency is not a sum over knobs."
     return (
         f"Not accepted: {errors} (limit {calibration.limit:.1%} on average). {why} "
-        "A search times every candidate."
+        "Searches will time every candidate."
     )

@@ -21,7 +21,7 @@ from sparsevit.sparsity import Configuration
 
 if TYPE_CHECKING:
     from sparsevit.phases.search import SearchPhaseResult
-    from sparsevit.phases.search_show import ShownSearch
+    from sparsevit.phases.searching.show import ShownSearch
 
 _STAGES = {
     "bounds": "Measuring the dense and the sparsest model",
@@ -152,7 +152,7 @@ def summary_line(result: SearchResult) -> str:
     """What was drawn and scored, why the search ended, and what the device can reach."""
     reasons = {
         "trials": "",
-        "candidates": " (no more candidates were allowed)",
+        "candidates": " (the limit on candidates was reached)",
         "exhausted": " (the whole space was searched)",
     }
     line = (
@@ -162,7 +162,8 @@ def summary_line(result: SearchResult) -> str:
     )
     missed = len(result.unconfirmed)
     if missed:
-        line += f" {missed} better missed the interval when measured again."
+        better = "better one" if missed == 1 else "better ones"
+        line += f" {missed} {better} missed the interval when measured again."
     return line if result.best is not None else f"Nothing was found. {line}"
 
 
@@ -221,17 +222,18 @@ def _latency_source(result: SearchPhaseResult) -> str:
 
 def search_summary(result: SearchPhaseResult) -> Group:
     """The tables of a search and where its results are."""
-    height, width = result.img_size
+    how = result.execution
+    height, width = how.img_size
     return Group(
         *_tables(result.searches, result.references),
-        f"score: {result.metric} x 100 on {result.images} images; latency: {result.scope}, "
-        f"{result.batch_size} x {width}x{height}, {result.backend} {result.precision}, "
-        f"{result.device}, {_latency_source(result)}",
+        f"score: {result.metric} x 100 on {result.images} images; latency: {how.scope}, "
+        f"{how.batch_size} x {width}x{height}, {how.backend} {how.precision}, "
+        f"{how.device}, {_latency_source(result)}",
         *([] if result.best is None else [f"best: {result.best}"]),
         *_how_to_name(result.bests),
         f"log: {result.log}",
         f"plot: {result.plot}",
-        f"study: {result.storage} (optuna-dashboard opens it)",
+        f"study: {result.storage} (open it with optuna-dashboard)",
     )
 
 
@@ -246,7 +248,7 @@ def shown_summary(shown: ShownSearch) -> Group:
         f"{timing['device']}",
         *[f"best for {budget} ms: {path}" for budget, path in shown.bests.items()],
         *([] if shown.plot is None else [f"plot: {shown.plot}"]),
-        f"study: {shown.storage} (optuna-dashboard opens it)",
+        f"study: {shown.storage} (open it with optuna-dashboard)",
     )
 
 
@@ -258,7 +260,7 @@ def budgets_table(searches: Sequence[SearchResult], references: Sequence[Referen
         references: what they are compared with.
     """
     table = Table(
-        title="Best of each interval" if len(searches) > 1 else "Beside dense and uniform"
+        title="Best of each interval" if len(searches) > 1 else "Compared with dense and uniform"
     )
     for name in ("", "score", "ms", "speedup"):
         table.add_column(name, justify="right" if name else "left")
@@ -289,7 +291,9 @@ def budgets_table(searches: Sequence[SearchResult], references: Sequence[Referen
 def front_table(result: SearchResult) -> Table:
     """The trials that no other beats in both score and latency, the fastest first."""
     front = front_of(result.trials)
-    table = Table(title="Front: no trial is better in both", caption=summary_line(result))
+    table = Table(
+        title="Front: no trial is better in both score and latency", caption=summary_line(result)
+    )
     for name in ("score", "ms", "speedup"):
         table.add_column(name, justify="right")
     table.add_column("ratios", no_wrap=True)
@@ -321,5 +325,5 @@ def _how_to_name(bests: Mapping[str, Path]) -> list[str]:
     lines = [f"best for {budget} ms: {path}" for budget, path in bests.items()]
     return [
         *lines,
-        f"The next phase takes that of {first}; another one with --budget {second}.",
+        f"The next phase uses the best for {first} ms; choose another with --budget {second}.",
     ]

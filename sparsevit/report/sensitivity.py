@@ -1,29 +1,17 @@
-"""How score and latency answer to each knob: tables, and curves as pictures."""
+"""How score and latency respond to each knob: tables."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 
-from sparsevit.report.calibration import add_changes
-from sparsevit.report.ratios import short_names
-from sparsevit.search.sensitivity import Curve, Sensitivity
-from sparsevit.sparsity.configuration import format_ratio
-from sparsevit.tasks import headlines
+from sparsevit.report.changes import change_table
+from sparsevit.search.sensitivity import Curve
 
 if TYPE_CHECKING:
     from sparsevit.phases.sensitivity import SensitivityResult
-
-LATENCY = "latency"
-_DPI = 130
 
 
 def sensitivity_report(result: SensitivityResult) -> Group:
@@ -34,77 +22,25 @@ def sensitivity_report(result: SensitivityResult) -> Group:
     metric = result.metric
     return Group(
         change_table(
-            found.scores(metric),
-            f"{metric} x 100 against dense ({found.dense.scores[metric]:.4g}), on "
+            _changes(found.scores(metric)),
+            f"{metric} x 100, change from dense ({found.dense.scores[metric]:.4g}), on "
             f"{found.images} images",
         ),
         change_table(
-            found.latencies(),
-            f"milliseconds against dense ({found.dense.latency_ms:.4g}), {found.latency}: "
+            _changes(found.latencies()),
+            f"milliseconds, change from dense ({found.dense.latency_ms:.4g}), {found.latency}: "
             f"{how.scope}, {how.batch_size} x {width}x{height}, {how.backend} "
             f"{how.precision}, {how.device}",
         ),
-        "Each knob alone; those after it in its stage are raised to it.",
+        "One knob at a time; later knobs of its stage are raised to its ratio.",
         *(f"plot: {path}" for path in result.plots.values()),
         f"all metrics: {result.file}",
     )
 
 
-def change_table(curves: Mapping[str, Curve], title: str) -> Table:
-    """A row a knob, a column a ratio: the difference to dense."""
-    ratios = sorted({ratio for curve in curves.values() for ratio, _ in curve[1:]})
-    table = Table(title=title, title_justify="left")
-    table.add_column("knob", no_wrap=True)
-    for ratio in ratios:
-        table.add_column(format_ratio(ratio), justify="right", no_wrap=True)
-    changes = {
-        name: {ratio: value - curve[0][1] for ratio, value in curve[1:]}
-        for name, curve in curves.items()
+def _changes(curves: Mapping[str, Curve]) -> dict[str, list[tuple[float, float]]]:
+    """Knob -> (ratio, difference from dense) each."""
+    return {
+        knob: [(ratio, value - curve[0][1]) for ratio, value in curve]
+        for knob, curve in curves.items()
     }
-    add_changes(table, ratios, changes)
-    return table
-
-
-def draw_sensitivity(found: Sensitivity, metric: str, folder: Path) -> dict[str, Path]:
-    """Draw a picture of the metric, of COCO's AP of boxes and masks, and of latency.
-
-    Returns:
-        metric, or ``latency`` -> the PNG.
-    """
-    drawn = {}
-    for name in dict.fromkeys((metric, *headlines())):
-        if name in found.metrics:
-            label = f"{name} x 100, on {found.images} images"
-            figure = curves_figure(found.scores(name), label)
-            drawn[name] = _save(figure, folder / f"sensitivity_{name}.png")
-    figure = curves_figure(found.latencies(), f"milliseconds, {found.latency}")
-    drawn[LATENCY] = _save(figure, folder / f"sensitivity_{LATENCY}.png")
-    return drawn
-
-
-def curves_figure(curves: Mapping[str, Curve], label: str) -> Figure:
-    """A line a knob over its ratio, from what dense has; on the Agg canvas."""
-    figure = Figure(figsize=(7.2, 4.4), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    ax = figure.add_subplot()
-    colours = colormaps["viridis"]
-    for index, (name, curve) in enumerate(zip(short_names(curves), curves.values(), strict=True)):
-        ratios, values = zip(*curve, strict=True)
-        # the last of a continuous map is too pale on white
-        colour = colours(0.9 * index / max(1, len(curves) - 1))
-        ax.plot(ratios, values, marker="o", markersize=3, linewidth=1.4, color=colour, label=name)
-    for curve in list(curves.values())[:1]:
-        ax.axhline(curve[0][1], color="#b0b8c0", linewidth=0.8, zorder=0)
-    ax.set_xlabel("ratio of the knob (those after it in its stage raised to it)")
-    ax.set_ylabel(label)
-    ax.spines[["top", "right"]].set_visible(False)
-    if curves:
-        ax.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    path.write_bytes(buffer.getvalue())
-    return path

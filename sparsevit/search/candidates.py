@@ -7,14 +7,15 @@ at the same ones by itself. The study only has to hold what came of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial
 
 from sparsevit.search.results import Stopped
+from sparsevit.search.samplers import Predict
 from sparsevit.search.seen import Seen
 from sparsevit.search.trial import (
     CONFIGURATION,
@@ -26,13 +27,13 @@ from sparsevit.search.trial import (
 )
 from sparsevit.sparsity import Configuration, Space
 
-Predict = Callable[[Configuration], float]
-
 
 class Draws(Protocol):
     """What a sampler is here; see :class:`sparsevit.search.samplers.SpaceSampler`."""
 
     def rng(self, number: int) -> Random: ...
+
+    def describe(self) -> dict[str, Any]: ...
 
     def draw(self, rng: Random, before: Sequence[Seen]) -> Configuration | None: ...
 

@@ -42,12 +42,12 @@ class Halving:
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1 or self.batch < 1:
             raise UserError(
-                f"Halving that keeps {self.keep:g} of batches of {self.batch}.",
-                "It keeps a share between 0 and 1 of batches of 1 or more.",
+                f"Halving cannot keep {self.keep:g} of batches of {self.batch}.",
+                "Keep a share between 0 and 1, of batches of 1 or more.",
             )
         if list(self.shares) != sorted({s for s in self.shares if 0 < s < 1}):
             raise UserError(
-                f"Halving after the shares {self.shares} of the images.",
+                f"Halving cannot stop candidates after the shares {self.shares} of the images.",
                 "Give increasing shares between 0 and 1.",
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from sparsevit.search.options import budget_name
 from sparsevit.search.trial import Trial
 from sparsevit.sparsity.configuration import format_ratio
 from sparsevit.sparsity.files import write_text
@@ -12,7 +13,7 @@ from sparsevit.sparsity.files import write_text
 
 def log_name(min_ms: float, max_ms: float) -> str:
     """The log's file name for a latency interval in milliseconds."""
-    return f"search_max{max_ms:g}_min{min_ms:g}.txt"
+    return f"search_{budget_name((min_ms, max_ms))}.txt"
 
 
 def log_text(trials: Iterable[Trial]) -> str:

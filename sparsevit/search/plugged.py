@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -42,6 +43,10 @@ class PluggedSampler:
     def rng(self, number: int) -> Random:
         """Random numbers that are not used: the sampler has its own."""
         return Random(number)
+
+    def describe(self) -> dict[str, Any]:
+        """Its name; what else sets its draws apart only Optuna knows."""
+        return {"name": type(self._study.sampler).__name__}
 
     def draw(self, rng: Random, before: Sequence[Seen]) -> Configuration | None:
         """The next candidate; None until all before it are settled."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 
 from sparsevit.errors import UserError
 from sparsevit.search.front import Reference
 from sparsevit.search.history import DENSE, FASTEST, confirm, confirmations, rank
 from sparsevit.search.results import SearchResult
-from sparsevit.search.study import IDENTITY, open_storage, quiet_optuna
+from sparsevit.search.study import IDENTITY, Storage, open_storage, quiet_optuna
 from sparsevit.search.trial import ITERATION, Trial, is_counted, read_trial
 from sparsevit.sparsity import Configuration
 
 _REFERENCES = "references"
 
 
-def read_search(storage: str | Path | BaseStorage, study_name: str) -> SearchResult:
+def read_search(storage: Storage, study_name: str) -> SearchResult:
     """What a study holds of a search, finished or not.
 
     Raises:
@@ -45,9 +43,7 @@ def read_search(storage: str | Path | BaseStorage, study_name: str) -> SearchRes
     )
 
 
-def keep_references(
-    storage: str | Path | BaseStorage, study_name: str, references: list[Reference]
-) -> None:
+def keep_references(storage: Storage, study_name: str, references: list[Reference]) -> None:
     """Keeps with a study what it is compared with."""
     document = [
         {
@@ -61,19 +57,17 @@ def keep_references(
     _load(storage, study_name).set_user_attr(_REFERENCES, document)
 
 
-def keep_confirmation(
-    storage: str | Path | BaseStorage, study_name: str, trial: Trial, latency_ms: float
-) -> float:
+def keep_confirmation(storage: Storage, study_name: str, trial: Trial, latency_ms: float) -> float:
     """Keeps the latency of a trial that was measured again; gives the one that is kept."""
     return confirm(_load(storage, study_name), trial.number, latency_ms)
 
 
-def read_confirmations(storage: str | Path | BaseStorage, study_name: str) -> dict[int, float]:
+def read_confirmations(storage: Storage, study_name: str) -> dict[int, float]:
     """Latencies that were measured again, by the number of the trial."""
     return confirmations(_load(storage, study_name))
 
 
-def read_references(storage: str | Path | BaseStorage, study_name: str) -> list[Reference]:
+def read_references(storage: Storage, study_name: str) -> list[Reference]:
     """What :func:`keep_references` kept; nothing where that was not done."""
     document: list[dict[str, Any]] = _load(storage, study_name).user_attrs.get(_REFERENCES) or []
     return [
@@ -128,7 +122,7 @@ def _summed_up(
     }
 
 
-def _load(storage: str | Path | BaseStorage, study_name: str) -> optuna.Study:
+def _load(storage: Storage, study_name: str) -> optuna.Study:
     try:
         with quiet_optuna():
             opened = open_storage(storage)

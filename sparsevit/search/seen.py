@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optuna.trial import FrozenTrial
-
-from sparsevit.search.trial import read_trial
-from sparsevit.sparsity import Configuration, Space
+from sparsevit.sparsity import Configuration
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,3 @@ class Seen:
     def settled(self) -> bool:
         """Whether nothing about it will change any more."""
         return self.feasible is False or self.score is not None
-
-
-def see(frozen: FrozenTrial, space: Space) -> Seen:
-    """A trial of a study as a sampler sees it."""
-    trial = read_trial(frozen)
-    finished = frozen.state.is_finished()
-    return Seen(
-        configuration=trial.configuration or space.sorted(frozen.params),
-        latency_ms=trial.latency_ms,
-        feasible=trial.feasible if finished else None,
-        score=trial.score,
-        share=trial.share,
-    )

@@ -68,7 +68,7 @@ class Sensitivity:
         """
         if metric not in self.dense.scores:
             raise UserError(
-                f"The sensitivity has no metric {metric!r}.",
+                f"The sensitivity analysis has no metric {metric!r}.",
                 f"Take one of: {', '.join(self.metrics)}.",
             )
         return {
@@ -158,5 +158,5 @@ def response_from_dict(entry: Mapping[str, Any]) -> Response:
 def _finite(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a finite number")
     return number

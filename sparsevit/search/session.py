@@ -18,14 +18,14 @@ from sparsevit.search.claims import Claim, claim, release_the_dead
 from sparsevit.search.halving import Halving, goes_on, step_of
 from sparsevit.search.history import confirm, confirmations, rank
 from sparsevit.search.log import write_log
+from sparsevit.search.options import Budget, SearchOptions
 from sparsevit.search.results import Progress, Stage
-from sparsevit.search.samplers import distributions
+from sparsevit.search.samplers import Predict, distributions
 from sparsevit.search.trial import DUPLICATE_OF, LATENCY_MS, PREDICTED_MS, SHARE, Trial, read_trial
 from sparsevit.search.workers import Watch, Worker
 from sparsevit.sparsity import Configuration, Space
 
 Measure = Callable[[Configuration], float]
-Predict = Callable[[Configuration], float]
 Score = Callable[[Configuration], float]
 OnEvent = Callable[[Progress], None]
 
@@ -42,23 +42,23 @@ class Problem:
         measure: latency in milliseconds, measured.
         predict: the same without measuring; None where candidates are measured.
         score: the higher the better.
-        min_ms, max_ms: the interval that the latency must lie in.
+        interval: that the latency must lie in, in milliseconds.
+        options: when to stop, and whether the latency is a second objective of the study.
         halving: how weak candidates are stopped, if they are.
-        front: whether the latency is a second objective of the study.
     """
 
     space: Space
     measure: Measure
     predict: Predict | None
     score: Score
-    min_ms: float
-    max_ms: float
+    interval: Budget
+    options: SearchOptions
     halving: Halving | None = None
-    front: bool = False
 
     def holds(self, latency_ms: float) -> bool:
         """Whether a latency lies in the interval."""
-        return self.min_ms <= latency_ms <= self.max_ms
+        low, high = self.interval
+        return low <= latency_ms <= high
 
     def timed(self, configuration: Configuration) -> float:
         """The latency as measured now."""
@@ -78,7 +78,7 @@ class Problem:
         if not math.isfinite(score):
             raise UserError(
                 f"The score of {configuration} is {score}.",
-                "Check that the metric is one that the evaluation gives, and the checkpoint.",
+                "Check the checkpoint, and that the evaluation reports this metric.",
             )
         return float(score)
 
@@ -91,7 +91,6 @@ class Session:
         worker: who this is.
         problem: what is searched.
         candidates: of the study.
-        targets: scored trials and candidates, to tell the progress against.
         log_path: where to keep the log of the paper's form, if at all.
         on_event: is told the progress.
         confirm_best: measure a best before it is called so.
@@ -103,7 +102,6 @@ class Session:
         worker: Worker,
         problem: Problem,
         candidates: Candidates,
-        targets: tuple[int, int],
         log_path: Path | None = None,
         on_event: OnEvent | None = None,
         confirm_best: bool = True,
@@ -112,7 +110,7 @@ class Session:
         self.worker = worker
         self.problem = problem
         self.candidates = candidates
-        self.target, self.max_candidates = targets
+        self.options = problem.options
         self.log_path = log_path
         self.on_event = on_event
         self.confirm_best = confirm_best
@@ -190,7 +188,7 @@ class Session:
         taken.finish(TrialState.COMPLETE, self._values(score, latency_ms))
 
     def _values(self, score: float, latency_ms: float) -> list[float]:
-        return [score, latency_ms] if self.problem.front else [score]
+        return [score, latency_ms] if self.options.pareto else [score]
 
     def _repeat(self, first: Slot, taken: Claim) -> None:
         """The result of a candidate that was drawn before."""
@@ -314,14 +312,14 @@ class Session:
             Progress(
                 stage=stage,
                 scored=done,
-                target=self.target,
+                target=self.options.trials,
                 candidates=self.candidates.finished,
-                max_candidates=self.max_candidates,
+                max_candidates=self.options.max_candidates,
                 feasible_share=self.candidates.feasible / judged if judged else None,
                 best=self.best,
                 current=current,
                 seconds=seconds,
-                eta_seconds=max(0, self.target - done) * seconds / fresh if fresh else None,
+                eta_seconds=max(0, self.options.trials - done) * seconds / fresh if fresh else None,
                 running=self.candidates.running,
                 prediction_error=self._prediction_error(),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
@@ -20,41 +19,23 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sparsevit.errors import UserError
+from sparsevit.search.storage import shown_url, storage_url
 from sparsevit.search.trial import LATENCY_MS, PREDICTED_MS, is_counted
 
 IDENTITY = "identity"
 Direction = Literal["maximize", "minimize"]
+Storage = str | os.PathLike[str] | BaseStorage
+
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.
 _BUSY_SECONDS = 60
-
-
 # What several processes run into when they make the same tables at the same time.
 _MAKE_ATTEMPTS = 5
 
 
-def storage_url(storage: str | Path) -> str:
-    """What a storage is, as a URL: as it is where it is one.
-
-    Of a file the suffix tells: ``.log`` is Optuna's journal, for file systems that several machines
-    share; anything else SQLite's.
-    """
-    text = str(storage)
-    if "://" in text:
-        return text
-    kind = "journal" if text.endswith(".log") else "sqlite"
-    return f"{kind}:///{Path(text).absolute()}"
-
-
-def shown_url(storage: str | Path) -> str:
-    """The URL without the password that may be in it."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage_url(storage))
-
-
 def open_study(
-    storage: str | Path | BaseStorage | None,
+    storage: Storage | None,
     name: str,
     *,
-    sampler: BaseSampler | None = None,
     directions: Sequence[Direction] = ("maximize",),
 ) -> Study:
     """Opens a study, or makes it where there is none of that name.
@@ -64,36 +45,34 @@ def open_study(
             (``sqlite:///``, ``journal:///``, ``postgresql://``, or what SQLAlchemy takes), an
             Optuna storage, or None to keep the study in memory.
         name: of the study in its storage.
-        sampler: what draws its candidates.
         directions: one for each objective.
 
     Raises:
         UserError: where the storage cannot be opened, or holds something else.
     """
     try:
-        return _made(storage, name, sampler, directions)
+        return _made(storage, name, directions)
     except ModuleNotFoundError as error:
         raise UserError(
             f"The storage {_named(storage)} needs {error.name}, which is not installed.",
-            "Install it, for PostgreSQL with: pip install 'sparsevit[postgres]'",
+            "Install it; for PostgreSQL: pip install 'sparsevit[postgres]'",
         ) from error
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise UserError(
             f"The study's storage {_named(storage)} cannot be opened: {reason}.",
-            "Give a file that can be written and that an earlier search made, or none yet; or the "
-            "URL of a database that can be reached.",
+            "Give a writable file, new or made by an earlier search, or the URL of a database that "
+            "can be reached.",
         ) from error
 
 
 def _named(storage: Any) -> str:
-    return shown_url(storage) if isinstance(storage, (str, Path)) else type(storage).__name__
+    return shown_url(storage) if isinstance(storage, (str, os.PathLike)) else type(storage).__name__
 
 
 def _made(
-    storage: str | Path | BaseStorage | None,
+    storage: Storage | None,
     name: str,
-    sampler: BaseSampler | None,
     directions: Sequence[Direction],
 ) -> Study:
     for attempt in range(1, _MAKE_ATTEMPTS + 1):
@@ -101,7 +80,6 @@ def _made(
             return optuna.create_study(
                 storage=open_storage(storage),
                 study_name=name,
-                sampler=sampler,
                 directions=list(directions),
                 load_if_exists=True,
             )
@@ -117,7 +95,7 @@ def _was_made_meanwhile(error: BaseException) -> bool:
     return "already exists" in text or "unique" in text or "duplicate key" in text
 
 
-def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
+def open_storage(storage: Storage | None) -> BaseStorage | None:
     """An Optuna storage; see :func:`open_study`."""
     if storage is None or isinstance(storage, BaseStorage):
         return storage
@@ -158,7 +136,7 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
         raise UserError(
             f"The study {study.study_name!r} was made with other inputs: "
             f"{_differences(found or {}, wanted)}.",
-            "Search with the same inputs to go on with it, or begin another one with --force.",
+            "Use the same inputs to continue it, or begin another search with --force.",
         )
     for key in study.user_attrs if found is not None else ():
         if key.endswith("_ms"):

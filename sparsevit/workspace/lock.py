@@ -173,7 +173,7 @@ def _try(lock: FileLock, directory: Path, seconds: float) -> bool:
         raise unwritable(directory, error) from error
     except NotImplementedError as error:
         raise UserError(
-            f"The file system of the workspace {directory} has no file locks.",
+            f"The file system of the workspace {directory} does not support file locks.",
             "Use a workspace on a local disk, with --workspace.",
         ) from error
     return True
@@ -193,7 +193,7 @@ def _in_use(directory: Path, holder: Holder | None) -> UserError:
     if holder.is_gone:
         return UserError(
             f"The workspace {directory} is still locked by a child of {who}, which has ended.",
-            f"End what it left running (`fuser -v {directory / LOCK_NAME}` shows it).",
+            f"Stop what it left running (`fuser -v {directory / LOCK_NAME}` shows it).",
         )
     return UserError(
         f"The workspace {directory} is in use by {who}: {holder.phase}, since {holder.since} "

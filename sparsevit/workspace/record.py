@@ -93,7 +93,7 @@ class RunRecord:
         if record.status not in STATUSES:
             raise ValueError(f"status is {record.status!r}")
         if not all(isinstance(path, str) for path in record.outputs.values()):
-            raise TypeError(f"an output of {record.id} is no path")
+            raise TypeError(f"an output of {record.id} is not a path")
         return record
 
 
@@ -205,7 +205,7 @@ def unwritable(directory: Path, error: OSError | None = None) -> UserError:
     reason = f": {error.strerror or error}" if error is not None else ""
     return UserError(
         f"The workspace {directory} cannot be written{reason}.",
-        "Give a directory that you may write and that has room, with --workspace or "
+        "Give a directory that you can write to and that has room, with --workspace or "
         "SPARSEVIT_WORKSPACE.",
     )
 
@@ -255,7 +255,7 @@ def _check(document: Document, path: Path) -> None:
     """Raise for what is JSON but no record, so that nothing fails half way on it."""
     try:
         if not isinstance(document.setdefault("digests", {}), dict):
-            raise TypeError("digests is no object")
+            raise TypeError("digests is not an object")
         for phase, entry in document["phases"].items():
             for run in entry["runs"]:
                 if RunRecord.from_dict(run).phase != phase:
@@ -268,7 +268,7 @@ def _check(document: Document, path: Path) -> None:
 
 def _corrupt(path: Path, reason: str) -> UserError:
     return UserError(
-        f"The workspace's record {path} is no valid record: {reason}.",
-        f"Mend it, or move it away (`mv {path.name} {path.name}.broken`) to begin a new one: the "
+        f"The workspace's record {path} is not a valid record: {reason}.",
+        f"Repair it, or move it away (`mv {path.name} {path.name}.broken`) to begin a new one: the "
         "run directories stay as they are. Or use another workspace with --workspace.",
     )

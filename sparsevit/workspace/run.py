@@ -188,7 +188,7 @@ class Run:
         earlier = same[-1]
         if (self._workspace.resolve(), self._phase, earlier.id) in _active:
             raise UserError(
-                f"{earlier.name} is under way in this very process.", "Wait until it has ended."
+                f"{earlier.name} is already running in this process.", "Wait until it has ended."
             )
         if earlier.status == FINISHED and not self._resume:
             raise self._already_done(earlier)

@@ -113,7 +113,8 @@ class Workspace:
             raise ValueError(f"{phase!r} is no name for a phase")
         if force and resume:
             raise UserError(
-                "--force begins a new run, --resume continues the last: they exclude each other.",
+                "--force and --resume exclude each other: one begins a new run, the other "
+                "continues the last.",
                 "Give one of them.",
             )
         return Run(

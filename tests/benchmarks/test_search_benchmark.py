@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparsevit.models import SparseViT
-from sparsevit.search import SAMPLERS
+from sparsevit.search.samplers import SAMPLERS
 
 
 @pytest.fixture

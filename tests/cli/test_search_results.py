@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
 import tiny
+import torch
 
+from sparsevit.phases.device import device_name
+from sparsevit.phases.search import search
 from sparsevit.sparsity import read_configuration
+from sparsevit.workspace import Workspace
 
 QUICK = (*tiny.SEARCH[4:], "--latency", "measured")
 BOTH = ("--budget", "0:10000", "--budget", "0:9000")
@@ -111,3 +116,57 @@ def test_nothing_to_show_is_said(pretrained):
     done = tiny.run("search", "--show", "--workspace", pretrained)
     assert done.code == 2
     assert "Search first" in done.err
+
+
+def test_a_search_called_by_name_leaves_the_record_and_the_study_of_the_version_before(pretrained):
+    quick = {"population": 2, "parents": 2, "latency": "measured", "latency_seconds": 0.01}
+    found = search(max_ms=10000.0, min_ms=0.0, trials=2, workspace=pretrained, **quick)
+    assert found.search.best is not None
+    record = Workspace.open(pretrained, create=False, readonly=True).last("search").inputs
+    weights = record["checkpoint"]["sha256"]
+    timing = {
+        "scope": "backbone",
+        "backend": "eager",
+        "img_size": [64, 64],
+        "batch_size": 4,
+        "precision": "fp32",
+        "device": found.device,
+    }
+    assert {k: v for k, v in record.items() if k not in ("config", "config_sha256")} == {
+        "checkpoint": record["checkpoint"],
+        "interval_ms": [0.0, 10000.0],
+        "budgets": [[0.0, 10000.0]],
+        "pareto": False,
+        "trials": 2,
+        "max_candidates": 10000,
+        **timing,
+        "latency": "measured",
+        "max_error": 0.03,
+        "sampler": "evolution",
+        "seed": 0,
+        "population": 2,
+        "parents": 2,
+        "mutation_prob": 0.1,
+        "metric": "bbox_mAP",
+        "eval_images": None,
+        "halving": False,
+        "storage": None,
+        "study": None,
+    }
+    study = optuna.load_study(study_name="max10000_min0", storage=found.storage)
+    device = torch.device(found.device)
+    identity = study.user_attrs["identity"]
+    assert {k: v for k, v in identity.items() if k not in ("space", "sampler")} == {
+        "version": 2,
+        "interval_ms": [0.0, 10000.0],
+        **timing,
+        "device": device.type,
+        "device_name": device_name(device),
+        "latency": "measured",
+        "halving": None,
+        "metric": "bbox_mAP",
+        "eval_images": None,
+        "checkpoint": weights,
+    }
+    with pytest.raises(TypeError, match="trails"):
+        search(max_ms=10000.0, min_ms=0.0, trails=2, workspace=pretrained)

@@ -107,8 +107,8 @@ def test_it_is_printed_as_tables(swept):
     path, _ = swept
     done = tiny.run(*WORDS, "--workspace", path, "--metric", "segm_mAP", "--resume")
     assert done.code == 0, done.err
-    assert "segm_mAP x 100 against dense" in done.out
-    assert "milliseconds against dense" in done.out
+    assert "segm_mAP x 100, change from dense" in done.out
+    assert "milliseconds, change from dense" in done.out
     assert "stages.2_2" in done.out
 
 

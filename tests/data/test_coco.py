@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsevit.data.coco import check_annotations, class_names
+from sparsevit.data.coco import check_annotations
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.errors import UserError
@@ -40,7 +40,7 @@ def test_the_summary_counts_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path, content())
     summary = check_annotations(path, classes=["cat"])
     assert (summary.images, summary.annotations, summary.empty_images) == (2, 3, 1)
-    assert summary.categories == class_names(path) == ("dog", "cat")
+    assert summary.categories == ("dog", "cat")
     assert summary.per_category == {"dog": 1, "cat": 2}
     assert (summary.small, summary.medium, summary.large) == (1, 1, 1)
     assert (summary.polygons, summary.rles, summary.crowds) == (1, 1, 1)
@@ -57,18 +57,18 @@ def test_a_made_dataset_passes_with_its_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "named"),
     [
-        ("{not json", "no valid JSON"),
-        ("", "no valid JSON"),
-        ("[]", "its top is no object"),
+        ("{not json", "not valid JSON"),
+        ("", "not valid JSON"),
+        ("[]", "it is not an object"),
         ("{}", "no 'images' list"),
         (content(images=[]), "has no images"),
         (content(annotations=[]), "has no annotations"),
         (content(categories=[]), "has no categories"),
         (content(images=[{"id": 1}]), "file_name"),
-        (content(images=[3]), "COCO's form"),
+        (content(images=[3]), "COCO's format"),
         (content(annotations=[{"id": 1}]), "category_id"),
-        (content(annotations=[annotation(bbox=None)]), "COCO's form"),
-        (content(annotations=[annotation(bbox=[1, 2])]), "COCO's form"),
+        (content(annotations=[annotation(bbox=None)]), "COCO's format"),
+        (content(annotations=[annotation(bbox=[1, 2])]), "COCO's format"),
         (content(annotations=[annotation(category_id=4)]), "category ids that are not"),
         (content(annotations=[annotation(image_id=9)]), "image ids that are not"),
         (content(categories=[{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]), "same category id"),
@@ -84,7 +84,7 @@ def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, value: object, 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b"\x89PNG\xff\xfe\x00")
-    with pytest.raises(UserError, match="no valid JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         check_annotations(path)
 
 
@@ -112,6 +112,6 @@ def test_missing_images_are_named(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     path = write(tmp_path, content())
-    assert class_names(path) == ("dog", "cat")
+    assert check_annotations(path).categories == ("dog", "cat")
     write(tmp_path, content(categories=[{"id": 3, "name": "lynx"}, {"id": 7, "name": "wolf"}]))
-    assert class_names(path) == ("lynx", "wolf")
+    assert check_annotations(path).categories == ("lynx", "wolf")

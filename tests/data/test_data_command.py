@@ -100,7 +100,7 @@ def test_another_dataset_asks_for_force(tmp_path: Path) -> None:
         ({"root": "nowhere"}, "no dataset at"),
         ({"split": "test"}, "no split 'test'"),
         ({"images": 0}, "0 images"),
-        ({"out": "picture.docx"}, "no picture file"),
+        ({"out": "picture.docx"}, "not a picture file"),
         ({"out": "missing/folder/picture.png"}, "Cannot write"),
     ],
 )
@@ -117,7 +117,7 @@ def test_show_refuses_what_it_cannot_draw(tmp_path: Path, changes: dict, named: 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     run("make", str(tmp_path), *SMALL)
     (tmp_path / "val" / "000000.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"000000\.png is no image"):
+    with pytest.raises(UserError, match=r"000000\.png is not an image"):
         show_data(tmp_path, tmp_path / "picture.png")
 
 

@@ -209,7 +209,7 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_is(
 ) -> None:
     (tmp_path / name).write_text('{"name": "someone else\'s"}')
     before = files_of(tmp_path)
-    with pytest.raises(UserError, match="no dataset of sparsevit"):
+    with pytest.raises(UserError, match="not a dataset made by sparsevit"):
         make_dataset(tmp_path, SMALL, force=force)
     assert files_of(tmp_path) == before
 

@@ -49,11 +49,20 @@ class Recorder:
         return replay
 
 
-class OnAnyDevice(GraphedBackbone):
-    """Takes the CPU for a device with graphs."""
+class OnCuda(torch.Tensor):
+    """A tensor in the CPU's memory that says it is on a CUDA device."""
 
-    def can_replay(self, images):
-        return not self.backbone.training and not torch.is_grad_enabled()
+    is_cuda = True
+
+
+def on_cuda(*shape, fill=1.0):
+    return torch.full(shape, fill).as_subclass(OnCuda)
+
+
+@pytest.fixture(autouse=True)
+def no_capture(monkeypatch):
+    """What CUDA says where it records nothing."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
 
 
 @pytest.fixture
@@ -64,11 +73,11 @@ def recorder():
 @pytest.fixture
 def graphed(recorder):
     with torch.no_grad():
-        yield OnAnyDevice(Backbone().eval(), capacity=2, record=recorder)
+        yield GraphedBackbone(Backbone().eval(), capacity=2, record=recorder)
 
 
 def test_the_second_forward_of_a_kind_is_a_replay(graphed, recorder):
-    images = torch.randn(1, 3, 4, 4)
+    images = on_cuda(1, 3, 4, 4)
     for _ in range(3):
         outs = graphed(images)
     assert len(recorder.recorded) == 1
@@ -78,23 +87,22 @@ def test_the_second_forward_of_a_kind_is_a_replay(graphed, recorder):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda backbone, images: setattr(backbone, "ratio", 0.5),
-        lambda backbone, images: setattr(images, "data", torch.zeros(1, 3, 8, 4)),
-        lambda backbone, images: setattr(images, "data", images.double()),
-        lambda backbone, images: setattr(backbone.scale, "data", torch.tensor(3.0)),
+        lambda backbone, images: setattr(backbone, "ratio", 0.5) or images,
+        lambda backbone, images: on_cuda(1, 3, 8, 4),
+        lambda backbone, images: images.double(),
+        lambda backbone, images: setattr(backbone.scale, "data", torch.tensor(3.0)) or images,
     ],
     ids=["configuration", "shape", "dtype", "moved parameters"],
 )
 def test_a_forward_is_recorded_anew_for_another(change, graphed, recorder):
-    images = torch.zeros(1, 3, 4, 4)
+    images = on_cuda(1, 3, 4, 4)
     graphed(images)
-    change(graphed.backbone, images)
-    graphed(images)
+    graphed(change(graphed.backbone, images))
     assert len(recorder.recorded) == 2
 
 
 def test_weights_that_are_loaded_need_no_new_graph(graphed, recorder):
-    images = torch.ones(1, 3, 4, 4)
+    images = on_cuda(1, 3, 4, 4)
     graphed(images)
     graphed.backbone.load_state_dict({"scale": torch.tensor(5.0)})
     assert graphed(images)[0].unique().item() == 5
@@ -102,7 +110,7 @@ def test_weights_that_are_loaded_need_no_new_graph(graphed, recorder):
 
 
 def test_the_graph_used_longest_ago_goes_first(graphed, recorder):
-    small, middle, large = (torch.randn(1, 3, side, 4) for side in (2, 4, 8))
+    small, middle, large = (on_cuda(1, 3, side, 4) for side in (2, 4, 8))
     for images in (small, middle, small, large, small):
         graphed(images)
     assert len(graphed) == 2
@@ -112,52 +120,86 @@ def test_the_graph_used_longest_ago_goes_first(graphed, recorder):
 
 
 def test_a_graph_that_goes_is_let_go(graphed):
-    graphed(torch.randn(1, 3, 2, 4))
+    graphed(on_cuda(1, 3, 2, 4))
     (replay,) = graphed._graphs.values()
     alive = weakref.ref(replay)
     del replay
     for side in (4, 8):
-        graphed(torch.randn(1, 3, side, 4))
+        graphed(on_cuda(1, 3, side, 4))
     gc.collect()
     assert alive() is None
 
 
 def test_clear_forgets_all(graphed, recorder):
-    graphed(torch.randn(1, 3, 4, 4))
+    graphed(on_cuda(1, 3, 4, 4))
     graphed.clear()
     assert len(graphed) == 0
-    graphed(torch.randn(1, 3, 4, 4))
+    graphed(on_cuda(1, 3, 4, 4))
     assert len(recorder.recorded) == 2
 
 
 def test_results_outlive_the_next_replay_unless_asked_not_to(recorder):
-    one, two = torch.ones(1, 3, 4, 4), torch.full((1, 3, 4, 4), 2.0)
+    one, two = on_cuda(1, 3, 4, 4), on_cuda(1, 3, 4, 4, fill=2.0)
     with torch.no_grad():
-        copied = OnAnyDevice(Backbone().eval(), record=recorder)
+        copied = GraphedBackbone(Backbone().eval(), record=recorder)
         first = copied(one)[0]
         copied(two)
         assert first.unique().item() == 2
-        bare = OnAnyDevice(Backbone().eval(), record=recorder, copy_outputs=False)
+        bare = GraphedBackbone(Backbone().eval(), record=recorder, copy_outputs=False)
         first = bare(one)[0]
         bare(two)
         assert first.unique().item() == 4
 
 
-def test_training_and_gradients_and_a_cpu_run_eagerly(recorder):
-    images = torch.randn(1, 3, 4, 4)
-    training = OnAnyDevice(Backbone().train(), record=recorder)
-    with torch.no_grad():
-        training(images)
-        GraphedBackbone(Backbone().eval(), record=recorder)(images)
-    out = OnAnyDevice(Backbone().eval(), record=recorder)(images)[0]
+def test_on_a_cpu_it_runs_eagerly(graphed, recorder):
+    images = torch.ones(1, 3, 4, 4)
+    assert not graphed.can_replay(images)
+    assert torch.equal(graphed(images)[0], images * 2)
+    assert recorder.recorded == []
+
+
+def test_in_training_it_runs_eagerly(graphed, recorder):
+    graphed.backbone.train()
+    graphed(on_cuda(1, 3, 4, 4))
+    assert recorder.recorded == []
+
+
+def test_with_gradients_on_it_runs_eagerly_and_gives_them(graphed, recorder):
+    with torch.enable_grad():
+        out = graphed(on_cuda(1, 3, 4, 4))[0]
     assert out.requires_grad
     assert recorder.recorded == []
 
 
+def test_under_autocast_it_runs_eagerly(graphed, recorder):
+    before = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        graphed(on_cuda(1, 3, 4, 4))
+    finally:
+        torch.set_autocast_enabled("cuda", before)
+    assert recorder.recorded == []
+
+
+def test_within_another_recording_it_runs_eagerly(graphed, recorder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    graphed(on_cuda(1, 3, 4, 4))
+    assert recorder.recorded == []
+
+
+def test_after_training_it_replays_again(graphed, recorder):
+    graphed.backbone.train()
+    graphed(on_cuda(1, 3, 4, 4))
+    graphed.backbone.eval()
+    for _ in range(2):
+        graphed(on_cuda(1, 3, 4, 4))
+    assert len(recorder.recorded) == 1
+
+
 def test_it_can_be_the_forward_of_the_backbone_it_wraps(recorder):
     backbone = Backbone().eval()
-    backbone.forward = OnAnyDevice(backbone, record=recorder)
-    images = torch.randn(1, 3, 4, 4)
+    backbone.forward = GraphedBackbone(backbone, record=recorder)
+    images = on_cuda(1, 3, 4, 4)
     with torch.no_grad():
         backbone(images)
         assert torch.equal(backbone(images)[0], images * 2)
@@ -183,10 +225,10 @@ def test_what_the_forward_reads_is_watched_while_it_is_recorded(recorder):
             return Watch()
 
     backbone = Watched().eval()
-    graphed = OnAnyDevice(backbone, record=recorder)
+    graphed = GraphedBackbone(backbone, record=recorder)
     with torch.no_grad():
-        graphed(torch.randn(1, 3, 4, 4))
-        graphed(torch.randn(1, 3, 4, 4))
+        graphed(on_cuda(1, 3, 4, 4))
+        graphed(on_cuda(1, 3, 4, 4))
     assert backbone.entered == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 
 CHECK = """
 import importlib.util, sys
@@ -33,11 +34,19 @@ def test_the_line_in_the_pth_file_registers_the_finder_and_imports_no_more():
     assert done.returncode == 0, done.stderr
 
 
-def test_a_compiled_module_is_not_hidden_by_the_finder():
-    from sparsevit import _mmcv_ext_finder
+def test_the_finder_stands_behind_the_one_for_files_and_answers_for_one_name_only():
+    from sparsevit._mmcv_ext_finder import FINDER
 
-    assert sys.meta_path[-1] is _mmcv_ext_finder.FINDER or _mmcv_ext_finder.FINDER in sys.meta_path
-    with _mmcv_ext_finder.standing_aside():
-        assert _mmcv_ext_finder.FINDER.find_spec("mmcv._ext") is None
-    assert _mmcv_ext_finder.FINDER.find_spec("mmcv._ext") is not None
-    assert _mmcv_ext_finder.FINDER.find_spec("mmcv.ops") is None
+    assert sys.meta_path.index(FINDER) > sys.meta_path.index(PathFinder)
+    assert FINDER.find_spec("mmcv._ext") is not None
+    assert FINDER.find_spec("mmcv.ops") is None
+
+
+def test_an_mmcv_without_its_ops_is_told_apart_while_the_finder_is_there():
+    done = run(
+        "from sparsevit.ops import mmcv_ext; import sys; import mmcv, importlib.machinery as m; "
+        "bare = m.PathFinder.find_spec('mmcv._ext', mmcv.__path__) is None; "
+        "assert ('mmcv' in mmcv_ext.unavailable()) or not bare; "
+        "assert not bare or mmcv_ext.install() != 'mmcv'"
+    )
+    assert done.returncode == 0, done.stderr

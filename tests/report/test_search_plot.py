@@ -4,8 +4,9 @@ import pytest
 from matplotlib.image import imread
 
 from sparsevit.report.search_plot import draw_front
-from sparsevit.search import search
 from sparsevit.search.front import Reference, front_of
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
 from sparsevit.sparsity import Space
 
 SPACE = Space.staged((2, 2, 6, 2), prefix="backbone.stages")
@@ -17,10 +18,7 @@ def result():
         SPACE,
         lambda configuration: 60 - 50 * configuration.mean(),
         lambda configuration: 40 - configuration["backbone.stages.0"],
-        min_ms=30,
-        max_ms=45,
-        trials=20,
-        sampler="random",
+        SearchOptions(min_ms=30, max_ms=45, trials=20, sampler="random"),
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from sparsevit.report.search import render_progress, results_table, summary_line
-from sparsevit.search import search
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
 from sparsevit.sparsity import Space
 
 SPACE = Space.staged((2, 2, 6, 2), prefix="backbone.stages")
@@ -17,7 +18,8 @@ def run(on_event=None, measure=None, **changes):
         SPACE,
         measure or (lambda configuration: 60 - 50 * configuration.mean()),
         lambda configuration: 40 - configuration["backbone.stages.0"],
-        **{"min_ms": 37, "max_ms": 42, "trials": 5, "on_event": on_event, **changes},
+        SearchOptions(**{"min_ms": 37, "max_ms": 42, "trials": 5, **changes}),
+        on_event=on_event,
     )
 
 
@@ -53,13 +55,13 @@ def test_a_better_one_that_missed_the_interval_is_shown_as_missed():
     text = drawn(results_table(result))
     assert "missed" in text
     assert "99.00" in text
-    assert "1 better missed the interval" in summary_line(result)
+    assert "1 better one missed the interval" in summary_line(result)
 
 
 def test_nothing_found_is_said():
     result = run(min_ms=38.00001, max_ms=38.00002, max_candidates=5)
     assert summary_line(result).startswith("Nothing was found.")
-    assert "no more candidates were allowed" in " ".join(drawn(results_table(result)).split())
+    assert "the limit on candidates was reached" in " ".join(drawn(results_table(result)).split())
 
 
 @pytest.mark.parametrize("terminal", [True, False])

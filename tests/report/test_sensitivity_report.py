@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from sparsevit.report.sensitivity import change_table, curves_figure, draw_sensitivity
+from sparsevit.phases.sensitivity import SensitivityResult
+from sparsevit.report.sensitivity import sensitivity_report
+from sparsevit.report.sensitivity_plot import curves_figure, draw_sensitivity
 from sparsevit.search.sensitivity import Response, Sensitivity
 from sparsevit.sparsity import Space
 from sparsevit.sparsity.sweep import sweep
@@ -27,9 +29,23 @@ def found():
     return Sensitivity(response(None, 0.0, SPACE.dense()), tuple(points), 6, "predicted")
 
 
-def test_a_table_has_a_row_a_knob_and_fits_a_terminal(found):
+def test_a_table_has_a_row_a_knob_and_fits_a_terminal(found, tmp_path):
     console = Console(file=io.StringIO(), width=80)
-    console.print(change_table(found.scores("bbox_mAP"), "title"))
+    result = SensitivityResult(
+        run="sensitivity/run-001",
+        sensitivity=found,
+        metric="bbox_mAP",
+        file=tmp_path / "sensitivity.json",
+        plots={},
+        scope="backbone",
+        backend="eager",
+        batch_size=4,
+        img_size=(672, 672),
+        precision="fp32",
+        device="cpu",
+        resumed=False,
+    )
+    console.print(sensitivity_report(result).renderables[0])
     text = console.file.getvalue()
     assert "…" not in text
     rows = [line for line in text.splitlines() if "stages." in line]

@@ -1,5 +1,6 @@
 """The made-up landscape that the search's tests share."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -19,8 +20,16 @@ def landscape():
 
 @pytest.fixture
 def run_search(landscape):
-    """Calls search on the landscape; keywords replace what it is called with."""
-    from sparsevit.search import search
+    """Calls search on the landscape; keywords replace its arguments and fields of its options."""
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+
+    from sparsevit.search.halving import Halving
+    from sparsevit.search.loop import search
+    from sparsevit.search.options import SearchOptions
+    from sparsevit.search.samplers import SpaceSampler
+
+    fields = {field.name for field in dataclasses.fields(SearchOptions)}
 
     def run(**changes):
         arguments = {
@@ -33,6 +42,12 @@ def run_search(landscape):
             "sampler": landscape.evolution(),
             **changes,
         }
-        return search(**arguments)
+        named = {name: value for name, value in arguments.items() if name in fields}
+        # samplers, storages and the like that are objects go beside the options
+        for name, value in [*named.items()]:
+            if isinstance(value, BaseSampler | SpaceSampler | BaseStorage | Halving):
+                del named[name]
+        given = {name: value for name, value in arguments.items() if name not in named}
+        return search(options=SearchOptions(**named), **given)
 
     return run

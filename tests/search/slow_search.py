@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from sparsevit.search import EvolutionSampler, search
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
+from sparsevit.search.samplers import EvolutionSampler
 from sparsevit.sparsity import Space
 
 SPACE = Space.staged((2, 2, 6, 2), prefix="backbone.stages")
@@ -60,12 +62,14 @@ def main(folder, storage=None, worker=None):
             SPACE,
             noted("latency", latency, 0.001),
             noted("score", score, 0.02),
-            min_ms=MIN_MS,
-            max_ms=MAX_MS,
-            trials=TRIALS,
+            SearchOptions(
+                min_ms=MIN_MS,
+                max_ms=MAX_MS,
+                trials=TRIALS,
+                storage=storage or folder / "study.db",
+                study="search",
+            ),
             sampler=evolution(),
-            storage=storage or folder / "study.db",
-            study_name="search",
             log_path=folder / "log.txt" if worker is None else None,
         )
 

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from sparsevit.search import log_text
+from sparsevit.search.log import log_text
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_trials(
     whole = run_search()
     result = run_search(
         storage=tmp_path / "study.db",
-        study_name="search",
+        study="search",
         measure=None,  # a finished search asks for nothing
         score=None,
     )
@@ -123,7 +123,7 @@ def test_an_interrupt_leaves_a_study_to_go_on_with(start, run_search, landscape,
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
     assert len(study.get_trials(states=(TrialState.COMPLETE,))) >= 4
     assert not study.get_trials(states=(TrialState.RUNNING,))
-    result = run_search(storage=tmp_path / "study.db", study_name="search")
+    result = run_search(storage=tmp_path / "study.db", study="search")
     assert [replace(trial, number=0) for trial in result.trials] == [
         replace(trial, number=0) for trial in run_search().trials
     ]

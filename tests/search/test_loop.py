@@ -10,7 +10,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from sparsevit.errors import UserError
-from sparsevit.search import open_study, search
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
+from sparsevit.search.study import open_study
 from sparsevit.sparsity import Space
 
 
@@ -124,8 +126,8 @@ def test_an_interval_out_of_reach_is_refused_at_once_with_both_figures(run_searc
 def test_an_interval_that_could_not_be_met_can_be_mended_in_the_same_study(run_search, tmp_path):
     storage = tmp_path / "study.db"
     with pytest.raises(UserError, match="sparsest takes"):
-        run_search(storage=storage, study_name="search", min_ms=1, max_ms=5)
-    assert run_search(storage=storage, study_name="search", trials=3).best is not None
+        run_search(storage=storage, study="search", min_ms=1, max_ms=5)
+    assert run_search(storage=storage, study="search", trials=3).best is not None
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def comparable(trial):
 def test_a_study_of_other_inputs_is_not_gone_on_with(run_search, changes, named):
     same = {
         "storage": InMemoryStorage(),
-        "study_name": "search",
+        "study": "search",
         "trials": 2,
         "identity": {"checkpoint": "a"},
     }
@@ -382,10 +384,7 @@ def test_search_takes_a_sampler_by_name_and_a_seed(landscape):
             landscape.SPACE,
             landscape.latency,
             landscape.score,
-            min_ms=37,
-            max_ms=42,
-            trials=3,
-            seed=seed,
+            SearchOptions(min_ms=37, max_ms=42, trials=3, seed=seed),
         )
         for seed in (0, 0, 1)
     ]

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from sparsevit.errors import UserError
-from sparsevit.search import log_name, write_best
+from sparsevit.search.log import log_name
+from sparsevit.search.results import write_best
 from sparsevit.sparsity import read_configuration
 
 

@@ -1,14 +1,19 @@
-"""Samplers: faithful to the paper's script, stateless, and Optuna's own to whoever looks."""
+"""Samplers: faithful to the paper's script, and what they refuse."""
 
 import random
 from dataclasses import replace
 
-import optuna
 import pytest
 
 from sparsevit.errors import UserError
-from sparsevit.search import EvolutionSampler, RandomSampler, Seen, SpaceSampler, make_sampler
-from sparsevit.search.samplers import distributions
+from sparsevit.search.samplers import (
+    EvolutionSampler,
+    RandomSampler,
+    SpaceSampler,
+    distributions,
+    make_sampler,
+)
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Knob, Space
 
 # Below: the bookkeeping of the paper's tools/search.py, written anew without Optuna.
@@ -121,29 +126,6 @@ def test_the_share_of_mutation_is_an_option(run_search, landscape):
             assert trial.configuration[name] in {p.configuration[name] for p in parents}
 
 
-def test_a_sampler_holds_no_state(landscape):
-    """A new sampler on the same study draws what the old one would have drawn."""
-    study = optuna.create_study(direction="maximize")
-    old = landscape.evolution()
-    for number in range(60):
-        study.sampler = old if number % 2 else landscape.evolution()
-        trial = study.ask(distributions(landscape.SPACE))
-        study.tell(trial, landscape.score(trial.params))
-    again = optuna.create_study(direction="maximize", sampler=landscape.evolution())
-    for _ in range(60):
-        trial = again.ask(distributions(landscape.SPACE))
-        again.tell(trial, landscape.score(trial.params))
-    assert [t.params for t in again.trials] == [t.params for t in study.trials]
-
-
-def test_a_trial_that_was_cut_short_is_drawn_again(landscape):
-    study = optuna.create_study(direction="maximize", sampler=landscape.evolution())
-    study.tell(study.ask(distributions(landscape.SPACE)), 1.0)
-    cut_short = study.ask(distributions(landscape.SPACE))
-    study.tell(cut_short, state=optuna.trial.TrialState.FAIL)
-    assert study.ask(distributions(landscape.SPACE)).params == cut_short.params
-
-
 def test_seeds_draw_different_configurations(run_search, landscape):
     one, two = (run_search(sampler=RandomSampler(landscape.SPACE, seed)) for seed in (0, 1))
     assert one.trials[0].configuration != two.trials[0].configuration
@@ -158,25 +140,6 @@ def test_distributions_hold_exactly_the_choices():
     assert (stepped.low, stepped.high, stepped.step) == (0, 0.8, 0.1)
     assert found["uneven"].choices == (0, 0.1, 0.5)
     assert found["single"].single()
-
-
-def test_optimize_of_plain_optuna_works_with_them(landscape):
-    study = optuna.create_study(direction="maximize", sampler=RandomSampler(landscape.SPACE, 0))
-
-    def objective(trial):
-        names = landscape.SPACE.names
-        drawn = {name: trial.suggest_float(name, 0, 0.8, step=0.1) for name in names}
-        assert drawn in landscape.SPACE
-        return landscape.score(drawn)
-
-    study.optimize(objective, n_trials=5)
-    assert len(study.trials) == 5
-
-
-def test_a_parameter_that_is_no_knob_is_refused(landscape):
-    study = optuna.create_study(sampler=RandomSampler(landscape.SPACE, 0))
-    with pytest.raises(ValueError, match="'other' is not a knob"):
-        study.ask().suggest_float("other", 0, 1)
 
 
 @pytest.mark.parametrize(

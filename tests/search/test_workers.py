@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from sparsevit.search import EvolutionSampler, Halving, RandomSampler, open_study
 from sparsevit.search.claims import claim, release_the_dead
-from sparsevit.search.samplers import distributions
+from sparsevit.search.halving import Halving
+from sparsevit.search.samplers import EvolutionSampler, RandomSampler, distributions
+from sparsevit.search.study import open_study
 from sparsevit.search.workers import WORKER, Watch, Worker, machine
 from sparsevit.sparsity import Configuration
 
@@ -326,7 +327,7 @@ def test_processes_share_a_search_and_one_that_is_killed_loses_nothing(
             process.communicate()
 
     whole = run_search()
-    result = run_search(storage=storage, study_name="search", measure=None, score=None)
+    result = run_search(storage=storage, study="search", measure=None, score=None)
     assert [comparable(t) for t in result.trials if t.state != "duplicate"] == [
         comparable(t) for t in whole.trials if t.state != "duplicate"
     ]

@@ -118,5 +118,5 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         raise NotImplementedError
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    with pytest.raises(UserError, match="no file locks"):
+    with pytest.raises(UserError, match="does not support file locks"):
         WriterLock(tmp_path).acquire("adapt")

@@ -254,7 +254,7 @@ def test_a_run_within_a_run_keeps_both(ws):
 
 
 def test_a_run_does_not_take_itself_for_a_left_over(ws):
-    with ws.run("adapt", INPUTS), pytest.raises(UserError, match="under way in this very process"):
+    with ws.run("adapt", INPUTS), pytest.raises(UserError, match="already running in this process"):
         finish(ws)
     assert [run.status for run in ws.history("adapt")] == ["finished"]
 

@@ -133,7 +133,7 @@ RUN = {"id": "run-001", "phase": "adapt", "status": "finished", "started": "2026
 def test_a_broken_record_is_reported_and_left_alone(tmp_path, text, readonly):
     path = tmp_path / "workspace.json"
     path.write_bytes(text)
-    with pytest.raises(UserError, match="no valid record") as caught:
+    with pytest.raises(UserError, match="not a valid record") as caught:
         Workspace.open(tmp_path, readonly=readonly)
     assert "mv workspace.json" in caught.value.remedy
     assert path.read_bytes() == text

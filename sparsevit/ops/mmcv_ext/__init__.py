@@ -12,10 +12,10 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
 
-from sparsevit._mmcv_ext_finder import standing_aside
 from sparsevit.errors import UserError
 from sparsevit.ops.mmcv_ext.module import NAME, ExtModule, MissingOpError
 
@@ -117,12 +117,13 @@ def _why_not_mmcv() -> str:
     if isinstance(sys.modules.get(NAME), ExtModule):
         return ours
     try:
-        with standing_aside():
-            importlib.import_module(NAME)
+        mmcv = importlib.import_module("mmcv")
+        # only what lies in mmcv's folder: other finders may answer with what stands in for it
+        if PathFinder.find_spec(NAME, mmcv.__path__) is None:
+            return ours
+        importlib.import_module(NAME)
     except ModuleNotFoundError as error:
-        if error.name == "mmcv":
-            return "mmcv is not installed"
-        return ours if error.name == NAME else f"mmcv needs {error.name}"
+        return "mmcv is not installed" if error.name == "mmcv" else f"mmcv needs {error.name}"
     except (ImportError, OSError) as error:
         # Built for another torch: the loader names a symbol that it did not find.
         return f"mmcv's compiled ops do not load: {error}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sparsevit.errors import UserError
 from sparsevit.search.samplers.base import SpaceSampler, distributions
 from sparsevit.search.samplers.evolution import EvolutionSampler
+from sparsevit.search.samplers.feasible import Predict
 from sparsevit.search.samplers.guided import GuidedSampler
 from sparsevit.search.samplers.nsga2 import NSGA2Sampler
 from sparsevit.search.samplers.random import RandomSampler
@@ -19,6 +20,7 @@ __all__ = [
     "EvolutionSampler",
     "GuidedSampler",
     "NSGA2Sampler",
+    "Predict",
     "RandomSampler",
     "SpaceSampler",
     "TPESampler",
@@ -38,7 +40,7 @@ def make_sampler(
     seed: int = 0,
     *,
     interval: tuple[float, float] | None = None,
-    predict: Callable[[Configuration], float] | None = None,
+    predict: Predict | None = None,
     sensitivity: Mapping[Configuration, float] | None = None,
     lag: int = 0,
     **options: Any,

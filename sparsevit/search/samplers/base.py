@@ -1,24 +1,20 @@
-"""What all samplers share: they are Optuna samplers that draw whole configurations of a space.
+"""What all samplers share: they draw whole configurations of a space, and hold no state.
 
-They hold no state: what to draw next follows from the study's trials, and the random numbers from
-the seed and the number of the candidate. So a search that was killed goes on as if it had not been.
+What to draw next follows from the candidates before, and the random numbers from the seed and the
+number of the candidate. So a search that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import random
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
 
 from sparsevit.search.samplers.feasible import SMALL_SPACE, Feasible, Predict, nearest
-from sparsevit.search.seen import Seen, see
-from sparsevit.search.trial import is_counted
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Configuration, Knob, Space
 
 _PROPOSALS = 50
@@ -40,7 +36,7 @@ def _distribution(knob: Knob) -> BaseDistribution:
     return CategoricalDistribution(knob.choices)
 
 
-class SpaceSampler(BaseSampler):
+class SpaceSampler(ABC):
     """A sampler that draws whole configurations of a space.
 
     Args:
@@ -122,29 +118,3 @@ class SpaceSampler(BaseSampler):
     def describe(self) -> dict[str, Any]:
         """What sets its draws apart, as plain data; a study is not continued where it differs."""
         return {"name": self.name, "seed": self.seed}
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return distributions(self.space)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
-        # A trial that runs beside this one is a candidate too; one that was cut short is none, so
-        # that the trial which takes its place draws the same configuration.
-        number = sum(t.state != TrialState.FAIL for t in before)
-        counted = [see(t, self.space) for t in before if is_counted(t)]
-        drawn = self.draw(self.rng(number), counted)
-        assert drawn is not None, "everything that it was shown is settled"
-        return drawn.to_dict()
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        raise ValueError(f"{param_name!r} is not a knob of the space that is searched.")

@@ -51,12 +51,14 @@ class EvolutionSampler(SpaceSampler):
         super().__init__(space, seed, **aim)
         if not 2 <= parents <= population:
             raise UserError(
-                f"An evolution with {parents} parents in a population of {population}.",
-                "It needs 2 parents or more, and no more than its population.",
+                f"The evolution cannot have {parents} parents in a population of {population}.",
+                "Give from 2 parents to as many as the population (--parents, --population).",
             )
         for option, value in (("probability", mutation_prob), ("share", mutation_share)):
             if not 0 <= value <= 1:
-                raise UserError(f"A mutation {option} of {value:g}.", "It lies within 0 and 1.")
+                raise UserError(
+                    f"The mutation {option} is {value:g}.", "Give a value between 0 and 1."
+                )
         self.population = population
         self.parents = parents
         self.mutation_prob = mutation_prob

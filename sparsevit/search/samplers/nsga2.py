@@ -50,7 +50,9 @@ class NSGA2Sampler(SpaceSampler):
     ) -> None:
         super().__init__(space, seed, **aim)
         if population < 2:
-            raise UserError(f"A population of {population}.", "NSGA-II needs 2 or more.")
+            raise UserError(
+                f"A population of {population} is too small for NSGA-II.", "Give 2 or more."
+            )
         self.population = population
         self.crossover_prob = crossover_prob
         self.mutation_prob = 1 / len(space) if mutation_prob is None else mutation_prob
@@ -59,7 +61,9 @@ class NSGA2Sampler(SpaceSampler):
             ("mutation", self.mutation_prob),
         ):
             if not 0 <= value <= 1:
-                raise UserError(f"A {option} probability of {value:g}.", "It lies within 0 and 1.")
+                raise UserError(
+                    f"The {option} probability is {value:g}.", "Give a value between 0 and 1."
+                )
 
     def describe(self) -> dict[str, Any]:
         return {

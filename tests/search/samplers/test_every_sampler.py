@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsevit.search import SAMPLERS, Seen, make_sampler
+from sparsevit.search.samplers import SAMPLERS, make_sampler
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Knob, Space
 
 SPACE = Space(

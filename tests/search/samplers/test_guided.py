@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from sparsevit.search import Seen, make_sampler
+from sparsevit.search.samplers import make_sampler
 from sparsevit.search.samplers.latency_fit import LatencyFit
 from sparsevit.search.samplers.surrogate import ScoreModel, expected_improvement
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Space
 
 SPACE = Space.staged((2, 2, 2, 2))

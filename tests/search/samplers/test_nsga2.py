@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsevit.errors import UserError
-from sparsevit.search import Seen, make_sampler
+from sparsevit.search.samplers import make_sampler
 from sparsevit.search.samplers.nsga2 import by_fitness, fronts
+from sparsevit.search.seen import Seen
 from sparsevit.sparsity import Space
 
 points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=20)

@@ -7,46 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsevit.phases.budgets import Budget, best_key, best_name
+from sparsevit.phases.budgets import best_key, best_name
 from sparsevit.phases.inputs import PathLike
-from sparsevit.phases.search_bench import FRONT, SearchBench
+from sparsevit.phases.searching.worker import SearchWorker
 from sparsevit.report.search_plot import draw_front
-from sparsevit.search import SearchResult, log_name, write_best, write_log
 from sparsevit.search.front import Reference
+from sparsevit.search.log import log_name, write_log
+from sparsevit.search.options import FRONT
 from sparsevit.search.read import keep_confirmation, keep_references, read_confirmations, within
+from sparsevit.search.results import SearchResult, write_best
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.workspace import BEST_NAME
 
 PLOT_NAME = "search.png"
 
 
-def beside(
-    bench: SearchBench, budgets: Sequence[Budget], found: Sequence[SearchResult]
-) -> list[Reference]:
-    """Dense and uniform ones beside each search; kept in its study."""
+def compared_with(worker: SearchWorker, found: Sequence[SearchResult]) -> list[Reference]:
+    """The dense model and a uniform configuration for each search; kept in its study."""
+    plan = worker.plan
     references: dict[str, Reference] = {}
-    for budget, result in zip(budgets, found, strict=True):
-        found_here = bench.references(budget, result.dense_ms)
-        keep_references(bench.plan.storage, bench.plan.study_name(budget), found_here)
+    for interval, result in zip(plan.options.searched, found, strict=True):
+        found_here = worker.references(interval, result.dense_ms)
+        keep_references(plan.storage, plan.options.study_name(interval), found_here)
         # of those that stand beside several searches, the first's
         references = {**{each.name: each for each in found_here}, **references}
     return sorted(references.values(), key=lambda each: each.name)
 
 
-def of_front(
-    bench: SearchBench, front: SearchResult, budgets: Sequence[Budget]
-) -> tuple[SearchResult, ...]:
+def best_of_front(worker: SearchWorker, front: SearchResult) -> tuple[SearchResult, ...]:
     """The best of each interval among the trials of the front, measured again."""
     found = []
-    where = bench.plan.storage, bench.plan.study_name(FRONT)
+    options = worker.plan.options
+    where = worker.plan.storage, options.study_name(FRONT)
     measured = read_confirmations(*where)
-    for low, high in budgets:
+    for low, high in options.intervals:
         while True:
             result = within(front, low, high, measured)
             if result.best is None or result.best.number in measured:
                 break
             assert result.best.configuration is not None
-            latency_ms = bench.time_ms(result.best.configuration)
+            latency_ms = worker.time_ms(result.best.configuration)
             measured[result.best.number] = keep_confirmation(*where, result.best, latency_ms)
         found.append(result)
     return tuple(found)
@@ -71,9 +71,7 @@ class Written:
 
 def write_results(
     ws: Workspace,
-    directory: Path,
-    bench: SearchBench,
-    budgets: Sequence[Budget],
+    worker: SearchWorker,
     found: Sequence[SearchResult],
     references: Sequence[Reference],
     scored: Sequence[SearchResult],
@@ -81,9 +79,8 @@ def write_results(
     """Writes the files of a search, into its directory and for the next phase.
 
     Args:
-        ws, directory: of the search, and of this run of it.
-        bench: that it was searched with.
-        budgets: the intervals, if any.
+        ws: of the search.
+        worker: that searched it.
         found: what the search of each came to.
         references: what they are compared with.
         scored: the searches that were run; of the front it is one for all intervals.
@@ -91,23 +88,29 @@ def write_results(
     Raises:
         UserError: nothing was found within an interval.
     """
-    plan, metric = bench.plan, bench.plan.metric
-    how = {**plan.timing, "checkpoint": plan.checkpoint, "images": bench.scorer.images}
+    plan, space = worker.plan, worker.space
+    budgets, metric = plan.options.intervals, plan.metric
+    directory = Path(plan.directory)
+    how = {
+        **plan.execution.to_dict(),
+        "checkpoint": plan.checkpoint,
+        "images": worker.scorer.images,
+    }
     bests: dict[str, Path] = {}
     outputs: dict[str, PathLike] = {}
     for budget, result in zip(budgets, found, strict=False):
         name = BEST_NAME if len(budgets) == 1 else best_name(budget)
-        path = write_best(directory / name, result, bench.space, metric, how)
+        path = write_best(directory / name, result, space, metric, how)
         if not bests:
-            write_best(ws.path / BEST_NAME, result, bench.space, metric, how)
+            write_best(ws.path / BEST_NAME, result, space, metric, how)
             outputs["best"] = path
         if len(budgets) > 1:
-            write_best(ws.path / name, result, bench.space, metric, how)
+            write_best(ws.path / name, result, space, metric, how)
         outputs[best_key(budget)] = path
         bests[best_key(budget).removeprefix("best ")] = path
     first = found[0]
     log = ws.path / (log_name(*budgets[0]) if budgets else "search_front.txt")
-    if not log.exists() or plan.pareto:
+    if not log.exists() or plan.options.pareto:
         write_log(log, first.trials)
     write_log(directory / log.name, first.trials)
     plot = draw_front(found, references, metric, directory / PLOT_NAME, scored)

@@ -10,14 +10,12 @@ from typing import Any
 
 from sparsevit.errors import UserError
 from sparsevit.phases.inputs import PathLike
+from sparsevit.phases.searching.plan import STUDY_NAME
 from sparsevit.search.front import Reference
-from sparsevit.search.loop import default_study_name
+from sparsevit.search.options import SearchOptions
 from sparsevit.search.read import read_confirmations, read_references, read_search, within
 from sparsevit.search.results import SearchResult
 from sparsevit.workspace import Workspace
-
-_STUDY_NAME = "study.db"
-_FRONT = "front"
 
 
 @dataclass(frozen=True)
@@ -66,19 +64,21 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
             "Search first: `sparsevit search --max 42 --min 37`.",
         )
     given = run.inputs
-    where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / _STUDY_NAME)
-    budgets = [(float(low), float(high)) for low, high in given.get("budgets") or ()]
-    pareto = bool(given.get("pareto"))
-    names = [_FRONT] if pareto else [default_study_name(*budget) for budget in budgets]
-    names = _study_names(given.get("study"), names)
+    where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)
+    options = SearchOptions(
+        budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
+        pareto=bool(given.get("pareto")),
+        study=given.get("study"),
+    )
+    names = [options.study_name(interval) for interval in options.searched]
     searches = [read_search(where, name) for name in names]
     # of those that stand beside several searches, the first's
     references = {
         each.name: each for name in reversed(names) for each in read_references(where, name)
     }
-    if pareto and budgets:
+    if options.pareto and options.intervals:
         known = read_confirmations(where, names[0])
-        searches = [within(searches[0], low, high, known) for low, high in budgets]
+        searches = [within(searches[0], low, high, known) for low, high in options.intervals]
     bests = {
         key.removeprefix("best "): ws.path / path
         for key, path in run.outputs.items()
@@ -95,12 +95,6 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
         searches=tuple(searches),
         references=tuple(sorted(references.values(), key=lambda each: each.name)),
     )
-
-
-def _study_names(given: str | None, usual: list[str]) -> list[str]:
-    if given is None:
-        return usual
-    return [given] if len(usual) == 1 else [f"{given}-{name}" for name in usual]
 
 
 def _timing(given: Mapping[str, Any]) -> dict[str, Any]:

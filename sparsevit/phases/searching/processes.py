@@ -1,8 +1,4 @@
-"""More workers of a search on this machine: processes that share its studies.
-
-As a program, one of them: ``python -m sparsevit.phases.search_workers PLAN.json``. It ends when the
-studies are done, or when the process that started it does.
-"""
+"""The processes of a search on this machine, which share its studies."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +16,8 @@ import torch
 
 from sparsevit.errors import UserError
 from sparsevit.latency.predictor import LatencyPredictor
-from sparsevit.phases.budgets import Budget
 from sparsevit.phases.latency_source import DECISION, settled_predictor
-from sparsevit.phases.search_bench import SearchBench, SearchPlan
+from sparsevit.phases.searching.plan import SearchPlan
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna
 from sparsevit.workspace.atomic import write_atomic
@@ -33,13 +27,11 @@ _AGREED = "latency_decision"
 
 
 def check_workers(workers: int, device: torch.device) -> None:
-    """Refuses a number of workers for which there is no device each.
+    """Refuses more workers than there are devices for them.
 
     Raises:
-        UserError: there is none.
+        UserError: there are too few CUDA devices.
     """
-    if workers < 1:
-        raise UserError(f"A search with {workers} workers.", "Give --workers 1 or more.")
     if device.type == "cuda" and workers > torch.cuda.device_count():
         raise UserError(
             f"--workers {workers}: there are {torch.cuda.device_count()} CUDA devices here.",
@@ -47,15 +39,16 @@ def check_workers(workers: int, device: torch.device) -> None:
         )
 
 
-def divided(plan: SearchPlan, workers: int) -> list[SearchPlan]:
+def divided(plan: SearchPlan) -> list[SearchPlan]:
     """The plan of each worker: a CUDA device each, or a part of the CPU's threads."""
-    kind = torch.device(plan.device).type
+    workers = plan.options.workers
+    kind = plan.execution.device.type
     if workers == 1:
         return [plan]
     if kind == "cuda":
-        first = torch.device(plan.device).index or 0
+        first = plan.execution.device.index or 0
         count = torch.cuda.device_count()
-        return [replace(plan, device=f"cuda:{(first + n) % count}") for n in range(workers)]
+        return [plan.on(torch.device("cuda", (first + n) % count)) for n in range(workers)]
     threads = torch.get_num_threads()
     shared = replace(plan, timing_threads=threads, working_threads=max(1, threads // workers))
     return [shared] * workers
@@ -63,7 +56,7 @@ def divided(plan: SearchPlan, workers: int) -> list[SearchPlan]:
 
 @contextmanager
 def helpers(
-    plans: list[SearchPlan], budgets: tuple[Budget, ...], reporter: Reporter = SILENT
+    plans: list[SearchPlan], reporter: Reporter = SILENT
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes that work on the same studies meanwhile, one for each plan.
 
@@ -75,11 +68,11 @@ def helpers(
         for number, plan in enumerate(plans, 2):
             directory = Path(plan.directory)
             file = directory / f"worker-{number}.json"
-            plan.write(file, budgets)
+            plan.write(file)
             logs.append(directory / f"worker-{number}.log")
             with logs[-1].open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "sparsevit.phases.search_workers", str(file)],
+                    [sys.executable, "-m", "sparsevit.phases.searching.worker", str(file)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -90,15 +83,15 @@ def helpers(
         for process, log_file in zip(processes, logs, strict=True):
             if process.poll() not in (None, 0):
                 reporter.note(
-                    f"a worker ended with {process.returncode}, see {log_file}; the others did "
-                    "its work"
+                    f"a worker ended with exit code {process.returncode} (see {log_file}); the "
+                    "others did its work"
                 )
     finally:
         _end(processes)
 
 
 def agree_on_latency(
-    plan: SearchPlan, budget: Budget, decide: Callable[[], LatencyPredictor | None]
+    plan: SearchPlan, decide: Callable[[], LatencyPredictor | None]
 ) -> LatencyPredictor | None:
     """The predictor by which all workers of a search judge candidates; None where they are timed.
 
@@ -106,13 +99,14 @@ def agree_on_latency(
 
     Args:
         plan: of this machine.
-        budget: the first interval that is searched.
         decide: what this machine would do.
     """
-    directions: list[Direction] = ["maximize", "minimize"] if plan.pareto else ["maximize"]
+    options = plan.options
+    directions: list[Direction] = ["maximize", "minimize"] if options.pareto else ["maximize"]
+    name = options.study_name(options.searched[0])
     file = Path(plan.directory) / DECISION
     with quiet_optuna():
-        study = open_study(plan.storage, plan.study_name(budget), directions=directions)
+        study = open_study(plan.storage, name, directions=directions)
         agreed = study.user_attrs.get(_AGREED)
         if agreed is None:
             settled_predictor(file.parent, decide)
@@ -135,27 +129,3 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
-
-
-def _no_decision() -> None:
-    raise RuntimeError("the first worker decides how latency is judged before others start")
-
-
-def main(file: str) -> None:
-    """Work on the studies of a plan until they are done."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    plan, budgets = SearchPlan.read(Path(file))
-    bench = SearchBench(plan)
-    bench.predictor = settled_predictor(Path(plan.directory), _no_decision)
-    bench.share_machine()
-    for budget in budgets:
-        bench.search(budget, confirm_best=False)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
