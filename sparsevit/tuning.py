@@ -1,0 +1,207 @@
+"""Latency and search for a model of one's own, in a program of one's own.
+
+What ``sparsevit calibrate`` and ``sparsevit search`` do with a config and a workspace, these do
+with any model that ``SparsityHandle`` finds knobs in, any inputs and any score; they need PyTorch and
+Optuna, and no OpenMMLab. Between a dense model and a search it has to be adapted: call
+:class:`~sparsevit.sparsity.random.RandomSparsity` before every iteration of a training loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsevit.latency import calibration as calibrating
+from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS, Plan, measure_plan
+from sparsevit.latency.cost import gmacs
+from sparsevit.latency.memory import keep_freed_memory
+from sparsevit.latency.predictor import LatencyPredictor
+from sparsevit.latency.relative import Share, measure_share
+from sparsevit.latency.structure import structure_digest
+from sparsevit.latency.timer import measure
+from sparsevit.search.loop import search
+from sparsevit.search.options import SearchOptions
+from sparsevit.search.results import Progress, SearchResult
+from sparsevit.sparsity.configuration import Configuration
+from sparsevit.sparsity.handle import SparsityHandle
+
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+"""What a model is called with: a tensor, its arguments, or its arguments by name."""
+
+
+def calibrate(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    seconds: float = SECONDS,
+    held_out: int = HELD_OUT,
+    max_error: float = MAX_ERROR,
+    seed: int = 0,
+) -> LatencyPredictor:
+    """Measure what each knob does to the latency of a model, so that any configuration's is known.
+
+    It is measured eagerly, in evaluation, where the model and the inputs are.
+
+    Args:
+        model: with parts that can be skipped.
+        inputs: what it is called with.
+        seconds: time to spend; what cannot be left out is measured even if it takes longer.
+        held_out: random configurations to check predictions with.
+        max_error: mean error on them up to which predictions are good enough, as a share.
+        seed: of the held-out configurations.
+
+    Returns:
+        ``predict(configuration)`` gives milliseconds; ``calibration`` says how far they are off on
+        the held-out configurations, and ``calibration.accepted`` whether that is within
+        ``max_error``.
+
+    Raises:
+        UserError: nothing in the model can be skipped.
+    """
+    with _timed(model, inputs) as (handle, call):
+        device = _device(model)
+
+        def work(configuration: Configuration) -> float:
+            handle.set(configuration)
+            return gmacs(call, model)
+
+        def share(configuration: Configuration, allowed: float) -> Share:
+            return measure_share(
+                _at(handle, configuration, call),
+                _at(handle, handle.space.dense(), call),
+                device,
+                seconds=allowed,
+            )
+
+        plan = Plan(handle.space, work, held_out, seed)
+        shares = measure_plan(plan, share, seconds=seconds)
+        key = _identity(model, inputs)
+        return LatencyPredictor(calibrating.calibrate(plan, shares, key=key, limit=max_error))
+
+
+def search_configuration(
+    model: nn.Module,
+    score: Callable[[nn.Module], float],
+    inputs: Inputs,
+    *,
+    max_ms: float,
+    min_ms: float = 0.0,
+    trials: int = 200,
+    storage: str | Path | None = None,
+    study: str | None = None,
+    predictor: LatencyPredictor | None = None,
+    sampler: str | None = None,
+    latency_seconds: float = 2.0,
+    seed: int = 0,
+    on_event: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """The configuration with the best score whose latency lies within an interval.
+
+    Killed and called again with the same storage, it goes on. The model comes back with the
+    configuration that it had.
+
+    Args:
+        model: with parts that can be skipped, adapted to skipping.
+        score: of the model as it is set when it is called, in evaluation and without gradients;
+            the higher the better.
+        inputs: what the model is called with to time it.
+        max_ms, min_ms: the interval in milliseconds, both ends included.
+        trials: stop when this many different configurations were scored.
+        storage: file or URL of an Optuna study that keeps what was found; None keeps nothing.
+        study: its name there; after the interval where None.
+        predictor: of :func:`calibrate`; where None each candidate is timed.
+        sampler: how candidates are drawn, one of :data:`sparsevit.search.samplers.SAMPLERS`;
+            the paper's evolution where None.
+        latency_seconds: to spend on timing a configuration.
+        seed: of the draws.
+        on_event: is told the progress.
+
+    Returns:
+        ``best.configuration`` is for ``SparsityHandle(model).set``; ``best`` is None where nothing
+        was found.
+
+    Raises:
+        UserError: nothing in the model can be skipped, the interval cannot be met on this device,
+            or the study was made of another model or other inputs.
+    """
+    options = SearchOptions(
+        max_ms=max_ms,
+        min_ms=min_ms,
+        trials=trials,
+        storage=storage,
+        study=study,
+        sampler=sampler,
+        seed=seed,
+    )
+    with _timed(model, inputs) as (handle, call):
+        device = _device(model)
+
+        def milliseconds(configuration: Configuration) -> float:
+            at = _at(handle, configuration, call)
+            return measure(at, device, seconds=latency_seconds).mean_ms
+
+        def scored(configuration: Configuration) -> float:
+            handle.set(configuration)
+            with torch.no_grad():
+                return float(score(model))
+
+        return search(
+            handle.space,
+            milliseconds,
+            scored,
+            options,
+            predict=None if predictor is None else predictor.predict,
+            identity=_identity(model, inputs),
+            on_event=on_event,
+        )
+
+
+@contextmanager
+def _timed(model: nn.Module, inputs: Inputs) -> Iterator[tuple[SparsityHandle, Callable[[], Any]]]:
+    """The model's knobs and a call of it; afterwards it is set as it was before."""
+    handle = SparsityHandle(model)
+    before, training = handle.get(), {module: module.training for module in model.modules()}
+    if _device(model).type == "cpu":
+        keep_freed_memory()
+
+    @torch.no_grad()
+    def call() -> Any:
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+
+    model.eval()
+    try:
+        yield handle, call
+    finally:
+        handle.set(before)
+        for module, was in training.items():
+            module.training = was
+
+
+def _at(
+    handle: SparsityHandle, configuration: Configuration, call: Callable[[], Any]
+) -> Callable[[], Any]:
+    def run() -> Any:
+        handle.set(configuration)
+        return call()
+
+    return run
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _identity(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+    """What latencies and scores depend on, as far as it can be told."""
+    named = inputs if isinstance(inputs, Mapping) else {"0": inputs}
+    if not isinstance(inputs, (Mapping, Tensor)):
+        named = {str(place): value for place, value in enumerate(inputs)}
+    shapes = {name: list(v.shape) for name, v in named.items() if isinstance(v, Tensor)}
+    return {"model": structure_digest(model), "inputs": shapes, "device": _device(model).type}
