@@ -137,9 +137,10 @@ def check_copies(model: nn.Module, x: Tensor) -> None:
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
+    others = (copy.deepcopy(model), torch.load(file, weights_only=False))
     with torch.no_grad():
         expected = model(x)
-        for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        for other in others:
             assert_same(other(x), expected, atol=0)
             handle = SparsityHandle(other)
             handle.set(handle.space.uniform(0.0))
