@@ -17,8 +17,10 @@ from torch import Tensor
 
 from sparsevit.ops.tracing import exporting, own_tensors
 
+SWIN_MASKED = -100.0
+"""What Swin adds to the logits of token pairs that the cyclic shift made neighbours."""
 MASKED = -1e4
-"""Added to the logits of token pairs that the cyclic shift made neighbours.
+"""Added here in its place.
 
 Swin adds -100, and the weight exp(-100) of such a pair is a denormal number, which CPUs multiply
 ten times as slowly as others. This weight is 0.
@@ -183,6 +185,13 @@ class Windows:
     edge_masks_ENN: Tensor | None
     edge_kind_M: Tensor | None = None
     place_R: Tensor | None = None
+
+    @property
+    def swin_masks_ENN(self) -> Tensor | None:
+        """The masks as Swin has them. Logits of cosine attention are up to 116, and so reach over
+        them: there the pairs count that these masks are for."""
+        masks = self.edge_masks_ENN
+        return None if masks is None else masks * (SWIN_MASKED / MASKED)
 
 
 @lru_cache(maxsize=64)

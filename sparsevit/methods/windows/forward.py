@@ -117,10 +117,10 @@ def attend(block: WindowBlock, y_MNC: Tensor, windows: Windows) -> Tensor:
         qkv = block.qkv(y_MNC) if bias is None else F.linear(y_MNC, block.qkv.weight, bias)
         q, k, v = heads_apart(qkv, 3 * block.heads).chunk(3, dim=1)
     position = None if block.position is None else block.position(q)
-    scale = block.scale
+    scale, masks, dropout = block.scale, windows.edge_masks_ENN, block.attention_dropout
     if block.cosine is not None:
         q, k, scale = F.normalize(q, dim=-1) * block.cosine, F.normalize(k, dim=-1), 1.0
-    masks, dropout = windows.edge_masks_ENN, block.attention_dropout
+        masks = windows.swin_masks_ENN
     return window_attention(q, k, v, position, scale, masks, dropout)
 
 
@@ -233,6 +233,7 @@ class Stage:
         watch: Watch | None = None,
     ) -> None:
         self.blocks, self.ratios, self.route, self.watch = blocks, ratios, route, watch
+        self.hw = hw
         self.layouts = [window_layout(*hw, b.window, b.shift, device, b.roll_first) for b in blocks]
         windows = (layout.num_windows for layout in self.layouts)
         self.counts = [num_kept(n, ratio) for n, ratio in zip(windows, ratios, strict=True)]

@@ -31,7 +31,8 @@ from sparsevit.sparsity.configuration import Configuration
 from sparsevit.sparsity.handle import ATTACHED, sparse_parts
 from sparsevit.sparsity.space import Space
 
-_TOKENS = "_sparsevit_tokens"
+_PASS = "_sparsevit_pass"
+"""Attribute of a map on its way from one block to the next: the pass that it belongs to."""
 
 
 def sparsify(
@@ -142,34 +143,44 @@ class WindowGroup:
     def __post_init__(self) -> None:
         self.ratios = [0.0] * len(self.blocks)
         self._stage: Stage | None = None
-        self._hw: Pair = (0, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copied and saved without the pass it is in."""
+        return {**vars(self), "watch": None, "_stage": None}
 
     def run(self, block: SparseBlock, x: Tensor, hw: Pair) -> Tensor:
         """One of the blocks on a map (B, H * W, C) or (B, H, W, C), which stays as it is."""
         i = next(n for n, one in enumerate(self.blocks) if one is block)
-        stage = self._stage
-        if i == 0 or stage is None or self._hw != hw:
-            # later blocks go by the ranking of the first, also where they are computed once more
-            # for the sake of their gradients
-            views = [one.view(hw) for one in self.blocks]
-            stage = Stage(views, self.ratios, hw, x.device, Route(), self.watch)
-            self._stage, self._hw = stage, hw
         recorded = exporting() or torch.compiler.is_compiling()
         overwrites = not (torch.is_grad_enabled() or block.training or recorded)
+        # later blocks go by the ranking of the first, also where they are computed once more for
+        # the sake of their gradients: the map says which pass it is of
+        stage, tokens = (None, None) if recorded else getattr(x, _PASS, (None, None))
+        stage = stage or self._stage
+        if i == 0 or stage is None or stage.hw != hw:
+            views = [one.view(hw) for one in self.blocks]
+            stage = Stage(views, self.ratios, hw, x.device, Route(), self.watch)
+        self._stage = stage
         stage.route = _route(overwrites)
-        tokens = getattr(x, _TOKENS, None) if overwrites else None
-        if tokens is None:
+        if tokens is None or not overwrites or _is_watched(block):
             tokens = StageTokens.of(x.reshape(len(x), hw[0] * hw[1], -1), stage.layouts[i])
             if overwrites and tokens.x_RC.data_ptr() == x.data_ptr():
                 tokens = replace(tokens, x_RC=tokens.x_RC.clone())
         tokens = stage.run(i, tokens)
         out = tokens.by_image(tokens.x_RC).view(x.shape)
-        if overwrites and tokens.place_R is None and not block._forward_hooks:
-            # nobody has seen this map but the next block, which may write into it
-            setattr(out, _TOKENS, tokens)
-        if i == len(self.blocks) - 1 and overwrites:
-            self._stage = None
+        if i == len(self.blocks) - 1:
+            if overwrites:
+                self._stage = None
+        elif not recorded and not _is_watched(block):
+            # where nobody has seen this map but the next block, that may write into it
+            apart = not overwrites or tokens.place_R is not None
+            setattr(out, _PASS, (stage, None if apart else tokens))
         return out
+
+
+def _is_watched(block: nn.Module) -> bool:
+    """Whether someone may keep the maps that a block gets or gives."""
+    return bool(block._forward_hooks or block._forward_pre_hooks)
 
 
 def _route(overwrites: bool) -> Route:

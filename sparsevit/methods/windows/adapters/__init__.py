@@ -17,10 +17,22 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "mmdet.models.backbones.swin.SwinBlock": "mmdet.SparseSwinBlock",
+    "timm.models.swin_transformer.SwinTransformerBlock": "timm.SparseSwinTransformerBlock",
+    "timm.models.swin_transformer_v2.SwinTransformerV2Block": "timm.SparseSwinTransformerV2Block",
+    "torchvision.models.swin_transformer.SwinTransformerBlock": (
+        "torchvision.SparseSwinTransformerBlock"
+    ),
+    "torchvision.models.swin_transformer.SwinTransformerBlockV2": (
+        "torchvision.SparseSwinTransformerBlockV2"
+    ),
 }
 """Class of a library's block -> its adapter, from this folder."""
 
-LIBRARIES = {"mmdet": "Swin of mmdetection"}
+LIBRARIES = {
+    "mmdet": "Swin of mmdetection",
+    "timm": "swin_* and swinv2_* of timm",
+    "torchvision": "swin_* and swin_v2_* of torchvision",
+}
 """Where such blocks are found, for people."""
 
 
