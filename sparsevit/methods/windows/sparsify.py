@@ -104,10 +104,13 @@ class SparseBlock(nn.Module):
 
     Attributes:
         library_block: what it was, and is when it is dense again.
+        output_is_kept: whether the library keeps what a block gives out, so that the next block
+            must not write into it.
         group: the blocks that it shares a map with.
     """
 
     library_block: ClassVar[type[nn.Module]]
+    output_is_kept: ClassVar[bool] = False
     group: WindowGroup
 
     @classmethod
@@ -144,6 +147,9 @@ class WindowGroup:
         self._stage: Stage | None = None
         self._hw: Pair = (0, 0)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_stage": None}
+
     def run(self, block: SparseBlock, x: Tensor, hw: Pair) -> Tensor:
         """One of the blocks on a map (B, H * W, C) or (B, H, W, C), which stays as it is."""
         i = next(n for n, one in enumerate(self.blocks) if one is block)
@@ -157,14 +163,16 @@ class WindowGroup:
         recorded = exporting() or torch.compiler.is_compiling()
         overwrites = not (torch.is_grad_enabled() or block.training or recorded)
         stage.route = _route(overwrites)
-        tokens = getattr(x, _TOKENS, None) if overwrites else None
+        watched = block._forward_hooks or block._forward_pre_hooks
+        tokens = getattr(x, _TOKENS, None) if overwrites and not watched else None
         if tokens is None:
             tokens = StageTokens.of(x.reshape(len(x), hw[0] * hw[1], -1), stage.layouts[i])
             if overwrites and tokens.x_RC.data_ptr() == x.data_ptr():
                 tokens = replace(tokens, x_RC=tokens.x_RC.clone())
         tokens = stage.run(i, tokens)
         out = tokens.by_image(tokens.x_RC).view(x.shape)
-        if overwrites and tokens.place_R is None and not block._forward_hooks:
+        kept = block.output_is_kept or watched
+        if overwrites and tokens.place_R is None and not kept:
             # nobody has seen this map but the next block, which may write into it
             setattr(out, _TOKENS, tokens)
         if i == len(self.blocks) - 1 and overwrites:

@@ -17,10 +17,30 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "mmdet.models.backbones.swin.SwinBlock": "mmdet.SparseSwinBlock",
+    "transformers.models.swin.modeling_swin.SwinLayer": "huggingface_swin.SparseSwinLayer",
+    "transformers.models.swinv2.modeling_swinv2.Swinv2Layer": (
+        "huggingface_swinv2.SparseSwinv2Layer"
+    ),
+    "transformers.models.maskformer.modeling_maskformer_swin.MaskFormerSwinLayer": (
+        "huggingface_maskformer.SparseMaskFormerSwinLayer"
+    ),
+    "transformers.models.donut.modeling_donut_swin.DonutSwinLayer": (
+        "huggingface_donut.SparseDonutSwinLayer"
+    ),
+    "transformers.models.vitdet.modeling_vitdet.VitDetLayer": (
+        "huggingface_vitdet.SparseVitDetLayer"
+    ),
+    "transformers.models.sam.modeling_sam.SamVisionLayer": "huggingface_sam.SparseSamVisionLayer",
 }
 """Class of a library's block -> its adapter, from this folder."""
 
-LIBRARIES = {"mmdet": "Swin of mmdetection"}
+LIBRARIES = {
+    "mmdet": "Swin of mmdetection",
+    "transformers": (
+        "Swin, Swin V2, MaskFormer, Mask2Former, OneFormer, UPerNet, Grounding DINO, Donut, ViTDet "
+        "and SAM of Hugging Face transformers"
+    ),
+}
 """Where such blocks are found, for people."""
 
 
