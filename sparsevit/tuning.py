@@ -1,8 +1,8 @@
 """Latency and search for a model of one's own, in a program of one's own.
 
 What ``sparsevit calibrate`` and ``sparsevit search`` do with a config and a workspace, these do
-with any model that ``SparsityHandle`` finds knobs in, any inputs and any score; they need PyTorch and
-Optuna, and no OpenMMLab. Between a dense model and a search it has to be adapted: call
+with any model in which ``SparsityHandle`` finds knobs, any inputs and any score. They need PyTorch
+and Optuna, and no OpenMMLab. Before a search the model has to be adapted: call
 :class:`~sparsevit.sparsity.random.RandomSparsity` before every iteration of a training loop.
 """
 

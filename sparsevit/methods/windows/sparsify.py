@@ -105,10 +105,13 @@ class SparseBlock(nn.Module):
 
     Attributes:
         library_block: what it was, and is when it is dense again.
+        output_is_kept: whether the library keeps what a block gives out, so that the next block
+            must not write into it.
         group: the blocks that it shares a map with.
     """
 
     library_block: ClassVar[type[nn.Module]]
+    output_is_kept: ClassVar[bool] = False
     group: WindowGroup
 
     @classmethod
@@ -173,7 +176,7 @@ class WindowGroup:
                 self._stage = None
         elif not recorded and not _is_watched(block):
             # where nobody has seen this map but the next block, that may write into it
-            apart = not overwrites or tokens.place_R is not None
+            apart = not overwrites or tokens.place_R is not None or block.output_is_kept
             setattr(out, _PASS, (stage, None if apart else tokens))
         return out
 

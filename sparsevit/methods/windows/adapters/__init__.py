@@ -25,6 +25,20 @@ FAMILIES = {
     "torchvision.models.swin_transformer.SwinTransformerBlockV2": (
         "torchvision.SparseSwinTransformerBlockV2"
     ),
+    "transformers.models.swin.modeling_swin.SwinLayer": "huggingface_swin.SparseSwinLayer",
+    "transformers.models.swinv2.modeling_swinv2.Swinv2Layer": (
+        "huggingface_swinv2.SparseSwinv2Layer"
+    ),
+    "transformers.models.maskformer.modeling_maskformer_swin.MaskFormerSwinLayer": (
+        "huggingface_maskformer.SparseMaskFormerSwinLayer"
+    ),
+    "transformers.models.donut.modeling_donut_swin.DonutSwinLayer": (
+        "huggingface_donut.SparseDonutSwinLayer"
+    ),
+    "transformers.models.vitdet.modeling_vitdet.VitDetLayer": (
+        "huggingface_vitdet.SparseVitDetLayer"
+    ),
+    "transformers.models.sam.modeling_sam.SamVisionLayer": "huggingface_sam.SparseSamVisionLayer",
 }
 """Class of a library's block -> its adapter, from this folder."""
 
@@ -32,6 +46,10 @@ LIBRARIES = {
     "mmdet": "Swin of mmdetection",
     "timm": "swin_* and swinv2_* of timm",
     "torchvision": "swin_* and swin_v2_* of torchvision",
+    "transformers": (
+        "Swin, Swin V2, MaskFormer, Mask2Former, OneFormer, UPerNet, Grounding DINO, Donut, ViTDet "
+        "and SAM of Hugging Face transformers"
+    ),
 }
 """Where such blocks are found, for people."""
 
