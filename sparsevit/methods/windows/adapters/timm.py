@@ -53,7 +53,7 @@ class SparseSwinTransformerBlock(SparseBlock, SwinTransformerBlock):
     library_block = SwinTransformerBlock
 
     def view(self, hw: Pair) -> WindowBlock:
-        attn = self.attn
+        attn: Any = self.attn
         position = PositionTable(attn.relative_position_bias_table, attn.relative_position_index)
         return view(self, attn.scale, position)
 
