@@ -30,7 +30,7 @@ FAMILIES = {
 
 LIBRARIES = {
     "mmdet": "Swin of mmdetection",
-    "timm": "swin_* and swinv2_* of timm",
+    "timm": "swin_* and swinv2_* of timm, but not swinv2_cr_*",
     "torchvision": "swin_* and swin_v2_* of torchvision",
 }
 """Where such blocks are found, for people."""
