@@ -27,7 +27,7 @@ else
 NEEDS :=
 endif
 
-BENCHMARKS := backbone backends scaling adaptation detector ops demo gpu
+BENCHMARKS := backbone sparsify backends scaling adaptation detector ops demo gpu
 
 PHASES := pretrain adapt sensitivity search finetune evaluate latency calibrate export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
@@ -82,6 +82,14 @@ define HEADLESS_OPENCV
 	$(PIP) install --quiet --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
 endef
 
+# timm and torchvision, for the tests of their adapters, in a folder that is not on Python's path. A
+# torchvision from the registry does not import beside the CPU build of PyTorch, and libraries that
+# use one where they find it, such as mmpretrain, would not import either.
+# tests/shared/vision_libraries.py shows them to the tests that ask. What else they need is there.
+define VISION_LIBRARIES
+	$(PIP) install --quiet --upgrade --no-deps --target $(VENV)/vision torchvision==0.28.0 timm==1.0.31
+endef
+
 # onedl-mmcv asks for opencv-python, which needs libGL; others ask for the headless build. Both own
 # cv2/, so the one that is not wanted goes, and the other is laid down again.
 $(READY): pyproject.toml constraints.txt
@@ -94,6 +102,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt $(TORCH_PIP_ARGS) torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(HEADLESS_OPENCV)
+	$(VISION_LIBRARIES)
 	@touch $@
 
 # What benchmarks/ compares with. pip brings opencv-python back, as above.

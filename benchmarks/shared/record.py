@@ -23,6 +23,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = (
     "torch",
     "torchvision",
+    "timm",
     "numpy",
     "onedl-mmcv",
     "onedl-mmdetection",

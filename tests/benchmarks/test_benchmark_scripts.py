@@ -55,6 +55,20 @@ def test_backends_are_compared_and_a_partial_run_is_merged(run):
     assert second["results"]["eager fp32"] != first["results"]["eager fp32"]
 
 
+def test_models_of_other_libraries_are_timed_dense_and_sparse(run):
+    models = ("timm/swin_tiny", "torchvision/swin_v2_t")
+    small = ("--img-size", "64", "--rounds", "2")
+    result = run("sparsify", "--models", *models, *small)
+    assert {*result["results"], *result["left_out"]} == set(models)
+    for found in result["results"].values():
+        assert set(found["rows"]) == {"dense", "ours dense", "ours 60%"}
+        assert found["largest_difference"] < 1e-5
+        assert found["rows"]["ours 60%"]["gmacs"] < found["rows"]["dense"]["gmacs"]
+        assert result["versions"]["timm"]
+    second = run("sparsify", "--models", models[0], *small, "--merge")
+    assert second["results"].get(models[1]) == result["results"].get(models[1])
+
+
 def test_scaling_times_each_backbone_in_a_process_of_its_own(run):
     result = run("scaling", "--sizes", "64", "96", "--rounds", "2")
     assert set(result["results"]) == {"mmdet dense", "ours dense", "ours cfg2", "ours 60%"}

@@ -44,7 +44,7 @@ FAMILIES = {
 
 LIBRARIES = {
     "mmdet": "Swin of mmdetection",
-    "timm": "swin_* and swinv2_* of timm",
+    "timm": "swin_* and swinv2_* of timm, but not swinv2_cr_*",
     "torchvision": "swin_* and swin_v2_* of torchvision",
     "transformers": (
         "Swin, Swin V2, MaskFormer, Mask2Former, OneFormer, UPerNet, Grounding DINO, Donut, ViTDet "
