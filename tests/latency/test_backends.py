@@ -10,13 +10,13 @@ import pytest
 import tiny
 import torch
 from mmdet_backbones import small_swin
-from sparsevit.models.compiled import compiled, compiled_pieces
 from torch._dynamo.testing import CompileCounter
 
 from sparsevit.cli.options import Backend
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import BACKENDS, prepare
 from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_pt2
+from sparsevit.models.compiled import compiled, compiled_pieces
 from sparsevit.ops.native import swin
 
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}

@@ -200,8 +200,8 @@ def test_no_room_for_any_graph_is_refused():
 @pytest.mark.parametrize("kernels", ["off", "all"])
 def test_a_replay_is_the_forward(monkeypatch, kernels, mode):
     from mmdet_backbones import small_swin
-    from sparsevit.models.window_block import all_windows
 
+    from sparsevit.models.window_block import all_windows
     from sparsevit.ops.windows import window_layout
 
     monkeypatch.setenv("SPARSEVIT_KERNELS", kernels)

@@ -8,6 +8,10 @@ import pytest
 import torch
 from frozen_backbones import frozen, two_stages
 from mmdet.models.layers import PatchEmbed, PatchMerging
+from torch import nn
+from torch.nn.utils import prune
+
+from sparsevit.models import native_block
 from sparsevit.models.compiled import compiled, compiled_pieces
 from sparsevit.models.native_block import (
     block_natively,
@@ -15,10 +19,6 @@ from sparsevit.models.native_block import (
     feature_map_natively,
     merge_patches_natively,
 )
-from torch import nn
-from torch.nn.utils import prune
-
-from sparsevit.models import native_block
 from sparsevit.models.sparsevit import StageTokens
 from sparsevit.ops.native import swin
 from sparsevit.ops.windows import window_layout

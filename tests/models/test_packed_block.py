@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from frozen_backbones import frozen, two_stages
-from sparsevit.models.packed_block import packable, run_packed_block
-from sparsevit.models.window_block import all_windows, run_block
 from torch import nn
 
+from sparsevit.models.packed_block import packable, run_packed_block
+from sparsevit.models.window_block import all_windows, run_block
 from sparsevit.ops import inference_ops
 from sparsevit.ops.native import swin
 from sparsevit.ops.windows import window_layout

@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.models.layers import PatchEmbed, PatchMerging
 from mmdet_backbones import small_swin
+
+from sparsevit.models import window_block
 from sparsevit.models.exported import exported
+from sparsevit.models.sparsevit import StageTokens
 from sparsevit.models.window_block import (
     all_windows,
     embed_patches,
@@ -16,9 +19,6 @@ from sparsevit.models.window_block import (
     in_parts,
     merge_patches,
 )
-
-from sparsevit.models import window_block
-from sparsevit.models.sparsevit import StageTokens
 from sparsevit.ops.windows import window_layout
 
 CPU = torch.device("cpu")

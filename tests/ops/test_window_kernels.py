@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet_backbones import small_swin
-from sparsevit.models.kernel_block import fits, window_block_kernels_usable
 
 from sparsevit.errors import UserError
+from sparsevit.models.kernel_block import fits, window_block_kernels_usable
 from sparsevit.ops import window_kernels
 
 HERE = Path(__file__).parent

@@ -9,10 +9,10 @@ import os
 import pytest
 import torch
 from mmdet_backbones import small_swin
-from sparsevit.models.window_block import all_windows, locate, run_block
 from torch import nn
 
 from sparsevit.models import kernel_block
+from sparsevit.models.window_block import all_windows, locate, run_block
 from sparsevit.ops import attention
 from sparsevit.ops.window_kernels import launch
 from sparsevit.ops.windows import window_layout

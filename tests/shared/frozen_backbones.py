@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmdet_backbones import small_swin
+
 from sparsevit.models.compiled import compiled, compiled_pieces
 
 
