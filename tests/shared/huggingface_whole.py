@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from huggingface_models import randomised
 from torch import nn
 
 SWIN: dict[str, Any] = {
@@ -191,6 +192,6 @@ WHOLE: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Any]], in
 
 
 def built(name: str) -> nn.Module:
-    """One of these models as it is initialised, in evaluation mode."""
+    """One of these models, with random weights, in evaluation mode."""
     torch.manual_seed(0)
-    return WHOLE[name][0]().eval()
+    return randomised(WHOLE[name][0]())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+pytest.importorskip("transformers")
+
 from huggingface_models import assert_alike, tensors, twin
 from huggingface_whole import WHOLE, built
 

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 import torch
+
+pytest.importorskip("transformers")
+
 from huggingface_models import (
     SWINS,
     assert_alike,

@@ -7,6 +7,9 @@ import pickle
 
 import pytest
 import torch
+
+pytest.importorskip("transformers")
+
 from huggingface_models import (
     assert_alike,
     grads,

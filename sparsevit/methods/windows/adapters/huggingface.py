@@ -19,7 +19,7 @@ def checkpoints_itself(block: Block) -> Block:
     A sparse block computes the same windows again in backward (``WindowBlock.checkpointed``). The
     wrapper would choose windows again too, when other images may have passed through the model.
     """
-    block.forward = inspect.unwrap(block.forward)  # type: ignore[method-assign]
+    block.forward = inspect.unwrap(block.forward)
     return block
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from transformers.models.donut.modeling_donut_swin import DonutSwinLayer
 
@@ -25,7 +27,7 @@ class SparseDonutSwinLayer(SparseBlock, DonutSwinLayer):
         input_dimensions: Pair,
         output_attentions: bool | None = False,
         always_partition: bool | None = False,
-    ) -> tuple[Tensor]:
+    ) -> Any:
         """(B, H * W, C) -> (B, H * W, C)."""
         refuse_attentions(output_attentions)
         if not always_partition:

@@ -49,6 +49,6 @@ class SparseSamVisionLayer(SparseBlock, SamVisionLayer):
             checkpointed=self.gradient_checkpointing and self.training,
         )
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor) -> Any:
         """(B, H, W, C) -> (B, H, W, C)."""
         return self.run(hidden_states, (hidden_states.shape[1], hidden_states.shape[2]))

@@ -46,7 +46,7 @@ class SparseSwinLayer(SparseBlock, SwinLayer):
         input_dimensions: Pair,
         always_partition: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, None]:
+    ) -> Any:
         """(B, H * W, C) -> (B, H * W, C), and no attention weights."""
         if not always_partition:
             for block in self.group.blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 from transformers.models.swinv2.modeling_swinv2 import Swinv2Layer
@@ -53,7 +54,7 @@ class SparseSwinv2Layer(SparseBlock, Swinv2Layer):
         hidden_states: Tensor,
         input_dimensions: Pair,
         output_attentions: bool | None = False,
-    ) -> tuple[Tensor]:
+    ) -> Any:
         """(B, H * W, C) -> (B, H * W, C)."""
         refuse_attentions(output_attentions)
         return (self.run(hidden_states, input_dimensions),)
