@@ -76,8 +76,8 @@ def _hook(first: bool, ratio: float, shared: dict[str, _Stage], place: Callable)
         x = args[0] if args else kwargs["hidden_states"]
         keep = kept_tokens(shared["stage"], x, ratio, place(block, x, args, kwargs))
         if isinstance(output, tuple):
-            return (torch.where(keep.view(*x.shape[:-1], 1), output[0], x), *output[1:])
-        return torch.where(keep.view(*x.shape[:-1], 1), output, x)
+            return (torch.where(keep.reshape(*x.shape[:-1], 1), output[0], x), *output[1:])
+        return torch.where(keep.reshape(*x.shape[:-1], 1), output, x)
 
     return hook
 

@@ -287,8 +287,7 @@ class Stage:
         return tokens
 
     def _located(self, i: int, kept_BK: Tensor | None, batch: int, masks: bool) -> Windows | None:
-        """Where the tokens of a block's windows are, which blocks that keep the same share; None
-        where it keeps none."""
+        """Where a block's windows are, shared by blocks that keep the same; None without any."""
         layout = self.layouts[i]
         if self.counts[i] == 0:
             return None

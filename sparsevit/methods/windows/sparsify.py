@@ -105,13 +105,10 @@ class SparseBlock(nn.Module):
 
     Attributes:
         library_block: what it was, and is when it is dense again.
-        output_is_kept: whether the library keeps what a block gives out, so that the next block
-            must not write into it.
         group: the blocks that it shares a map with.
     """
 
     library_block: ClassVar[type[nn.Module]]
-    output_is_kept: ClassVar[bool] = False
     group: WindowGroup
 
     @classmethod
@@ -155,42 +152,30 @@ class WindowGroup:
         """One of the blocks on a map (B, H * W, C) or (B, H, W, C), which stays as it is."""
         i = next(n for n, one in enumerate(self.blocks) if one is block)
         recorded = exporting() or torch.compiler.is_compiling()
-        overwrites = not (torch.is_grad_enabled() or block.training or recorded)
         # later blocks go by the ranking of the first, also where they are computed once more for
         # the sake of their gradients: the map says which pass it is of
-        stage, tokens = (None, None) if recorded else getattr(x, _PASS, (None, None))
-        stage = stage or self._stage
+        stage = (None if recorded else getattr(x, _PASS, None)) or self._stage
         if i == 0 or stage is None or stage.hw != hw:
             views = [one.view(hw) for one in self.blocks]
             stage = Stage(views, self.ratios, hw, x.device, Route(), self.watch)
-        self._stage = stage
-        stage.route = _route(overwrites)
-        if tokens is None or not overwrites or _is_watched(block):
-            tokens = StageTokens.of(x.reshape(len(x), hw[0] * hw[1], -1), stage.layouts[i])
-            if overwrites and tokens.x_RC.data_ptr() == x.data_ptr():
-                tokens = replace(tokens, x_RC=tokens.x_RC.clone())
+        stage.route = _route()
+        tokens = StageTokens.of(x.reshape(len(x), hw[0] * hw[1], -1), stage.layouts[i])
+        if not torch.is_grad_enabled() and not recorded and tokens.x_RC.data_ptr() == x.data_ptr():
+            tokens = replace(tokens, x_RC=tokens.x_RC.clone())
         tokens = stage.run(i, tokens)
         out = tokens.by_image(tokens.x_RC).view(x.shape)
-        if i == len(self.blocks) - 1:
-            if overwrites:
-                self._stage = None
-        elif not recorded and not _is_watched(block):
-            # where nobody has seen this map but the next block, that may write into it
-            apart = not overwrites or tokens.place_R is not None or block.output_is_kept
-            setattr(out, _PASS, (stage, None if apart else tokens))
+        last = i == len(self.blocks) - 1
+        self._stage = None if last and not (torch.is_grad_enabled() or block.training) else stage
+        if not last and not recorded:
+            setattr(out, _PASS, stage)
         return out
 
 
-def _is_watched(block: nn.Module) -> bool:
-    """Whether someone may keep the maps that a block gets or gives."""
-    return bool(block._forward_hooks or block._forward_pre_hooks)
-
-
-def _route(overwrites: bool) -> Route:
-    """The steps of a block, which may overwrite its input or not."""
+def _route() -> Route:
+    """The steps of a stage. With gradients, the input of a block may be needed once more."""
     if exporting():
         return exported_route()
-    return eager() if overwrites else replace(eager(), put=_put_in_copy)
+    return replace(eager(), put=_put_in_copy) if torch.is_grad_enabled() else eager()
 
 
 def _put_in_copy(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:

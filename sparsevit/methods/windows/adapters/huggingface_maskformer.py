@@ -15,7 +15,6 @@ class SparseMaskFormerSwinLayer(SparseBlock, MaskFormerSwinLayer):
     """A ``MaskFormerSwinLayer`` on the windows that matter."""
 
     library_block = MaskFormerSwinLayer
-    output_is_kept = True
 
     def view(self, hw: Pair) -> WindowBlock:
         return swin_view(self)

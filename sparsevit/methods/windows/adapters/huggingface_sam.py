@@ -18,7 +18,6 @@ class SparseSamVisionLayer(SparseBlock, SamVisionLayer):
     """A ``SamVisionLayer`` on the windows that matter."""
 
     library_block = SamVisionLayer
-    output_is_kept = True
 
     @classmethod
     def has_windows(cls, block: Any) -> bool:

@@ -18,7 +18,6 @@ class SparseVitDetLayer(SparseBlock, VitDetLayer):
     """A ``VitDetLayer`` on the windows that matter; its residual convolutions see the whole map."""
 
     library_block = VitDetLayer
-    output_is_kept = True
 
     @classmethod
     def has_windows(cls, block: Any) -> bool:
