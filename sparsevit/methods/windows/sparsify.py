@@ -28,7 +28,7 @@ from sparsevit.methods.windows.selection import Selection, record
 from sparsevit.ops.tracing import exporting
 from sparsevit.ops.windows import Pair
 from sparsevit.sparsity.configuration import Configuration
-from sparsevit.sparsity.handle import ATTACHED, sparse_parts
+from sparsevit.sparsity.handle import ATTACHED, SparsityHandle, sparse_parts
 from sparsevit.sparsity.space import Space
 
 _PASS = "_sparsevit_pass"
@@ -60,29 +60,25 @@ def sparsify(
         UserError: the model has no window attention that is known.
         ConfigurationError: the ratios do not fit.
     """
-    part = getattr(model, ATTACHED, None)
-    fresh = part is None
-    if part is None:
-        groups = [WindowGroup(name, blocks) for name, blocks in _window_blocks(model)]
-        if not groups:
-            if sparse_parts(model):
-                raise UserError(
-                    f"{type(model).__name__} is sparse already.",
-                    "Set its ratios through SparsityHandle(model).",
-                )
-            raise UserError(
-                f"{type(model).__name__} has no window attention that is known.",
-                f"These have: {'; '.join(LIBRARIES.values())}.",
-            )
-        part = SparseWindows(groups, choices)
-    space = part.sparsity_space()
-    part.set_sparsity(
-        space.validate(ratios) if isinstance(ratios, Mapping) else space.uniform(ratios)
-    )
-    if fresh:
-        part.attach()
-        setattr(model, ATTACHED, part)
+    if sparse_parts(model):
+        handle = SparsityHandle(model)
+        handle.set(_configuration(handle.space, ratios))
+        return model
+    groups = [WindowGroup(name, blocks) for name, blocks in _window_blocks(model)]
+    if not groups:
+        raise UserError(
+            f"{type(model).__name__} has no window attention that is known.",
+            f"These have: {'; '.join(LIBRARIES.values())}.",
+        )
+    part = SparseWindows(groups, choices)
+    part.set_sparsity(_configuration(part.sparsity_space(), ratios))
+    part.attach()
+    setattr(model, ATTACHED, part)
     return model
+
+
+def _configuration(space: Space, ratios: float | Mapping[str, float]) -> Configuration:
+    return space.validate(ratios) if isinstance(ratios, Mapping) else space.uniform(ratios)
 
 
 def densify(model: nn.Module) -> nn.Module:
