@@ -238,6 +238,7 @@ def stand_in() -> None:
         _module(f"sparsevit.{name}", __path__=[str(root / name)])
     _module("sparsevit.models.swin_weights", initialise=None)
     _module("mmdet.registry", MODELS=_Registry())
+    _module("mmcv.cnn.bricks.wrappers", Conv2d=nn.Conv2d, Linear=nn.Linear)
     _module(
         "mmdet.models.backbones.swin",
         SwinBlock=SwinBlock,

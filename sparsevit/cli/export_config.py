@@ -18,7 +18,7 @@ from sparsevit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from sparsevit.phases.export_config import ExportResult
+    from sparsevit.phases.export_config import ExportConfigResult
 
 
 def export_config(
@@ -73,7 +73,7 @@ def export_config(
     console.emit(result, as_json, _render)
 
 
-def _render(result: ExportResult) -> str | None:
+def _render(result: ExportConfigResult) -> str | None:
     if result.out is not None:
         return f"Written to {result.out}"
     # as it is: rich would wrap it and read markup in its brackets

@@ -33,7 +33,7 @@ _BEFORE = ("finetune", "search", "adapt", "pretrain")
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class ExportConfigResult:
     """What was exported.
 
     Attributes:
@@ -64,7 +64,7 @@ def export_config(
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
     reporter: Reporter = SILENT,
-) -> ExportResult:
+) -> ExportConfigResult:
     """Export a config with its sparsity, or the sparsity alone. The workspace is only read.
 
     The exported config stands alone (no ``_base_``) and needs nothing but mmdet and an importable
@@ -116,7 +116,7 @@ def export_config(
         text = configuration_text(chosen.configuration, chosen.beside, f".{form}")
     if target is not None:
         write_text(target, text)
-    return ExportResult(
+    return ExportConfigResult(
         format=form,
         text=text,
         out=target,

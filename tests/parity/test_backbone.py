@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet_backbones import make_pair, small_swin
 from plain_forward import plain_forward
+
+from sparsevit.methods.windows.forward import Route
 
 SIZES = [(224, 224), (225, 190), (96, 160), (33, 257), (64, 64), (32, 32)]
 
@@ -130,3 +134,14 @@ def test_stochastic_depth_drops_the_same_images_as_mmdet():
     ours = sparse(images)
     torch.manual_seed(7)
     assert largest_difference(ours, swin(images)) < 1e-5
+
+
+@pytest.mark.parametrize("pad_before_norm", [False, True])
+def test_without_any_faster_route_the_plain_forward_is_the_papers(pad_before_norm):
+    ratios = [[0.0, 0.0], [0.5, 0.5], [0.3, 0.6], [0.0, 0.0]]
+    sparse = small_swin("SparseViT", pruning_ratios=ratios, pad_before_norm=pad_before_norm)
+    sparse.pieces = replace(sparse.pieces, route=Route())
+    images = torch.randn(2, 3, 130, 97)
+    with torch.no_grad():
+        expected = plain_forward(sparse, images, ratios, pad_before_norm)
+        assert largest_difference(sparse(images), expected) < 1e-5

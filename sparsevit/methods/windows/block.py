@@ -19,6 +19,10 @@ Modules = tuple[Callable[[Tensor], Tensor], ...]
 """Applied one after the other."""
 
 
+PLAIN_LAYERS: set[type[nn.Module]] = {nn.Linear, nn.Conv2d}
+"""Layers that compute what PyTorch's own do, to which an adapter adds its library's."""
+
+
 @dataclass(frozen=True, eq=False)
 class PositionTable:
     """Relative position bias from a table of learned numbers (Swin, section 3.2).

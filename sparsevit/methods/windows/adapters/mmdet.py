@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmcv.cnn.bricks.wrappers import Conv2d, Linear
 from mmdet.models.backbones.swin import SwinBlock
 from torch import Tensor
 
-from sparsevit.methods.windows.block import PositionTable, WindowBlock, in_sequence
+from sparsevit.methods.windows.block import (
+    PLAIN_LAYERS,
+    PositionTable,
+    WindowBlock,
+    in_sequence,
+)
 from sparsevit.methods.windows.sparsify import SparseBlock
 from sparsevit.ops.windows import Pair, pair
+
+# they differ from PyTorch's for empty inputs alone
+PLAIN_LAYERS.update((Linear, Conv2d))
 
 
 def view(block: Any) -> WindowBlock:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsevit.methods.windows.block import PositionTable, WindowBlock
+from sparsevit.methods.windows.block import PLAIN_LAYERS, PositionTable, WindowBlock
 
 
 def infers_on_cpu(module: nn.Module, x: Tensor) -> bool:
@@ -65,15 +65,17 @@ def is_plain_norm(norm: Any, dtype: torch.dtype) -> bool:
 
 
 def is_plain_linear(linear: Any, dtype: torch.dtype) -> bool:
-    """Whether a module is PyTorch's linear layer with parameters of ``dtype``, or mmcv's."""
+    """Whether a module is a plain linear layer with parameters of ``dtype``."""
     return isinstance(linear, nn.Linear) and is_plain(linear, dtype)
 
 
 def is_plain(layer: Any, dtype: torch.dtype) -> bool:
-    """Whether a layer is PyTorch's own or mmcv's, with a weight of ``dtype``."""
-    # mmcv's own differ for empty inputs alone; any other subclass, e.g. one for training with
-    # quantisation, a parametrised one, or an adapter, may compute something else
-    of_mmcv = type(layer).__module__.partition(".")[0] == "mmcv"
-    known = of_mmcv or type(layer) in (nn.Linear, nn.Conv2d)
-    # a pruned weight is computed before each call, and no parameter
-    return known and "weight" in layer._parameters and layer.weight.dtype == dtype
+    """Whether a layer computes what PyTorch's own does, with a weight of ``dtype``."""
+    # any other subclass, e.g. one for training with quantisation, a parametrised one, or an
+    # adapter, may compute something else; a pruned weight is computed before each call, and no
+    # parameter
+    return (
+        type(layer) in PLAIN_LAYERS
+        and "weight" in layer._parameters
+        and layer.weight.dtype == dtype
+    )
