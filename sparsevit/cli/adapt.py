@@ -31,18 +31,21 @@ def adapt(
     shared: Annotated[
         bool,
         typer.Option(
-            "--shared/--per-process", help="Draw the same ratios in all processes, or in each."
+            "--shared/--per-process",
+            help="Draw the same ratios in all processes, or different ones in each.",
         ),
     ] = False,
     validate_at: Annotated[
         str,
-        typer.Option(metavar="R,R,...", help="Uniform ratios to validate at, beside dense."),
+        typer.Option(
+            metavar="R,R,...", help="Uniform ratios to validate at, in addition to dense."
+        ),
     ] = "0.3,0.6",
     validate_before: Annotated[
         bool,
         typer.Option(
             "--validate-before/--no-validate-before",
-            help="Validate the dense weights too, so that the use of adapting shows.",
+            help="Validate the dense weights too, to show what adapting gains.",
         ),
     ] = True,
     eval_images: EvalImagesOption = None,

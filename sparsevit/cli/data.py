@@ -52,7 +52,7 @@ def make(
     ] = "224",
     objects: Annotated[
         str,
-        typer.Option(metavar="MIN:MAX", help="Fewest and most objects per image."),
+        typer.Option(metavar="MIN:MAX", help="Minimum and maximum number of objects per image."),
     ] = "2:8",
     object_size: Annotated[
         str | None,
@@ -78,7 +78,7 @@ def make(
     ] = "png",
     seed: SeedOption = 0,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a dataset that is already there.")
+        bool, typer.Option("--force", help="Replace a dataset that already exists.")
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,

@@ -20,7 +20,8 @@ def demo(
     short: Annotated[
         bool,
         typer.Option(
-            "--short", help="A few iterations a phase: shows that it works, not how well."
+            "--short",
+            help="Run only a few iterations per phase: this shows that it works, not how well.",
         ),
     ] = False,
     trials: Annotated[

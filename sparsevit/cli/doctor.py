@@ -52,7 +52,7 @@ def _render(diagnosis: Diagnosis) -> Group:
                 value += f"\n[cyan]{escape(finding.remedy)}[/cyan]"
             table.add_row(f"  {escape(finding.name)}", MARKS[finding.status.value], value)
     verdict = (
-        "[green]Nothing that is needed is missing.[/green]"
+        "[green]Everything that is needed is installed.[/green]"
         if diagnosis.ok
         else "[red]Something that is needed is missing: see above.[/red]"
     )

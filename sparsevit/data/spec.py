@@ -156,7 +156,7 @@ def _check_object_size(size: tuple[float, float], side: int) -> None:
 def _check_classes(classes: tuple[str, ...]) -> None:
     known = ", ".join(CLASSES)
     if not classes:
-        raise UserError("No class is given.", f"Name some of: {known}.")
+        raise UserError("No class is given.", f"Choose from: {known}.")
     for name in classes:
         if name not in CLASSES:
             close = difflib.get_close_matches(name, CLASSES, n=1)

@@ -134,7 +134,7 @@ def train(
     if checkpoint is None:
         raise UserError(
             f"Training wrote no checkpoint to {directory}.",
-            "Let default_hooks.checkpoint of the config save at least the last iteration.",
+            "Configure default_hooks.checkpoint to save at least the last iteration.",
         )
     model = getattr(runner.model, "module", runner.model)
     return Training(

@@ -60,7 +60,7 @@ class Method:
         Raises:
             UserError: the model has nothing that this method can skip.
         """
-        raise UserError(f"No part of the config's model can be skipped as {cls.name}.", "")
+        raise UserError(f"The method {cls.name} cannot skip any part of the config's model.", "")
 
     def nested(self, configuration: Mapping[str, float]) -> list[list[float]] | None:
         """A configuration in the form that a config of this kind has within its model, for tools

@@ -182,7 +182,7 @@ def _model(
     if config is None and nothing_there:
         if scope != "backbone" or overrides:
             raise UserError(
-                "Without a config there is only the paper's Swin-T backbone to time.",
+                "Without a config, only the paper's Swin-T backbone can be timed.",
                 "Give a config, such as sparsevit::sparsevit/sparsevit_cfg2_35ms.py.",
             )
         reporter.note("model: the paper's Swin-T backbone (no config given, none in the workspace)")

@@ -57,7 +57,7 @@ def sparsify(
         The model.
 
     Raises:
-        UserError: the model has no window attention that is known.
+        UserError: the model has no window attention that sparsevit supports.
         ConfigurationError: the ratios do not fit.
     """
     part = getattr(model, ATTACHED, None)
@@ -67,12 +67,12 @@ def sparsify(
         if not groups:
             if sparse_parts(model):
                 raise UserError(
-                    f"{type(model).__name__} is sparse already.",
+                    f"{type(model).__name__} is already sparse.",
                     "Set its ratios through SparsityHandle(model).",
                 )
             raise UserError(
-                f"{type(model).__name__} has no window attention that is known.",
-                f"These have: {'; '.join(LIBRARIES.values())}.",
+                f"{type(model).__name__} has no window attention that sparsevit supports.",
+                f"Supported models: {'; '.join(LIBRARIES.values())}.",
             )
         part = SparseWindows(groups, choices)
     space = part.sparsity_space()
