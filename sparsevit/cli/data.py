@@ -85,7 +85,7 @@ def make(
 ) -> None:
     """Make a dataset for instance segmentation: small shapes on busy backgrounds.
 
-    The same options give the same files. A dataset that is already there is used as it is; an
+    The same options give the same files. A dataset that already exists is used as it is; an
     interrupted one is completed.
     """
     from sparsevit.data import spec

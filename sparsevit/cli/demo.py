@@ -36,9 +36,9 @@ def demo(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Every phase on a small dataset that it makes itself, and a table of what they made.
+    """Run every phase on a small dataset that it generates, and show a table of the results.
 
-    About 9 minutes on two cores. Killed and started again, it goes on.
+    About 9 minutes on two cores. If it is killed, the same command continues it.
     """
     from sparsevit.phases.demo import demo as phase
     from sparsevit.report.demo import demo_table

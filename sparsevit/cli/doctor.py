@@ -23,7 +23,7 @@ MARKS = {
 
 
 def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """What is installed, which ops and devices are used, and what is missing.
+    """Show what is installed, which ops and devices are used, and what is missing.
 
     Exit code 1 when something that is needed is missing; the table says what to do about it.
     """

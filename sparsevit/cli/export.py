@@ -77,7 +77,7 @@ def export(
     """Write the backbone or the detector at its sparsity for another runtime.
 
     Image size, batch and ratios are fixed in the file; which windows it keeps is decided for each
-    image. It is compared with PyTorch before it gets its name.
+    image. The file is kept only if it agrees with PyTorch.
     """
     from sparsevit.cli.parse import image_size
     from sparsevit.phases.export import export as phase

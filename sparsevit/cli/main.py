@@ -209,7 +209,7 @@ def root(
 ) -> None:
     """Train, search and measure vision transformers that skip the windows that hold nothing.
 
-    Start with [bold]sparsevit demo[/bold]: every phase on a small dataset that it makes itself.
+    Start with [bold]sparsevit demo[/bold]: every phase on a small dataset that it generates.
     """
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help(), nl=False)

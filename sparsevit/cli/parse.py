@@ -22,7 +22,7 @@ def image_size(text: str | None) -> tuple[int, int] | None:
     """``"672"`` -> (672, 672); ``"1333x800"`` (width x height) -> (800, 1333), height first.
 
     Raises:
-        UserError: it is no size.
+        UserError: it is not a size.
     """
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""What a kind of sparsity supplies. Phases, search, latency and reports know no more of it."""
+"""The interface of a method: all that phases, search, latency and reports know of a sparsity."""
 
 from __future__ import annotations
 

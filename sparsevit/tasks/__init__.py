@@ -1,4 +1,4 @@
-"""Kinds of problems, a folder each: what one needs of configs, models, metrics and exports.
+"""Kinds of problems, one folder each: what one needs in configs, models, metrics and exports.
 
 >>> task = task_of(cfg)  # or task_of_model(model)
 >>> model = task.build(cfg.model)

@@ -1,4 +1,4 @@
-"""What makes a config of a Swin one with windows to skip, and where it has its ratios."""
+"""Turns a config with a Swin backbone into a sparse one, and finds where it has its ratios."""
 
 from __future__ import annotations
 

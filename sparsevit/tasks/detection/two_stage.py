@@ -1,7 +1,7 @@
 """mmdet's two-stage detectors in pieces: what of them can be run by something other than mmdet.
 
-Faster R-CNN and Mask R-CNN with one RoI head. A detector is taken only where each of its parts
-does what is written anew here, as another would run and find other boxes.
+Faster R-CNN and Mask R-CNN with one RoI head. A detector is accepted only if each of its parts
+does what is reimplemented here; any other would run, and find different boxes.
 """
 
 from __future__ import annotations
