@@ -57,8 +57,8 @@ def calibrate(
         seed: of the held-out configurations.
 
     Returns:
-        A predictor: ``predict(configuration)`` gives milliseconds; ``calibration`` has its errors on
-        the held-out configurations, and ``calibration.accepted`` says whether they are within
+        A predictor: ``predict(configuration)`` gives milliseconds; ``calibration`` has its errors
+        on the held-out configurations, and ``calibration.accepted`` says whether they are within
         ``max_error``.
 
     Raises:

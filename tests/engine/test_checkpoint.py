@@ -247,7 +247,7 @@ def test_weights_of_another_swin_are_refused_and_nothing_is_changed(tmp_path, de
 
 def test_weights_of_something_else_are_refused(tmp_path, sparse):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(UserError, match=r"it has 0 of the \d+ weights of the backbone"):
+    with pytest.raises(UserError, match=r"it has 0 of the \d+ backbone weights"):
         load_weights(sparse, tmp_path / "linear.pth")
 
 

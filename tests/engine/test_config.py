@@ -121,7 +121,7 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path):
     write(tmp_path / "detector.py", "")
     assert "detector.py" in refusal(tmp_path / "detecter.py").remedy
     assert "folder" in refusal(tmp_path).problem
-    assert "ends in" in refusal(write(tmp_path / "config.txt", "")).remedy
+    assert "one of the suffixes" in refusal(write(tmp_path / "config.txt", "")).remedy
 
 
 # --- errors in a config --------------------------------------------------------------------------

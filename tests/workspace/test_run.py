@@ -135,7 +135,7 @@ def test_without_resume_an_extendable_input_makes_another_run(ws):
 
 
 def test_force_and_resume_exclude_each_other(ws):
-    with pytest.raises(UserError, match="exclude"):
+    with pytest.raises(UserError, match="cannot be used together"):
         ws.run("adapt", INPUTS, force=True, resume=True)
 
 
