@@ -109,7 +109,7 @@ def parse_objects(text: str) -> tuple[int, int]:
     low, high = parse_range(text, "Objects in an image")
     if not (low.is_integer() and high.is_integer()):
         raise UserError(
-            f"'{text}' is not a range of whole numbers of objects.",
+            f"Objects in an image '{text}' is not a range of whole numbers.",
             "Write e.g. 2:8.",
         )
     return int(low), int(high)
