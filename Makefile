@@ -43,13 +43,13 @@ help: ## List the recipes.
 
 setup: $(READY) ## Make .venv with the pinned set (the other recipes do it by themselves).
 
-demo: $(NEEDS) ## Every phase on a dataset that it makes itself: about 9 minutes on 2 cores.
+demo: $(NEEDS) ## Every phase on a dataset that it generates: about 9 minutes on 2 cores.
 	$(SPARSEVIT) demo $(WORKSPACE_OPTION) $(ARGS)
 
-demo-short: $(NEEDS) ## The same phases with a few iterations each: that they run, no numbers.
+demo-short: $(NEEDS) ## The same phases with a few iterations each: shows that they run, not how well.
 	$(SPARSEVIT) demo --short $(WORKSPACE_OPTION) $(ARGS)
 
-test: $(READY) ## Run the tests, one process a core.
+test: $(READY) ## Run the tests, one process per core.
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## Check style and types.

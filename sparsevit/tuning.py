@@ -1,4 +1,4 @@
-"""Latency and search for a model of one's own, in a program of one's own.
+"""Latency and search for your own model, in your own program.
 
 What ``sparsevit calibrate`` and ``sparsevit search`` do with a config and a workspace, these do
 with any model in which ``SparsityHandle`` finds knobs, any inputs and any score. They need PyTorch
@@ -31,7 +31,7 @@ from sparsevit.sparsity.configuration import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
-"""What a model is called with: a tensor, its arguments, or its arguments by name."""
+"""What a model is called with: one tensor, a sequence of arguments, or arguments by name."""
 
 
 def calibrate(
@@ -43,21 +43,22 @@ def calibrate(
     max_error: float = MAX_ERROR,
     seed: int = 0,
 ) -> LatencyPredictor:
-    """Measure what each knob does to the latency of a model, so that any configuration's is known.
+    """Measure how each knob changes a model's latency, to predict that of any configuration.
 
-    It is measured eagerly, in evaluation, where the model and the inputs are.
+    It is measured in eager PyTorch, in evaluation mode, on the device of the model.
 
     Args:
-        model: with parts that can be skipped.
+        model: a model with parts that can be skipped.
         inputs: what it is called with.
-        seconds: time to spend; what cannot be left out is measured even if it takes longer.
-        held_out: random configurations to check predictions with.
-        max_error: mean error on them up to which predictions are good enough, as a share.
+        seconds: time to spend; the measurements that predictions need are made even if they take
+            longer.
+        held_out: number of random configurations to check predictions with.
+        max_error: largest mean error on them at which predictions are accepted, as a fraction.
         seed: of the held-out configurations.
 
     Returns:
-        ``predict(configuration)`` gives milliseconds; ``calibration`` says how far they are off on
-        the held-out configurations, and ``calibration.accepted`` whether that is within
+        A predictor: ``predict(configuration)`` gives milliseconds; ``calibration`` has its errors
+        on the held-out configurations, and ``calibration.accepted`` says whether they are within
         ``max_error``.
 
     Raises:
@@ -100,34 +101,34 @@ def search_configuration(
     seed: int = 0,
     on_event: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
-    """The configuration with the best score whose latency lies within an interval.
+    """Search for the configuration with the best score whose latency lies within an interval.
 
-    Killed and called again with the same storage, it goes on. The model comes back with the
-    configuration that it had.
+    If it is killed, calling it again with the same storage continues it. Afterwards the model has
+    the configuration that it had before.
 
     Args:
-        model: with parts that can be skipped, adapted to skipping.
-        score: of the model as it is set when it is called, in evaluation and without gradients;
-            the higher the better.
+        model: a model with parts that can be skipped, adapted to skipping.
+        score: called with the model set to a candidate, in evaluation mode and without gradients;
+            higher is better.
         inputs: what the model is called with to time it.
         max_ms, min_ms: the interval in milliseconds, both ends included.
-        trials: stop when this many different configurations were scored.
-        storage: file or URL of an Optuna study that keeps what was found; None keeps nothing.
-        study: its name there; after the interval where None.
-        predictor: of :func:`calibrate`; where None each candidate is timed.
+        trials: stop when this many different configurations have been scored.
+        storage: file or URL of an Optuna study that keeps the results; None keeps nothing.
+        study: name of the study; None names it after the interval.
+        predictor: from :func:`calibrate`; if None, each candidate is timed.
         sampler: how candidates are drawn, one of :data:`sparsevit.search.samplers.SAMPLERS`;
-            the paper's evolution where None.
-        latency_seconds: to spend on timing a configuration.
-        seed: of the draws.
-        on_event: is told the progress.
+            None for the paper's evolution.
+        latency_seconds: time to spend on each configuration that is timed.
+        seed: seed of the draws.
+        on_event: called with the progress.
 
     Returns:
-        ``best.configuration`` is for ``SparsityHandle(model).set``; ``best`` is None where nothing
-        was found.
+        A result whose ``best.configuration`` can be passed to ``SparsityHandle(model).set``;
+        ``best`` is None if nothing was found.
 
     Raises:
         UserError: nothing in the model can be skipped, the interval cannot be met on this device,
-            or the study was made of another model or other inputs.
+            or the study was made with a different model or other inputs.
     """
     options = SearchOptions(
         max_ms=max_ms,

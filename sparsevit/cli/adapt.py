@@ -31,18 +31,21 @@ def adapt(
     shared: Annotated[
         bool,
         typer.Option(
-            "--shared/--per-process", help="Draw the same ratios in all processes, or in each."
+            "--shared/--per-process",
+            help="Draw the same ratios in all processes, or different ones in each.",
         ),
     ] = False,
     validate_at: Annotated[
         str,
-        typer.Option(metavar="R,R,...", help="Uniform ratios to validate at, beside dense."),
+        typer.Option(
+            metavar="R,R,...", help="Uniform ratios to validate at, in addition to dense."
+        ),
     ] = "0.3,0.6",
     validate_before: Annotated[
         bool,
         typer.Option(
             "--validate-before/--no-validate-before",
-            help="Validate the dense weights too, so that the use of adapting shows.",
+            help="Validate the dense weights too, to show what adapting gains.",
         ),
     ] = True,
     eval_images: EvalImagesOption = None,
@@ -53,7 +56,7 @@ def adapt(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """Adapt a trained detector to sparsity: new random layerwise ratios at every iteration."""
+    """Adapt a trained detector to sparsity, with new random layerwise ratios at every iteration."""
     from sparsevit.cli.parse import ratios
 
     at = ratios(validate_at, "--validate-at")

@@ -52,7 +52,7 @@ def make(
     ] = "224",
     objects: Annotated[
         str,
-        typer.Option(metavar="MIN:MAX", help="Fewest and most objects per image."),
+        typer.Option(metavar="MIN:MAX", help="Minimum and maximum number of objects per image."),
     ] = "2:8",
     object_size: Annotated[
         str | None,
@@ -78,14 +78,14 @@ def make(
     ] = "png",
     seed: SeedOption = 0,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a dataset that is already there.")
+        bool, typer.Option("--force", help="Replace a dataset that already exists.")
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a dataset for instance segmentation: small shapes on busy backgrounds.
 
-    The same options give the same files. A dataset that is already there is used as it is; an
+    The same options give the same files. A dataset that already exists is used as it is; an
     interrupted one is completed.
     """
     from sparsevit.data import spec

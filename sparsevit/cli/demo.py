@@ -20,7 +20,8 @@ def demo(
     short: Annotated[
         bool,
         typer.Option(
-            "--short", help="A few iterations a phase: shows that it works, not how well."
+            "--short",
+            help="Run only a few iterations per phase: this shows that it works, not how well.",
         ),
     ] = False,
     trials: Annotated[
@@ -35,9 +36,9 @@ def demo(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Every phase on a small dataset that it makes itself, and a table of what they made.
+    """Run every phase on a small dataset that it generates, and show a table of the results.
 
-    About 9 minutes on two cores. Killed and started again, it goes on.
+    About 9 minutes on two cores. If it is killed, the same command continues it.
     """
     from sparsevit.phases.demo import demo as phase
     from sparsevit.report.demo import demo_table

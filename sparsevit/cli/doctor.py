@@ -23,7 +23,7 @@ MARKS = {
 
 
 def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """What is installed, which ops and devices are used, and what is missing.
+    """Show what is installed, which ops and devices are used, and what is missing.
 
     Exit code 1 when something that is needed is missing; the table says what to do about it.
     """
@@ -52,7 +52,7 @@ def _render(diagnosis: Diagnosis) -> Group:
                 value += f"\n[cyan]{escape(finding.remedy)}[/cyan]"
             table.add_row(f"  {escape(finding.name)}", MARKS[finding.status.value], value)
     verdict = (
-        "[green]Nothing that is needed is missing.[/green]"
+        "[green]Everything that is needed is installed.[/green]"
         if diagnosis.ok
         else "[red]Something that is needed is missing: see above.[/red]"
     )

@@ -48,7 +48,7 @@ def evaluate(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """COCO bbox and mask AP of a config, a checkpoint and a sparsity, in any backend."""
+    """Evaluate COCO bbox and mask AP of a config, a checkpoint and a sparsity, in any backend."""
     if run.start_processes(devices, launcher):
         return
     from sparsevit.phases.evaluate import evaluate as phase

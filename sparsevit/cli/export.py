@@ -31,7 +31,7 @@ def export(
         typer.Option(
             "--format",
             metavar="onnx|openvino|pt2|tensorrt",
-            show_default="what FILE ends in, else onnx",
+            show_default="from the suffix of FILE, else onnx",
             help="onnx: for ONNX Runtime and others; openvino: .xml and .bin; pt2: compiled by "
             "AOTInductor for this CPU; tensorrt: an engine for this GPU.",
         ),
@@ -43,7 +43,7 @@ def export(
             "-o",
             metavar="FILE",
             show_default="the scope and the format's suffix",
-            help="File to write; FILE.json beside it says what it is.",
+            help="File to write; FILE.json beside it describes it.",
         ),
     ] = None,
     scope: Annotated[
@@ -61,14 +61,14 @@ def export(
             "--img-size",
             metavar="S|WxH",
             show_default="that of the config's validation images, else 672",
-            help="The image size that it takes.",
+            help="Image size of the exported model.",
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, metavar="N", help="Images a call.")
+        int, typer.Option("--batch-size", min=1, metavar="N", help="Images per call.")
     ] = 1,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace FILE if it is there already.")
+        bool, typer.Option("--force", help="Replace FILE if it already exists.")
     ] = False,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
@@ -77,7 +77,7 @@ def export(
     """Write the backbone or the detector at its sparsity for another runtime.
 
     Image size, batch and ratios are fixed in the file; which windows it keeps is decided for each
-    image. It is compared with PyTorch before it gets its name.
+    image. The file is kept only if it agrees with PyTorch.
     """
     from sparsevit.cli.parse import image_size
     from sparsevit.phases.export import export as phase

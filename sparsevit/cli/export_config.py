@@ -40,18 +40,18 @@ def export_config(
         typer.Option(
             "--format",
             metavar="py|yaml|json",
-            show_default="what FILE ends in, else py",
+            show_default="from the suffix of FILE, else py",
             help="py: a whole config for mmdet's tools; yaml, json: the configuration alone.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace FILE if it is there already.")
+        bool, typer.Option("--force", help="Replace FILE if it already exists.")
     ] = False,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a config that plain mmdet tools train and test, with the sparsity in it.
+    """Write a config with the sparsity in it, for plain mmdet tools to train and test.
 
     It stands alone (no _base_), and needs sparsevit to be installed where it is used. The sparsity
     is that of --sparsity, else the config's own, else the best that search found.

@@ -31,7 +31,7 @@ def latency(
     sparsity: SparsityOption = None,
     budget: BudgetOption = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Time the dense model beside it, turn by turn.")
+        bool, typer.Option("--compare", help="Time the dense model as well, in alternation.")
     ] = False,
     img_size: Annotated[
         str,
@@ -49,7 +49,7 @@ def latency(
             min=0,
             metavar="N",
             show_default="500, or as many as a third of --seconds allows",
-            help="Calls before the timed ones.",
+            help="Warm-up calls before the timed ones.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def latency(
         typer.Option(
             min=0.01,
             metavar="S",
-            help="Seconds to spend where --repeats is not given.",
+            help="Seconds to spend if --repeats is not given.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
     ] = 10.0,

@@ -39,7 +39,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-DISK_REMEDY = "Free some space, or name a place that you may write to (--workspace DIR)."
+DISK_REMEDY = "Free some space, or choose a directory that you can write to (--workspace DIR)."
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """The class of typer's usage errors; where typer keeps it depends on its version."""
@@ -66,7 +66,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.adapt",
         "adapt",
         PHASES,
-        "Adapt it to sparsity: new random ratios at every iteration.",
+        "Adapt it to sparsity, with new random ratios at every iteration.",
     ),
     "search": Entry(
         "sparsevit.cli.search",
@@ -84,13 +84,13 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.demo",
         "demo",
         PHASES,
-        "All phases on a small dataset that it makes itself.",
+        "Run all phases on a small dataset that it generates.",
     ),
     "evaluate": Entry(
         "sparsevit.cli.evaluate",
         "evaluate",
         MEASURE,
-        "COCO bbox and mask AP of a config, a checkpoint and a sparsity.",
+        "Evaluate COCO bbox and mask AP of a config, a checkpoint and a sparsity.",
     ),
     "latency": Entry(
         "sparsevit.cli.latency",
@@ -108,7 +108,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.sensitivity",
         "sensitivity",
         MEASURE,
-        "How score and latency respond to each knob alone.",
+        "Measure how score and latency respond to each knob alone.",
     ),
     "data": Entry(
         "sparsevit.cli.data",
@@ -120,13 +120,13 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.status",
         "status",
         WORKSPACE,
-        "Show what ran in a workspace, with what, and what came of it.",
+        "Show the runs of a workspace, with their inputs and results.",
     ),
     "doctor": Entry(
         "sparsevit.cli.doctor",
         "doctor",
         HELP,
-        "What is installed, which ops and devices are used, and what is missing.",
+        "Show what is installed, which ops and devices are used, and what is missing.",
     ),
     "export": Entry(
         "sparsevit.cli.export",
@@ -138,7 +138,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.export_config",
         "export_config",
         EXPORT,
-        "Write a config that plain mmdet tools train and test, with the sparsity in it.",
+        "Write a config with the sparsity in it, for plain mmdet tools to train and test.",
     ),
 }
 
@@ -209,7 +209,7 @@ def root(
 ) -> None:
     """Train, search and measure vision transformers that skip the windows that hold nothing.
 
-    Start with [bold]sparsevit demo[/bold]: every phase on a small dataset that it makes itself.
+    Start with [bold]sparsevit demo[/bold]: every phase on a small dataset that it generates.
     """
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help(), nl=False)
@@ -247,7 +247,7 @@ def _run(args: list[str], as_json: bool) -> int:
         return _fail(
             "interrupted",
             "Interrupted.",
-            "Run the same command again to go on.",
+            "Run the same command again to continue.",
             EXIT_INTERRUPTED,
             as_json,
         )
@@ -285,7 +285,7 @@ def _describe_usage(error: Any) -> tuple[str, str]:
     """The problem and the remedy of a usage error."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "sparsevit"
-    return error.format_message(), f"`{path} --help` shows what can be given."
+    return error.format_message(), f"`{path} --help` shows the arguments and options."
 
 
 def _fail(kind: str, problem: str, remedy: str, code: int, as_json: bool) -> int:

@@ -180,7 +180,7 @@ DeviceOption = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
-        show_default="cuda where there is one, else cpu",
+        show_default="cuda if available, else cpu",
         help="cpu, cuda, cuda:1, mps.",
         rich_help_panel=HARDWARE_PANEL,
     ),

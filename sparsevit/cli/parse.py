@@ -9,22 +9,20 @@ def ratios(text: str, option: str) -> list[float]:
     """``"0.3,0.6"`` -> [0.3, 0.6]; an empty text for none.
 
     Raises:
-        UserError: a part is no number; whether it is a ratio is for the phase to say.
+        UserError: a part is not a number; whether it is a ratio is for the phase to say.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return [float(part) for part in parts]
     except ValueError:
-        raise UserError(
-            f"{option} {text}: that is not a list of ratios.", "Write e.g. 0.3,0.6."
-        ) from None
+        raise UserError(f"{option} {text}: not a list of ratios.", "Write e.g. 0.3,0.6.") from None
 
 
 def image_size(text: str | None) -> tuple[int, int] | None:
     """``"672"`` -> (672, 672); ``"1333x800"`` (width x height) -> (800, 1333), height first.
 
     Raises:
-        UserError: it is no size.
+        UserError: it is not a size.
     """
     if text is None:
         return None

@@ -63,13 +63,13 @@ def start_processes(devices: int, launcher: Launcher) -> bool:
     if launcher is not Launcher.none:
         raise UserError(
             f"--devices {devices} starts processes, and --launcher {launcher.value} says that they "
-            "are started already.",
-            "Give one of them.",
+            "are already running.",
+            "Give only one of them.",
         )
     if torch.cuda.is_available() and torch.cuda.device_count() < devices:
         raise UserError(
             f"--devices {devices}: there are {torch.cuda.device_count()} CUDA devices here.",
-            "Ask for no more than there are.",
+            "Use at most that many.",
         )
     _torchrun(devices)
     return True

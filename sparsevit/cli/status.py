@@ -7,7 +7,7 @@ from sparsevit.cli.options import JsonOption, WorkspaceOption
 
 
 def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Show what ran in a workspace, with what, and what came of it."""
+    """Show the runs of a workspace, with their inputs and results."""
     from sparsevit.phases.status import status as read_status
     from sparsevit.report.status import StatusTable
 

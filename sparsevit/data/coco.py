@@ -176,7 +176,7 @@ def _check_references(path: Path, what: str, unknown: set[Any]) -> None:
     if unknown:
         some = ", ".join(str(key) for key in sorted(unknown, key=str)[:3])
         raise UserError(
-            f"Annotations in {path} name {what} ids that are not in the file ({some}).",
+            f"Annotations in {path} refer to {what} ids that are not in the file ({some}).",
             f"Add the missing {what} entries, or remove those annotations.",
         )
 
@@ -211,5 +211,5 @@ def _check_images(path: Path, folder: Path, names: tuple[str, ...], sample: int)
         raise UserError(
             f"{len(missing)} of {count} images looked up for {path} are not in {folder}, "
             f"e.g. {missing[0]}.",
-            "Check data_root and data_prefix in the config, or fetch the images.",
+            "Check data_root and data_prefix in the config, or download the images.",
         )

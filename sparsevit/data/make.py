@@ -139,8 +139,8 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
     elif not force and record["spec"] != spec.to_dict():
         changes = differences(record["spec"], spec.to_dict())
         raise UserError(
-            f"{root} holds a dataset made with other options ({changes}).",
-            "Use --force to replace it, or name another folder.",
+            f"{root} contains a dataset made with different options ({changes}).",
+            "Use --force to replace it, or choose another folder.",
         )
     begun = record is not None and not force
     if force:
@@ -163,8 +163,8 @@ def _refuse_foreign_files(root: Path) -> None:
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise UserError(
-            f"{root} holds files that are not a dataset made by sparsevit ({shown}).",
-            "Name an empty or a new folder.",
+            f"{root} contains files that are not a dataset made by sparsevit ({shown}).",
+            "Choose an empty or a new folder.",
         )
 
 
@@ -305,5 +305,6 @@ def _mend_os_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"Cannot write the dataset at {root}: {reason}.", "Name a folder that can be written."
+            f"Cannot write the dataset at {root}: {reason}.",
+            "Choose a folder that you can write to.",
         ) from error

@@ -109,7 +109,7 @@ def parse_objects(text: str) -> tuple[int, int]:
     low, high = parse_range(text, "Objects in an image")
     if not (low.is_integer() and high.is_integer()):
         raise UserError(
-            f"'{text}' is not a range of whole numbers of objects.",
+            f"Objects in an image '{text}' is not a range of whole numbers.",
             "Write e.g. 2:8.",
         )
     return int(low), int(high)
@@ -156,7 +156,7 @@ def _check_object_size(size: tuple[float, float], side: int) -> None:
 def _check_classes(classes: tuple[str, ...]) -> None:
     known = ", ".join(CLASSES)
     if not classes:
-        raise UserError("No class is given.", f"Name some of: {known}.")
+        raise UserError("No class is given.", f"Choose from: {known}.")
     for name in classes:
         if name not in CLASSES:
             close = difflib.get_close_matches(name, CLASSES, n=1)

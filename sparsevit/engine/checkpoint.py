@@ -53,11 +53,13 @@ class LoadReport:
 
     def summary(self) -> str:
         """One line for people."""
-        parts = [f"{len(self.loaded)} weights loaded from a checkpoint of form {self.source_form}"]
+        parts = [
+            f"{len(self.loaded)} weights loaded from a checkpoint in {self.source_form} format"
+        ]
         for names, what in (
-            (self.mismatched, "of another shape, left as they were"),
-            (self.missing, "not in the file, left as they were"),
-            (self.unexpected, "in the file that the model has no place for"),
+            (self.mismatched, "left unchanged: the shape in the file differs"),
+            (self.missing, "left unchanged: missing from the file"),
+            (self.unexpected, "in the file are not part of the model"),
         ):
             if names:
                 parts.append(f"{len(names)} {what} ({_some(names)})")
@@ -83,8 +85,8 @@ def read_checkpoint(
     content = load_file(path, map_location)
     if not isinstance(content, Mapping):
         raise UserError(
-            f"{path} holds a {type(content).__name__}, not weights by name.",
-            "Give a file of torch.save(model.state_dict()) or one that mmengine or mmdet wrote.",
+            f"{path} holds a {type(content).__name__}, not a mapping from names to weights.",
+            "Use a file written by torch.save(model.state_dict()), mmengine or mmdet.",
         )
     container = next((n for n in _CONTAINERS if isinstance(content.get(n), Mapping)), None)
     weights = {
@@ -95,7 +97,7 @@ def read_checkpoint(
     if not weights:
         raise UserError(
             f"{path} holds no weights (it has {_some(map(str, content)) or 'nothing'}).",
-            "Give the checkpoint of a model, not e.g. the state of an optimizer.",
+            "Use the checkpoint of a model, not, for example, the state of an optimizer.",
         )
     rest = {name: value for name, value in content.items() if container and name != container}
     form = _form(Path(path), content, container, weights)
@@ -147,8 +149,8 @@ def load_weights(
     _refuse_other_model(Path(path), report, names, given, min_match)
     if strict and not report.complete:
         raise UserError(
-            f"{path} does not set all of the model: {_some(report.mismatched + report.missing)}.",
-            "Take the config that the checkpoint was trained with.",
+            f"{path} does not cover the whole model: {_some(report.mismatched + report.missing)}.",
+            "Use the config that the checkpoint was trained with.",
         )
     target.load_state_dict(fits, strict=False)
     return report
@@ -191,7 +193,7 @@ def write_weights(
         temporary.unlink(missing_ok=True)
         raise UserError(
             f"{target} cannot be written: {error}.",
-            "Choose a folder that you may write to and that has space left.",
+            "Choose a folder that is writable and has free space.",
         ) from error
     return target
 
@@ -276,25 +278,25 @@ def _refuse_other_model(
     min_match: float,
 ) -> None:
     prefix = _BACKBONE if any(n.startswith(_BACKBONE) for n in names) else ""
-    remedy = "Take the config that the checkpoint was trained with, or a checkpoint of this model."
+    remedy = "Use the config that the checkpoint was trained with, or a checkpoint of this model."
     unfit = [entry for entry in report.mismatched if entry.startswith(prefix)]
     if unfit:
-        raise UserError(f"{path} is of another model: {_some(unfit)}.", remedy)
+        raise UserError(f"{path} is for a different model: {_some(unfit)}.", remedy)
     own = [n for n in names if n.startswith(prefix)]
     taken = sum(n.startswith(prefix) for n in report.loaded)
     if taken < min_match * len(own):
         absent = [n for n in report.missing if n.startswith(prefix)]
         raise UserError(
-            f"{path} is of another model: it has {taken} of the {len(own)} weights of the backbone"
-            f" (it lacks {_some(absent)}).",
+            f"{path} is for a different model: it has {taken} of the {len(own)} backbone weights"
+            f" (missing: {_some(absent)}).",
             remedy,
         )
     theirs = [n for n in given if n.startswith(prefix) and not n.endswith(_COMPUTED)]
     homeless = [n for n in report.unexpected if n.startswith(prefix)]
     if len(homeless) > (1 - min_match) * len(theirs):
         raise UserError(
-            f"{path} is of another model: {len(homeless)} of the {len(theirs)} weights of its"
-            f" backbone have no place here ({_some(homeless)}).",
+            f"{path} is for a different model: {len(homeless)} of the {len(theirs)} weights of its"
+            f" backbone do not exist in this one ({_some(homeless)}).",
             remedy,
         )
 

@@ -104,7 +104,7 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> None:
                 "For example: --set train_dataloader.batch_size=4",
             )
         if parts[0] in RESERVED_KEYS:
-            raise UserError(f"{parts[0]!r} is a name that mmengine keeps for itself.", "")
+            raise UserError(f"{parts[0]!r} is a name reserved by mmengine.", "")
         _assign(cfg, parts, _parse(value))
 
 
@@ -131,7 +131,7 @@ def _require_model(cfg: Config) -> ConfigDict:
     name = Path(cfg.filename).name if cfg.filename else "The config"
     raise UserError(
         f"{name} has no model: it needs model=dict(type=..., ...).",
-        "Take a config of a whole detector, or inherit from one with _base_.",
+        "Use the config of a whole detector, or inherit from one with _base_.",
     )
 
 
@@ -199,7 +199,7 @@ def apply_sparsity(cfg: Config, model: nn.Module) -> None:
     if not isinstance(wanted, dict):
         raise UserError(
             f"The config's sparsity is {wanted!r}, not a ratio for each knob.",
-            'It reads: sparsity = {"backbone.stages.0": 0.5, ...}',
+            'Write it as: sparsity = {"backbone.stages.0": 0.5, ...}',
         )
     handle = SparsityHandle(model)
     handle.set({**handle.get(), **wanted})
@@ -226,7 +226,8 @@ def _parse(text: str) -> Any:
         return DictAction._parse_iterable(text)
     except (AssertionError, RecursionError) as error:
         raise UserError(
-            f"The brackets of {text} do not match.", "Quote a text that has brackets."
+            f"The brackets of {text} do not match.",
+            "Put quotes around text that contains brackets.",
         ) from error
 
 
@@ -242,7 +243,7 @@ def _assign(cfg: Config, parts: list[str], value: Any) -> None:
         if not isinstance(node, (dict, list)):
             raise UserError(
                 f"{'.'.join(parts)} cannot be set: {'.'.join(parts[:depth])} is {node!r}, "
-                "which has nothing below it.",
+                "which has no keys of its own.",
                 f"Set {'.'.join(parts[:depth])} itself.",
             )
     if isinstance(node, list):
@@ -260,9 +261,9 @@ def _index(items: list[Any], parts: list[str], depth: int) -> int:
     if text.isdigit() and int(text) < len(items):
         return int(text)
     raise UserError(
-        f"{'.'.join(parts)} cannot be set: {'.'.join(parts[: depth - 1])} is a list of {len(items)}"
-        f", and {text!r} is none of its places.",
-        f"Count from 0 to {len(items) - 1}." if items else "Set the list itself.",
+        f"{'.'.join(parts)} cannot be set: {'.'.join(parts[: depth - 1])} is a list of "
+        f"{len(items)} items, and {text!r} is not an index of it.",
+        f"Use an index from 0 to {len(items) - 1}." if items else "Set the whole list.",
     )
 
 
@@ -277,10 +278,12 @@ def _refuse_syntax_errors(path: Path) -> None:
     except SyntaxError as error:
         code = f": {error.text.strip()}" if error.text else ""
         raise UserError(
-            f"{path}, line {error.lineno}: {error.msg}{code}", "Mend that line."
+            f"{path}, line {error.lineno}: {error.msg}{code}", "Correct that line."
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}.", "A config is UTF-8 text.") from error
+        raise UserError(
+            f"{path} cannot be read: {error}.", "A config must be UTF-8 text."
+        ) from error
 
 
 def _describe(path: Path, error: Exception) -> UserError:
@@ -298,11 +301,12 @@ def _describe(path: Path, error: Exception) -> UserError:
     reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:400]}"
     if isinstance(cause, ImportError):
         return UserError(
-            f"{where} imports what is not there ({reason}).", "Install it, or set PYTHONPATH to it."
+            f"{where} imports a module that is not installed ({reason}).",
+            "Install it, or add its folder to PYTHONPATH.",
         )
     if isinstance(cause, FileNotFoundError):
-        return UserError(f"{where} inherits from a config that is not there ({reason}).", "")
-    return UserError(f"{where} has an error ({reason}).", "Mend it and run the command again.")
+        return UserError(f"{where} inherits from a config that does not exist ({reason}).", "")
+    return UserError(f"{where} has an error ({reason}).", "Correct it and run the command again.")
 
 
 def _parts(node: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -334,7 +338,7 @@ def _nearest_type(kind: str) -> str:
 
     close = difflib.get_close_matches(kind.rpartition(".")[2], MODELS.module_dict, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}A type of your own needs its module in the config's custom_imports."
+    return f"{hint}List the module of a type of your own in the config's custom_imports."
 
 
 # --- YAML as data --------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def resolve_config(name: str | Path) -> Path:
     if len(shipped) == 1:
         return configs_folder() / shipped[0]
     if shipped:
-        raise UserError(f"{text} names {len(shipped)} configs.", f"Take one of {shipped}.")
+        raise UserError(f"{text} matches {len(shipped)} configs.", f"Use one of {shipped}.")
     beside = [str(path.parent / n) for n in _names_in(path.parent, deep=False)]
     raise UserError(f"There is no config {text}.", _near(text, beside + shipped_configs()))
 
@@ -66,7 +66,9 @@ def _in_package(text: str) -> Path:
     else:
         if package not in MODULE2PACKAGE:
             known = ["sparsevit", *MODULE2PACKAGE]
-            raise UserError(f"mmengine knows no package {package!r}.", _near(package, known))
+            raise UserError(
+                f"mmengine does not know the package {package!r}.", _near(package, known)
+            )
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise UserError(
@@ -84,7 +86,8 @@ def _in_package(text: str) -> Path:
 def _with_known_suffix(path: Path) -> Path:
     if path.suffix not in SUFFIXES:
         raise UserError(
-            f"{path} is not named as a config.", f"A config ends in one of {', '.join(SUFFIXES)}."
+            f"{path} does not have the suffix of a config file.",
+            f"Use one of the suffixes {', '.join(SUFFIXES)}.",
         )
     return path
 

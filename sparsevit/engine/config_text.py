@@ -43,7 +43,7 @@ def _literal(value: Any, indent: str, where: str) -> str:
         return repr(str(value))
     raise UserError(
         f"{where} of the config is a {type(value).__name__}, which cannot be written as text.",
-        "Use numbers, strings, lists, tuples and dicts in a config that is to be exported.",
+        "Use numbers, strings, lists, tuples and dicts in a config to be exported.",
     )
 
 
@@ -84,12 +84,12 @@ def _refuse_unfaithful(text: str, content: dict[str, Any]) -> None:
             again = Config.fromfile(path, import_custom_modules=False).to_dict()
         except Exception as error:  # whatever mmengine meets in the text
             raise UserError(
-                f"The config does not survive being written as text: {error}.",
-                "Rename the key or change the value that it names.",
+                f"The config cannot be written as text and read back: {error}.",
+                "Rename the key or change the value named in the error.",
             ) from error
     for key, value in content.items():
         if key not in again or _literal(again[key], "", key) != _literal(value, "", key):
             raise UserError(
-                f"{key} of the config does not survive being written as text.",
-                "mmengine replaces {{ ... }} when it reads a config: keep it out of strings.",
+                f"{key} of the config cannot be written as text and read back.",
+                "mmengine replaces {{ ... }} when it reads a config: do not use it in strings.",
             )

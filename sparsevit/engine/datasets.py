@@ -77,7 +77,7 @@ def _spec(described: Any) -> DatasetSpec:
         return DatasetSpec(**arguments)
     except TypeError as error:
         raise UserError(
-            f"embedded_dataset of the config is wrong: {error}.",
+            f"The config's embedded_dataset is not valid: {error}.",
             "It takes the arguments of sparsevit.data.spec.DatasetSpec.",
         ) from error
 

@@ -59,7 +59,7 @@ class Evaluation:
         if not loader_cfg or not metric_cfg:
             raise UserError(
                 "The config has no validation set.",
-                "Give it val_dataloader and val_evaluator (or test_dataloader and test_evaluator).",
+                "Add val_dataloader and val_evaluator (or test_dataloader and test_evaluator).",
             )
         loader_cfg = copy.deepcopy(loader_cfg)
         if batch_size is not None:

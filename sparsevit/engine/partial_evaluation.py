@@ -35,7 +35,7 @@ class PartialEvaluation:
         if not whole.scores_parts():
             raise UserError(
                 "The metrics of this config can only be computed on all images.",
-                "Search without --halving, or take another val_evaluator.",
+                "Search without --halving, or use a different val_evaluator.",
             )
         numbers = list(range(whole.num_images))
         random.Random(f"images:{seed}").shuffle(numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
@@ -32,7 +33,7 @@ from sparsevit.engine.mistakes import config_mistakes, missing_files
 from sparsevit.engine.quiet import mute_console, quiet_libraries
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.tasks import task_of
+from sparsevit.tasks import Task, task_of
 
 TRAINING_CONFIG = "training.py"
 
@@ -134,7 +135,7 @@ def train(
     if checkpoint is None:
         raise UserError(
             f"Training wrote no checkpoint to {directory}.",
-            "Let default_hooks.checkpoint of the config save at least the last iteration.",
+            "Configure default_hooks.checkpoint to save at least the last iteration.",
         )
     model = getattr(runner.model, "module", runner.model)
     return Training(
@@ -225,7 +226,8 @@ def build_model(
     """The model of a config in evaluation mode, and a sentence on the weights it loaded.
 
     Raises:
-        UserError: the checkpoint is none, or of another model; or no task has such models.
+        UserError: the checkpoint cannot be read or is for a different model; or no task supports
+            the model.
     """
     make_loading_safe()
     task = task_of(cfg)
@@ -244,6 +246,13 @@ def build_model(
     model.to(device)
     model.eval()
     return model, said
+
+
+def build_part(part_cfg: Mapping[str, Any], task: Task) -> nn.Module:
+    """A part of a task's models, such as a backbone, its weights not initialised."""
+    # another scope may be in force in the caller's process
+    with DefaultScope.overwrite_default_scope(task.scope):
+        return task.build(dict(part_cfg))
 
 
 def _drop_only_validation_at_the_end(cfg: Config) -> None:

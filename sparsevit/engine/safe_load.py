@@ -30,9 +30,9 @@ _HEAD_BYTES = 512
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORCE_NOT = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _RESAVE = (
-    "Save its weights alone, where you trust it: torch.save({'state_dict': model.state_dict()}, ..."
+    "If you trust it, save its weights alone: torch.save({'state_dict': model.state_dict()}, ..."
 )
-_FETCH_AGAIN = "Fetch the file again, and compare its size or checksum with the source's."
+_FETCH_AGAIN = "Download the file again, and compare its size or checksum with the source."
 
 
 def load_file(path: str | os.PathLike[str], map_location: MapLocation = "cpu") -> Any:
@@ -149,7 +149,8 @@ def _refuse_what_is_none(source: Path) -> None:
         raise UserError(f"There is no checkpoint {source}.", _nearest_files(source))
     if source.is_dir():
         raise UserError(
-            f"{source} is a folder, not a checkpoint.", f"Name the file in it. {_inside(source)}"
+            f"{source} is a folder, not a checkpoint.",
+            f"Give the path of a file in it. {_inside(source)}",
         )
     try:
         with source.open("rb") as file:
@@ -163,13 +164,13 @@ def _refuse_what_is_none(source: Path) -> None:
         raise UserError(f"Checkpoint {source} is empty.", _FETCH_AGAIN)
     if head.startswith(b"version https://git-lfs"):
         raise UserError(
-            f"{source} is a Git LFS pointer: the text that stands for a file that was not fetched.",
-            "Fetch it: git lfs pull.",
+            f"{source} is a Git LFS pointer: a placeholder for a file that was not downloaded.",
+            "Download the file with `git lfs pull`.",
         )
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise UserError(
             f"{source} is a web page saved under the name of a checkpoint.",
-            "Open its link in a browser: it may ask for a login or a confirmation.",
+            "Open the link in a browser: the download may need a login or a confirmation.",
         )
 
 
@@ -192,10 +193,10 @@ def _describe(source: Path, error: Exception) -> UserError:
     found = re.search(r"GLOBAL (\S+)|but got <class '([\w.]+)'>", message)
     asked = found and (found[1] or found[2])
     if asked and asked.startswith("torch.nn.modules"):
-        return UserError(f"{source} holds a whole model object, not its weights.", _RESAVE)
+        return UserError(f"{source} contains a whole model object, not its weights.", _RESAVE)
     if asked:
         return UserError(
-            f"{source} asks for {asked}, which is code and not weights; nothing of it was run.",
+            f"{source} needs {asked}, which is code, not weights; none of it was run.",
             _RESAVE,
         )
     if "TorchScript" in message or "torch.jit" in message:
@@ -204,7 +205,7 @@ def _describe(source: Path, error: Exception) -> UserError:
     met = message.partition("WeightsUnpickler error:")[2].strip() or message.strip()
     reason = met.splitlines()[0][:160] if met else type(error).__name__
     return UserError(
-        f"{source} is no checkpoint of PyTorch, or it is cut off or damaged ({reason}).",
+        f"{source} is not a PyTorch checkpoint, or it is truncated or damaged ({reason}).",
         _FETCH_AGAIN,
     )
 
@@ -221,7 +222,8 @@ def _load_safetensors(source: Path, map_location: MapLocation) -> dict[str, Any]
             meta = json.loads((file.metadata() or {}).get("meta", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"{source} is no safetensors file, or it is cut off or damaged ({error}).", _FETCH_AGAIN
+            f"{source} is not a safetensors file, or it is truncated or damaged ({error}).",
+            _FETCH_AGAIN,
         ) from error
     return {"state_dict": state, "meta": meta if isinstance(meta, dict) else {}}
 

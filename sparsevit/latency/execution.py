@@ -98,5 +98,5 @@ def require_images(batch_size: int, img_size: tuple[int, int], what: str) -> Non
     if batch_size < 1 or min(img_size) < SMALLEST_SIDE:
         raise UserError(
             f"A batch of {batch_size} images of {width}x{height} cannot be {what}.",
-            f"Take at least one image of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels.",
+            f"Use at least one image of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels.",
         )

@@ -138,8 +138,9 @@ class LatencyPredictor:
         if configuration.keys() != self._changes_ms.keys():
             wrong = min(set(configuration) ^ set(self._changes_ms))
             raise ConfigurationError(
-                f"The latency was calibrated for other knobs: {wrong!r} is not in both.",
-                "Calibrate this model: `sparsevit calibrate`.",
+                f"The latency was calibrated for a different set of knobs: {wrong!r} is in only "
+                "one of the two.",
+                "Run `sparsevit calibrate` for this model.",
                 wrong,
             )
         change_ms = sum(self._change_ms(name, ratio) for name, ratio in configuration.items())
@@ -171,7 +172,7 @@ def _interpolated(knob: str, table: Table, ratio: float) -> float:
         raise ConfigurationError(
             f"Knob {knob!r} is {format_ratio(ratio)}; its latency was measured up to "
             f"{format_ratio(ratios[-1])}.",
-            "Take a ratio that is not above the knob's choices.",
+            "Use a ratio no higher than the knob's choices.",
             knob,
         )
     return float(np.interp(ratio, ratios, changes_ms))
@@ -196,5 +197,5 @@ def _table(rows: Any) -> Table:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value)

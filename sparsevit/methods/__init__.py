@@ -1,4 +1,4 @@
-"""Kinds of sparsity, a folder each: what is skipped, and how a model is made to skip it."""
+"""Kinds of sparsity, one folder each: what is skipped, and how a model is made to skip it."""
 
 from sparsevit.methods.base import Method, compiled_form, exported_form, methods_in
 from sparsevit.methods.windows import Windows

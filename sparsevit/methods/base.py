@@ -1,4 +1,4 @@
-"""What a kind of sparsity supplies. Phases, search, latency and reports know no more of it."""
+"""The interface of a method: all that phases, search, latency and reports know of a sparsity."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Method:
         Raises:
             UserError: the model has nothing that this method can skip.
         """
-        raise UserError(f"No part of the config's model can be skipped as {cls.name}.", "")
+        raise UserError(f"The method {cls.name} cannot skip any part of the config's model.", "")
 
     def nested(self, configuration: Mapping[str, float]) -> list[list[float]] | None:
         """A configuration in the form that a config of this kind has within its model, for tools

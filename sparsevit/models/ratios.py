@@ -19,7 +19,7 @@ def nested_ratios(ratios: Ratios, depths: Sequence[int]) -> list[list[float]]:
         depths: number of blocks of each stage.
 
     Raises:
-        ConfigurationError: a ratio is no number in [0, 1), or the lists do not fit ``depths``.
+        ConfigurationError: a ratio is not a number in [0, 1), or the lists do not fit ``depths``.
     """
     of_stages: Any = [ratios] * len(depths) if _is_number(ratios) else ratios
     if not _is_list(of_stages) or len(of_stages) != len(depths):
@@ -52,7 +52,7 @@ def _is_list(value: Any) -> bool:
 def _ratio(value: Any, stage: int, block: int) -> float:
     if not _is_number(value) or not 0 <= value < 1:
         raise ConfigurationError(
-            f"pruning_ratios[{stage}][{block}]={value!r} is not the share of windows to skip.",
+            f"pruning_ratios[{stage}][{block}]={value!r} is not a valid share of windows to skip.",
             "Give a number from 0 (skip none) to below 1.",
         )
     return float(value)

@@ -33,7 +33,7 @@ def initialise(backbone: SwinTransformer) -> None:
         return
     if "checkpoint" not in backbone.init_cfg:
         raise UserError(
-            f"init_cfg={backbone.init_cfg!r} of the backbone names no checkpoint.",
+            f"init_cfg={backbone.init_cfg!r} of the backbone does not name a checkpoint.",
             "Write init_cfg=dict(type='Pretrained', checkpoint=...), or None.",
         )
     path = backbone.init_cfg["checkpoint"]
@@ -46,19 +46,19 @@ def initialise(backbone: SwinTransformer) -> None:
     }
     wrong = next((k for k, v in fitted.items() if v.shape != own[k].shape), None)
     if wrong is not None or not fitted:
-        why = "no weight has a name of it"
+        why = "no weight has a matching name"
         if wrong is not None:
             why = f"{wrong} is {tuple(fitted[wrong].shape)}, not {tuple(own[wrong].shape)}"
         raise UserError(
-            f"{path}, which the backbone's init_cfg names, is not of this {type(backbone).__name__}"
-            f" ({why}).",
-            "Give weights of a Swin of the same size (embed_dims, depths), or init_cfg=None.",
+            f"{path}, which the backbone's init_cfg names, does not fit this "
+            f"{type(backbone).__name__} ({why}).",
+            "Use weights of a Swin of the same size (embed_dims, depths), or init_cfg=None.",
         )
     result = backbone.load_state_dict(fitted, strict=False)
     # output norms belong to the detector and are in no classification checkpoint
     missing = [k for k in result.missing_keys if not (k.startswith("norm") or k.endswith(_TABLE))]
     if missing:
-        logger.warning(f"{path} lacks {len(missing)} weights of the backbone: {missing[:5]}")
+        logger.warning(f"{path} is missing {len(missing)} weights of the backbone: {missing[:5]}")
 
 
 def backbone_weights(checkpoint: dict[str, Any], convert: bool) -> dict[str, Tensor]:

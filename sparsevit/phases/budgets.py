@@ -38,9 +38,9 @@ def best_of(ws: Workspace, budget: str | None) -> Path | None:
     known = _budgets_of(run)
     raise UserError(
         f"No search found a best configuration for {budget} ms.",
-        f"Take one of --budget {', '.join(known)}."
+        f"Use one of --budget {', '.join(known)}."
         if known
-        else f"Search first: `sparsevit search --budget {budget}`.",
+        else f"Run a search first: `sparsevit search --budget {budget}`.",
     )
 
 
@@ -77,7 +77,9 @@ def named_best(
         UserError: both are given, or nothing was found for the interval.
     """
     if budget is not None and sparsity is not None:
-        raise UserError("Both --sparsity and --budget are given.", "Give one of them.")
+        raise UserError(
+            "--sparsity and --budget cannot be used together.", "Give only one of them."
+        )
     if budget is not None:
         return best_of(ws, budget)
     others = other_budgets(ws)

@@ -109,7 +109,9 @@ def show_data(root: Path | str, out: Path | str, split: str = "val", images: int
     if images < 1:
         raise UserError(f"{images} images cannot be drawn.", "Ask for one or more.")
     if out.suffix.lower() not in _PICTURE_SUFFIXES:
-        raise UserError(f"'{out}' is not a picture file.", "Name one that ends in .png or .pdf.")
+        raise UserError(
+            f"'{out}' is not a picture file.", "Give a file name that ends in .png or .pdf."
+        )
     path = annotation_file(root, split)
     if not path.is_file():
         raise UserError(f"There is no dataset at {root}.", f"Run: sparsevit data make {root}")
@@ -121,6 +123,7 @@ def show_data(root: Path | str, out: Path | str, split: str = "val", images: int
         drawn = draw_annotations(path, root / split, out, images)
     except OSError as error:
         raise UserError(
-            f"Cannot write {out}: {error.strerror}.", "Name a file in a folder that can be written."
+            f"Cannot write {out}: {error.strerror}.",
+            "Choose a file in a folder that you can write to.",
         ) from error
     return ShowResult(out, drawn)

@@ -132,7 +132,7 @@ def demo(
         interval = tour.interval(cfg, size)
         reporter.heading(
             f"3/5 search: the best ratios between {interval[0]:.1f} and "
-            f"{interval[1]:.1f} ms a batch"
+            f"{interval[1]:.1f} ms per batch"
         )
         tour.once(
             "search",
@@ -194,7 +194,7 @@ class _Tour:
     ) -> None:
         """Run a phase, unless this demo has run it before it was interrupted."""
         if self.run.record.metrics.get(phase) == "done":
-            self.reporter.note(f"{phase} is done already")
+            self.reporter.note(f"{phase} is already done")
             return
         begun = self.run.record.metrics.get(phase) == "begun"
         self.run.update(metrics={phase: "begun"})
@@ -282,7 +282,7 @@ class _Tour:
                 execution = self._execution(scope, size)
                 workload = Workload(model, execution, batch=batch_of(images))
                 calls[f"{kind} {scope}"] = workload.at(configuration)
-        self.reporter.note("timing dense and sparse, turn by turn")
+        self.reporter.note("timing dense and sparse in alternation")
         return measure_paired(calls, self.device, seconds=20.0)
 
     def _execution(self, scope: str, size: tuple[int, int]) -> Execution:

@@ -25,10 +25,10 @@ def pick_device(name: str | None) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise UserError(f"Device {name} is not there.", _here())
+            raise UserError(f"Device {name} is not available.", _here())
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
-            raise UserError(f"Device {name} is not there.", _here())
+            raise UserError(f"Device {name} is not available.", _here())
     elif device.type != "cpu":
         raise UserError(f"Device {name} is not supported.", _here())
     return device
@@ -53,4 +53,4 @@ def _here() -> str:
     names = ["cpu", *(f"cuda:{i}" for i in range(count))]
     if torch.backends.mps.is_available():
         names.append("mps")
-    return f"Here there is: {', '.join(names)}. `sparsevit doctor` tells more."
+    return f"Available here: {', '.join(names)}. `sparsevit doctor` tells you more."

@@ -211,8 +211,8 @@ def _shared_names() -> Iterator[Finding]:
             "Packages",
             f"owners of {import_name}",
             Status.warning,
-            f"{' and '.join(names)} both install {import_name}/; the last one installed won, "
-            "partly",
+            f"{' and '.join(names)} both install {import_name}/; the last one installed has "
+            "overwritten part of the other",
             _remedy_for_owners(import_name, names),
         )
 
@@ -276,7 +276,7 @@ def _openmmlab_errors_only() -> Iterator[None]:
 
 
 def _broken(name: str, error: str, remedy: str) -> Finding:
-    return Finding("In use", name, Status.problem, f"does not import: {error}", remedy)
+    return Finding("In use", name, Status.problem, f"cannot be imported: {error}", remedy)
 
 
 def _opencv() -> Finding:
@@ -450,7 +450,9 @@ def _workspace(workspace: Path | None) -> Finding:
             pass
     except OSError as error:
         problem = f"not writable: {error.strerror or error}"
-        remedy = "Give a directory that you may write to: --workspace DIR, or SPARSEVIT_WORKSPACE."
+        remedy = (
+            "Choose a directory that you can write to: --workspace DIR, or SPARSEVIT_WORKSPACE."
+        )
         return Finding("Workspace", str(path), Status.problem, problem, remedy)
     free_gib = shutil.disk_usage(place).free / 2**30
     state = "writable" if place == path else "can be created"

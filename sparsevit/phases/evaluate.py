@@ -164,8 +164,8 @@ def _executed(
         if not said and how.backend != "eager":
             batch, _, height, width = shape
             reporter.note(
-                f"preparing the {how.scope} in {how.backend} for {batch} x {width}x{height}, and "
-                "then for every other size of images that comes"
+                f"preparing the {how.scope} in {how.backend} for {batch} x {width}x{height}, "
+                "and later for each other image size"
             )
         said = True
 

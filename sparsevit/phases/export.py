@@ -127,7 +127,9 @@ def export(
     sidecar = target.with_name(target.name + ".json")
     taken = [path for path in (target, sidecar) if path.exists()]
     if taken and not force:
-        raise UserError(f"{taken[0]} is there already.", "Give another --out, or --force.")
+        raise UserError(
+            f"{taken[0]} already exists.", "Choose another --out, or replace it with --force."
+        )
     form.check()
     ws = Workspace.open(workspace, readonly=True)
     sparsity = named_best(ws, sparsity, budget, reporter)
@@ -179,7 +181,7 @@ def _target(
     formats: Mapping[str, Format[Any]], scope: str, format: str | None, out: PathLike | None
 ) -> tuple[Format[Any], Path]:
     if format is not None and format not in formats:
-        raise UserError(f"There is no format {format!r}.", f"Take one of {', '.join(formats)}.")
+        raise UserError(f"There is no format {format!r}.", f"Use one of {', '.join(formats)}.")
     if out is None:
         form = formats[format or "onnx"]
         return form, Path(f"{scope}{form.suffix}")
@@ -188,7 +190,9 @@ def _target(
     if named is None or format not in (None, named.name):
         wanted = [form for form in formats.values() if format in (None, form.name)]
         suffixes = " or ".join(f"{form.suffix} ({form.name})" for form in wanted)
-        raise UserError(f"{target} is no name for an exported model.", f"Name it {suffixes}.")
+        raise UserError(
+            f"{target} is not a valid name for an exported model.", f"Name it {suffixes}."
+        )
     return named, target
 
 

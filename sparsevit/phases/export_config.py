@@ -89,7 +89,9 @@ def export_config(
     target = Path(out) if out is not None else None
     form = _format(format, target)
     if target is not None and target.exists() and not force:
-        raise UserError(f"{target} is there already.", "Give another --out, or --force.")
+        raise UserError(
+            f"{target} already exists.", "Choose another --out, or replace it with --force."
+        )
     ws = Workspace.open(workspace, readonly=True)
     sparsity = named_best(ws, sparsity, budget, reporter)
     found = ws.resolve_config(config, _BEFORE) or Resolved(Path(DEMO_CONFIG), "the embedded demo")
@@ -128,17 +130,19 @@ def export_config(
 
 def _format(asked: str | None, target: Path | None) -> str:
     if asked is not None and asked not in FORMATS:
-        raise UserError(f"There is no format {asked!r}.", f"Take one of {', '.join(FORMATS)}.")
+        raise UserError(f"There is no format {asked!r}.", f"Use one of {', '.join(FORMATS)}.")
     if target is None:
         return asked or "py"
     named = _SUFFIXES.get(target.suffix)
     if named is None:
         raise UserError(
-            f"{target} is not named as a config or a configuration.",
+            f"{target} does not have the suffix of a config or a configuration.",
             "Name it .py for a whole config, .yaml or .json for the configuration alone.",
         )
     if asked not in (None, named):
-        raise UserError(f"{target} is no name for the format {asked}.", f"Name it .{asked}.")
+        raise UserError(
+            f"{target} is not a valid name for the format {asked}.", f"Name it .{asked}."
+        )
     return named
 
 
@@ -156,5 +160,5 @@ def _heading(config: str, sparsity: str) -> str:
     return (
         f"# Exported by sparsevit {sparsevit.__version__} from {config}.\n"
         f"# Sparsity: {sparsity}.\n"
-        "# For mmdet's tools, where sparsevit is installed.\n\n"
+        "# For mmdet's tools; they need sparsevit to be installed.\n\n"
     )

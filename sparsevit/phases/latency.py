@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from sparsevit.engine.runner import build_model
+from sparsevit.engine.runner import build_model, build_part
 from sparsevit.errors import UserError
 from sparsevit.latency.cost import gmacs, parameters
 from sparsevit.latency.execution import FLAT, PAPER_BATCH, PAPER_IMG_SIZE, Execution
@@ -160,14 +160,9 @@ def latency(
 
 def paper_backbone() -> nn.Module:
     """The paper's Swin-T backbone, in place of a detector that needs no config."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
-
     import sparsevit.models  # noqa: F401
 
-    # another scope may be in force in the caller's process
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return nn.ModuleDict({"backbone": MODELS.build(dict(PAPER_BACKBONE))}).eval()
+    return nn.ModuleDict({"backbone": build_part(PAPER_BACKBONE, Detection())}).eval()
 
 
 def _model(
@@ -182,7 +177,7 @@ def _model(
     if config is None and nothing_there:
         if scope != "backbone" or overrides:
             raise UserError(
-                "Without a config there is only the paper's Swin-T backbone to time.",
+                "Without a config, only the paper's Swin-T backbone can be timed.",
                 "Give a config, such as sparsevit::sparsevit/sparsevit_cfg2_35ms.py.",
             )
         reporter.note("model: the paper's Swin-T backbone (no config given, none in the workspace)")

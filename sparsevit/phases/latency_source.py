@@ -95,7 +95,7 @@ def latency_predictor(
         UserError: there is no such way, or as :func:`predictor_for`.
     """
     if how not in HOW:
-        raise UserError(f"Latency cannot be {how!r}.", f"Take one of {', '.join(HOW)}.")
+        raise UserError(f"{how!r} is not a way to get latencies.", f"Use one of {', '.join(HOW)}.")
     if how == MEASURED:
         return None
     there = kept_calibration(ws, workload) is not None
@@ -166,6 +166,6 @@ def _read_decision(path: Path) -> LatencyPredictor | None:
         return LatencyPredictor(calibration, float(document["dense_ms"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}, by which this run judges latencies, cannot be read: {error}.",
-            "Begin a new run with --force.",
+            f"{path}, which says how this run judges latencies, cannot be read: {error}.",
+            "Start a new run with --force.",
         ) from error

@@ -150,7 +150,7 @@ class Scorer:
 def unknown_metric(metric: str, known: Iterable[str]) -> UserError:
     """That an evaluation does not give a metric."""
     return UserError(
-        f"The evaluation gives no metric {metric!r}.", f"Take one of: {', '.join(known)}."
+        f"The evaluation does not report the metric {metric!r}.", f"Use one of: {', '.join(known)}."
     )
 
 

@@ -146,9 +146,9 @@ def search(
     distributed.join(launcher)
     if launcher != "none" and (options.workers > 1 or options.halving):
         raise UserError(
-            "--workers and --halving do not work where the images of a score are split over "
+            "--workers and --halving do not work when the images of a score are split over "
             "processes.",
-            "Give --workers or --halving without --devices and --launcher.",
+            "Use --workers or --halving without --devices and --launcher.",
         )
     where = pick_device(options.device)
     check_workers(options.workers, where)
@@ -233,7 +233,9 @@ def _sensitivity(
     weights = worker.plan.checkpoint_sha256
     found = sensitivity_for(ws, weights, worker.plan.metric, worker.space)
     if found is None:
-        reporter.note("sensitivity: none found; `sparsevit sensitivity` first shortens the search")
+        reporter.note(
+            "sensitivity: none found; run `sparsevit sensitivity` first to shorten the search"
+        )
         return ()
     return tuple(
         (each.configuration.to_dict(), each.scores[worker.plan.metric])

@@ -64,7 +64,9 @@ def choose_sparsity(
         UserError: the file is wrong, or both it and ``dense`` are given.
     """
     if dense and file is not None:
-        raise UserError("Both a sparsity file and dense are asked for.", "Give one of them.")
+        raise UserError(
+            "A sparsity file and dense cannot be used together.", "Give only one of them."
+        )
     model = build_model(inputs.cfg)[0]
     handle, methods = SparsityHandle(model), methods_in(model)
     space, configured = handle.space, handle.get()

@@ -33,7 +33,7 @@ def latency_table(result: LatencyResult) -> Group:
         f"{result.device_name} ({how.device}{threads}), torch {result.torch_version}; "
         f"{result.parameters / 1e6:.1f} M parameters."
     )
-    return Group(table, "mean: of the middle half of the runs, as in the paper.", note)
+    return Group(table, "mean: over the middle half of the runs, as in the paper.", note)
 
 
 def _cells(row: Row) -> list[str]:

@@ -54,13 +54,15 @@ class StatusTable:
         if self._writer is not None:
             yield Text(f"In use by process {self._writer.pid} on {self._writer.host}.", "cyan")
         if not self._runs:
-            yield Text("Nothing ran here yet.")
+            yield Text("Nothing has run here yet.")
             return
         wide = options.max_width >= WIDE
         yield self._table(wide)
         yield from self._errors()
         if not wide:
-            yield Text("A wider terminal shows inputs and outputs; --json all there is.", "dim")
+            yield Text(
+                "A wider terminal also shows inputs and outputs; --json shows everything.", "dim"
+            )
 
     def _table(self, wide: bool) -> Table:
         table = Table(header_style="bold")

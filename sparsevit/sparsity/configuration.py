@@ -36,7 +36,7 @@ def to_ratio(value: object, where: str, knob: str | None = None) -> float:
         knob: the knob at fault, for the error.
 
     Raises:
-        ConfigurationError: where it is no number or not within [0, 1).
+        ConfigurationError: where it is not a number or not within [0, 1).
     """
     number = _real(value)
     if number is None:

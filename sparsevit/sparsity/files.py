@@ -16,7 +16,7 @@ from sparsevit.sparsity.configuration import Configuration, ConfigurationError
 from sparsevit.sparsity.space import Space
 
 _SUFFIXES = (".yaml", ".yml", ".json")
-_EXAMPLE = "A configuration file reads: sparsity: {backbone.stages.0: 0.6, ...}"
+_EXAMPLE = "Write a configuration file as: sparsity: {backbone.stages.0: 0.6, ...}"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -144,8 +144,8 @@ def _from_nested(nested: Any, space: Space | None) -> Configuration:
 def _refuse_other_suffix(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise UserError(
-            f"{path} is not named as a configuration file.",
-            f"Name it with one of {', '.join(_SUFFIXES)}.",
+            f"{path} does not have the suffix of a configuration file.",
+            f"Use one of the suffixes {', '.join(_SUFFIXES)}.",
         )
 
 
@@ -169,5 +169,5 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
             temporary.unlink()
         raise UserError(
             f"{target} cannot be written: {error.strerror or error}.",
-            "Choose a folder that you may write to and that has space left.",
+            "Choose a folder that is writable and has free space.",
         ) from error

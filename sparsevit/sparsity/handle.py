@@ -58,7 +58,8 @@ class SparsityHandle:
         if not self._parts:
             raise UserError(
                 f"{type(model).__name__} has no part that can be skipped.",
-                "Use a backbone of sparsevit.models: SparseViT in place of SwinTransformer.",
+                "Call sparsify(model) first; in a config, use the backbone SparseViT in place of "
+                "SwinTransformer.",
             )
         self.space = sum(
             (part.sparsity_space().prefixed(prefix) for prefix, part in self._parts.items()),

@@ -30,15 +30,15 @@ def configuration_at(
 
 
 class RandomSparsity:
-    """Sparsity-aware adaptation in a training loop of one's own: call it before every iteration.
+    """Sparsity-aware adaptation in your own training loop: call it before every iteration.
 
-    It draws what ``sparsevit adapt`` draws with the same seed.
+    It draws the same ratios as ``sparsevit adapt`` with the same seed.
 
     Args:
-        model: with parts that can be skipped; a wrapper such as DDP is looked through.
-        seed: of the draws.
-        rank: of the process; None for that of ``torch.distributed``, 0 where there is one process.
-        shared: one configuration for all processes, rather than one for each.
+        model: a model with parts that can be skipped, or a wrapper of one, such as DDP.
+        seed: seed of the draws.
+        rank: rank of the process; None for that of ``torch.distributed``, or 0 without it.
+        shared: draw one configuration for all processes, rather than one for each.
 
     Attributes:
         step: the iteration that the next call draws for, counted from 0; set it to resume.

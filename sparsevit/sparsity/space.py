@@ -270,7 +270,7 @@ class Space:
                 raise ConfigurationError(
                     f"Knob {knob.name!r} is {format_ratio(ratios[knob.name])}, which is not among "
                     f"its choices.",
-                    f"Take one of {', '.join(format_ratio(c) for c in knob.choices)}.",
+                    f"Use one of {', '.join(format_ratio(c) for c in knob.choices)}.",
                     knob.name,
                 )
 
@@ -325,7 +325,7 @@ def _group_ratios(group: str, members: Sequence[Knob], entry: Any) -> dict[str, 
     if len(entry) != depth:
         raise ConfigurationError(
             f"{group} has {depth} layers, and {len(entry)} ratios are given for it.",
-            f"Give {depth} ratios, one a layer.",
+            f"Give {depth} ratios, one per layer.",
             members[0].name,
         )
     ratios: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Kinds of problems, a folder each: what one needs of configs, models, metrics and exports.
+"""Kinds of problems, one folder each: what one needs in configs, models, metrics and exports.
 
 >>> task = task_of(cfg)  # or task_of_model(model)
 >>> model = task.build(cfg.model)
@@ -35,9 +35,9 @@ def task_of(cfg: Config) -> Task:
     if found is not None:
         return found
     raise UserError(
-        f"No task here has models of type {getattr(kind, '__name__', kind)!r} "
+        f"No task supports models of type {getattr(kind, '__name__', kind)!r} "
         f"(default_scope: {cfg.get('default_scope')!r}).",
-        f"Take a config of one of: {_known()}.",
+        f"Use a config for one of: {_known()}.",
     )
 
 
@@ -52,7 +52,7 @@ def task_of_model(model: nn.Module) -> Task:
     if found is not None:
         return found
     raise UserError(
-        f"{type(model).__name__} is a model of no task here.", f"Take one of: {_known()}."
+        f"{type(model).__name__} is not a model of any supported task.", f"Use one of: {_known()}."
     )
 
 
@@ -67,7 +67,7 @@ def task_of_scope(scope: str) -> Task | None:
     wholes = {one.whole: one for one in TASKS.values()}
     if scope not in wholes:
         names = ", ".join(("backbone", *wholes))
-        raise UserError(f"There is no scope {scope!r}.", f"Take one of {names}.")
+        raise UserError(f"There is no scope {scope!r}.", f"Use one of {names}.")
     return wholes[scope]
 
 

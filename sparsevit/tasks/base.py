@@ -1,4 +1,4 @@
-"""What a kind of problem supplies. Phases, search, latency and reports know no more of it."""
+"""The interface of a task: all that phases, search, latency and reports know of a problem."""
 
 from __future__ import annotations
 

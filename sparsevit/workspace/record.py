@@ -205,7 +205,7 @@ def unwritable(directory: Path, error: OSError | None = None) -> UserError:
     reason = f": {error.strerror or error}" if error is not None else ""
     return UserError(
         f"The workspace {directory} cannot be written{reason}.",
-        "Give a directory that you can write to and that has room, with --workspace or "
+        "Give a directory that you can write to and that has free space, with --workspace or "
         "SPARSEVIT_WORKSPACE.",
     )
 
@@ -245,7 +245,7 @@ def _migrate(document: Any, path: Path) -> Document:
     while version < FORMAT_VERSION:
         step = MIGRATIONS.get(version)
         if step is None:
-            raise _corrupt(path, f"format version {version} never was")
+            raise _corrupt(path, f"there was never a format version {version}")
         document = {**step(document), "version": version + 1}
         version += 1
     return document
@@ -269,6 +269,6 @@ def _check(document: Document, path: Path) -> None:
 def _corrupt(path: Path, reason: str) -> UserError:
     return UserError(
         f"The workspace's record {path} is not a valid record: {reason}.",
-        f"Repair it, or move it away (`mv {path.name} {path.name}.broken`) to begin a new one: the "
+        f"Repair it, or move it away (`mv {path.name} {path.name}.broken`) to start a new one: the "
         "run directories stay as they are. Or use another workspace with --workspace.",
     )

@@ -260,7 +260,7 @@ class Run:
 
     def _already_done(self, run: RunRecord) -> UserError:
         gone = [path for path in run.outputs.values() if not (self._workspace / path).exists()]
-        but = f" But its output {gone[0]} is no longer there." if gone else ""
+        but = f" But its output {gone[0]} no longer exists." if gone else ""
         return UserError(
             f"{self._phase} is already done with the same inputs: {run.id}, ended {run.ended}, "
             f"see {self._workspace / run.directory}.{but}",
@@ -272,7 +272,7 @@ class Run:
         return UserError(
             f"There is no run of {self._phase} with these inputs to resume: {last.id} differs in "
             f"{', '.join(names)}.",
-            "Give the same inputs to continue it, or leave out --resume to begin a new run.",
+            "Give the same inputs to continue it, or leave out --resume to start a new run.",
         )
 
 

@@ -110,12 +110,12 @@ class Workspace:
         if self.readonly:
             raise RuntimeError("a workspace that was opened readonly has no runs")
         if not _PHASE_NAME.fullmatch(phase):
-            raise ValueError(f"{phase!r} is no name for a phase")
+            raise ValueError(f"{phase!r} is not a valid name for a phase")
         if force and resume:
             raise UserError(
-                "--force and --resume exclude each other: one begins a new run, the other "
+                "--force and --resume cannot be used together: one starts a new run, the other "
                 "continues the last.",
-                "Give one of them.",
+                "Give only one of them.",
             )
         return Run(
             self.path,
@@ -197,7 +197,7 @@ class Workspace:
             return Resolved(path.absolute(), GIVEN)
         if "://" in str(explicit):
             raise UserError(
-                f"The checkpoint {explicit} is an address, not a file.",
+                f"The checkpoint {explicit} is a URL, not a file.",
                 "Download it and give the path of the file.",
             )
         raise UserError(
@@ -233,8 +233,8 @@ class Workspace:
                 continue
             if not path.is_file():
                 raise UserError(
-                    f"The {key} of {run.name}, {path}, is no longer there.",
-                    f"Run `sparsevit {phase} --force` again, or give a {key} yourself.",
+                    f"The {key} of {run.name}, {path}, no longer exists.",
+                    f"Run `sparsevit {phase} --force` again, or give the {key} yourself.",
                 )
             return Resolved(path, run.name)
         return None

@@ -100,10 +100,10 @@ def test_a_search_times_in_a_backend_and_everything_says_so(workspace, ratios):
     ("words", "says"),
     [
         (("--backend", "tflite"), "'eager', 'compile', 'onnxruntime'"),
-        (("--backend", "onnxruntime", "--precision", "bf16"), "Take --precision fp32"),
+        (("--backend", "onnxruntime", "--precision", "bf16"), "Use --precision fp32"),
         (
             ("--backend", "openvino", "--precision", "bf16", "--scope", "detector"),
-            "Take --precision fp32",
+            "Use --precision fp32",
         ),
     ],
 )
@@ -136,5 +136,5 @@ def test_a_precision_that_the_cpu_has_not_is_refused(command, workspace, monkeyp
         *command, "--workspace", workspace, "--backend", "openvino", "--precision", "fp16"
     )
     assert done.code == 2
-    assert "does not compute in fp16 here" in said_by(done)
-    assert "Take --precision fp32." in said_by(done)
+    assert "does not support fp16 here" in said_by(done)
+    assert "Use --precision fp32." in said_by(done)

@@ -185,7 +185,7 @@ def test_a_whole_detector_with_its_weights(workspace):
     ("words", "says"),
     [
         (["nowhere.py"], "There is no config nowhere.py"),
-        (["--device", "cuda:7"], "Here there is: cpu"),
+        (["--device", "cuda:7"], "Available here: cpu"),
         (["--img-size", "8"], "32x32"),
         (["--scope", "detector"], "depends on what it finds"),
         (["--backend", "tpu"], "eager"),

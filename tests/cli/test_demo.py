@@ -29,7 +29,7 @@ def demo(tmp_path_factory):
 def test_it_goes_on_where_it_was_killed_and_compares_what_it_made(demo):
     path, done = demo
     assert done.code == 0, done.err
-    assert "pretrain is done already" in done.err
+    assert "pretrain is already done" in done.err
     rows = {row["name"]: row for row in done.document["rows"]}
     assert list(rows) == [
         "dense",

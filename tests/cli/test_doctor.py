@@ -222,7 +222,7 @@ def test_the_table_has_every_finding(capsys, monkeypatch):
     for finding in findings:
         assert finding.group in shown
         assert finding.name in shown
-    assert "Nothing that is needed is missing." in shown
+    assert "Everything that is needed is installed." in shown
 
 
 def test_native_code(monkeypatch):

@@ -198,9 +198,9 @@ def test_a_file_name_cannot_put_code_into_the_config(tmp_path):
         (["small.py", "--sparsity", "none.yaml"], "none.yaml"),
         (["small.py", "--sparsity", "high.yaml"], "1.2"),
         (["small.py", "--format", "toml"], "no format"),
-        (["small.py", "--out", "x.txt"], "is not named as"),
-        (["small.py", "--out", "x.py", "--format", "json"], "no name for the format json"),
-        (["small.py", "--out", "small.py"], "is there already"),
+        (["small.py", "--out", "x.txt"], "does not have the suffix of"),
+        (["small.py", "--out", "x.py", "--format", "json"], "not a valid name for the format json"),
+        (["small.py", "--out", "small.py"], "already exists"),
         (["small.py", "--set", "model.type"], "key=value"),
         (["small.py", "--workspace", "small.py"], "not a directory"),
         (["small.py", "--out", "small.py/x.py"], "cannot be written"),
@@ -220,7 +220,7 @@ def test_wrong_input_is_answered_with_exit_code_2(small, capsys, arguments, says
 def test_force_replaces_the_file(small):
     out = Path("old.py")
     out.write_text("old")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         export_config(small, out=out)
     export_config(small, out=out, force=True)
     assert out.read_text().startswith("# Exported by sparsevit")

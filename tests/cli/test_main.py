@@ -166,7 +166,7 @@ def test_an_interrupt_says_how_to_go_on_and_exits_with_130(register, capsys):
     register(dummy)
     assert cli.main(["dummy"]) == 130
     message = " ".join(capsys.readouterr().err.split())
-    assert message == "Interrupted. Run the same command again to go on."
+    assert message == "Interrupted. Run the same command again to continue."
 
 
 def test_a_bug_shows_its_traceback_and_exits_with_1(register, capfd):

@@ -224,10 +224,10 @@ def test_another_number_of_classes_leaves_the_heads_and_says_so(tmp_path, dense)
         "roi_head.mask_head.conv_logits.weight",
     ]
     assert "81x32 in the file, 7x32 in the model" in str(report.mismatched)
-    assert "6 of another shape" in report.summary()
+    assert "6 left unchanged: the shape in the file differs" in report.summary()
     assert torch.equal(other.roi_head.bbox_head.fc_cls.weight, before)
     assert same(other.backbone, dense.backbone)
-    with pytest.raises(UserError, match="does not set all of the model"):
+    with pytest.raises(UserError, match="does not cover the whole model"):
         load_weights(other, tmp_path / "coco.pth", strict=True)
 
 
@@ -240,14 +240,14 @@ def test_weights_of_another_swin_are_refused_and_nothing_is_changed(tmp_path, de
     torch.save(dense.state_dict(), tmp_path / "small.pth")
     model = detector(**other)
     before = copy.deepcopy(model)
-    with pytest.raises(UserError, match="is of another model"):
+    with pytest.raises(UserError, match="is for a different model"):
         load_weights(model, tmp_path / "small.pth")
     assert same(model, before)
 
 
 def test_weights_of_something_else_are_refused(tmp_path, sparse):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(UserError, match=r"it has 0 of the \d+ weights of the backbone"):
+    with pytest.raises(UserError, match=r"it has 0 of the \d+ backbone weights"):
         load_weights(sparse, tmp_path / "linear.pth")
 
 

@@ -105,7 +105,7 @@ def test_mmengine_finds_the_configs_where_the_package_is_installed():
         ("sparsevit_cfg1_41ms", "no config", "sparsevit/sparsevit_cfg1_42ms.py"),
         ("sparsevit::sparsevit/mask_rcnn_sparsvit.py", "no config", "mask_rcnn_sparsevit.py"),
         ("mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_2x_coco.py", "no config", "_1x_coco.py"),
-        ("mmdett::swin/x.py", "no package", "mmdet"),
+        ("mmdett::swin/x.py", "does not know the package", "mmdet"),
         ("mmaction::a/b.py", "not installed", "pip install"),
         ("sparsevit::../../pyproject.toml", "no config", ""),
         ("/nowhere/at/all.py", "no config", ""),
@@ -121,7 +121,7 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path):
     write(tmp_path / "detector.py", "")
     assert "detector.py" in refusal(tmp_path / "detecter.py").remedy
     assert "folder" in refusal(tmp_path).problem
-    assert "ends in" in refusal(write(tmp_path / "config.txt", "")).remedy
+    assert "one of the suffixes" in refusal(write(tmp_path / "config.txt", "")).remedy
 
 
 # --- errors in a config --------------------------------------------------------------------------
@@ -132,10 +132,13 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path):
     [
         ("a = 1\nmodel = dict(type='X'\n", "line 2: '(' was never closed"),
         ("a = 1\nb = c\n", "line 2 has an error (NameError: name 'c'"),
-        ("_base_ = './none.py'\n", "inherits from a config that is not there"),
-        ("_base_ = 'mmdet::swin/none.py'\n", "inherits from a config that is not there"),
+        ("_base_ = './none.py'\n", "inherits from a config that does not exist"),
+        ("_base_ = 'mmdet::swin/none.py'\n", "inherits from a config that does not exist"),
         ("_base_ = 'nothing::a/b.py'\n", "does not support to load nothing"),
-        ("custom_imports = dict(imports=['no.such.module'])\n", "imports what is not there"),
+        (
+            "custom_imports = dict(imports=['no.such.module'])\n",
+            "imports a module that is not installed",
+        ),
         ("filename = 'x'\n", "reserved"),
         ("_base_ = './base.py'\na = dict(b=1)\n", "cannot inherit"),
         ("a = '{{$UNSET_HERE:}}'\n", "UNSET_HERE"),
@@ -271,11 +274,11 @@ def test_overrides_reach_nested_keys_list_items_and_new_keys(tmp_path):
         ("=3", "key=value"),
         ("model..type=3", "key=value"),
         ("model.type.x=3", "model.type is 'MaskRCNN'"),
-        ("model.backbone.out_indices.0=1", "has nothing below it"),
+        ("model.backbone.out_indices.0=1", "has no keys of its own"),
         ("train_pipeline.2.type=X", "a list of 2"),
-        ("train_pipeline.first=X", "'first' is none of its places"),
+        ("train_pipeline.first=X", "'first' is not an index of it"),
         ("x=[(1,2]", "brackets"),
-        ("filename=x", "keeps for itself"),
+        ("filename=x", "reserved by mmengine"),
     ],
 )
 def test_an_override_that_leads_nowhere_is_refused(tmp_path, override, says):
@@ -408,7 +411,7 @@ def test_awkward_values_read_back(tmp_path):
 def test_what_has_no_text_is_refused_by_its_name():
     with pytest.raises(UserError, match=r"model\.hook of the config is a function"):
         dump_config(Config({"model": {"hook": lambda: None}}))
-    with pytest.raises(UserError, match="does not survive"):
+    with pytest.raises(UserError, match="cannot be written as text and read back"):
         dump_config(Config({"model": {"path": "{{ fileBasename }}"}}))
 
 

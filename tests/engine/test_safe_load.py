@@ -104,9 +104,9 @@ def test_a_whole_model_object_is_refused_with_the_way_to_save_weights(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS"),
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
         (b"<HTML><body>404</body></HTML>", "web page"),
-        (b"Not a checkpoint at all", "cut off or damaged"),
-        (bytes(range(256)) * 8, "cut off or damaged"),
-        (b"PK\x03\x04" + bytes(200), "cut off or damaged"),
+        (b"Not a checkpoint at all", "truncated or damaged"),
+        (bytes(range(256)) * 8, "truncated or damaged"),
+        (b"PK\x03\x04" + bytes(200), "truncated or damaged"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, content, says):
@@ -117,7 +117,7 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path):
     path = tmp_path / "whole.pth"
     torch.save({"state_dict": {"w": torch.randn(100, 100)}}, path)
     cut = write(tmp_path, path.read_bytes()[:20_000], "cut.pth")
-    assert "cut off or damaged" in refusal(cut).problem
+    assert "truncated or damaged" in refusal(cut).problem
 
 
 def test_a_missing_file_lists_what_is_beside_it(tmp_path):

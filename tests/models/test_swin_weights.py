@@ -100,7 +100,7 @@ def test_a_file_for_another_window_and_image_size_is_resized(trained, tmp_path):
 @pytest.mark.parametrize(
     ("weights", "says"),
     [
-        ({"conv1.weight": torch.zeros(3)}, "no weight has a name of it"),
+        ({"conv1.weight": torch.zeros(3)}, "no weight has a matching name"),
         ({"patch_embed.projection.bias": torch.zeros(96)}, r"\(96,\), not \(16,\)"),
     ],
     ids=["another-model", "another-size"],
@@ -110,14 +110,14 @@ def test_a_file_of_something_else_is_refused(weights, says, tmp_path):
     torch.save({"state_dict": weights}, path)
     sparse = small_swin("SparseViT", init_cfg=pretrained(path))
     before = {k: v.clone() for k, v in sparse.state_dict().items()}
-    with pytest.raises(UserError, match=f"not of this SparseViT.*{says}"):
+    with pytest.raises(UserError, match=f"not fit this SparseViT.*{says}"):
         sparse.init_weights()
     assert all(torch.equal(v, before[k]) for k, v in sparse.state_dict().items())
 
 
 def test_an_init_cfg_without_a_checkpoint_is_refused():
     sparse = small_swin("SparseViT", init_cfg={"type": "Pretrained"})
-    with pytest.raises(UserError, match="names no checkpoint"):
+    with pytest.raises(UserError, match="does not name a checkpoint"):
         sparse.init_weights()
 
 

@@ -286,4 +286,4 @@ def test_no_memory_is_an_error_and_no_crash():
     done = subprocess.run(
         [sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True, check=True
     )
-    assert "found no memory" in done.stdout
+    assert "could not allocate memory" in done.stdout

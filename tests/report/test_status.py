@@ -83,7 +83,7 @@ def test_resumed_runs_and_the_writer_are_told():
 
 
 def test_an_empty_workspace_says_so():
-    assert "Nothing ran here yet." in render()
+    assert "Nothing has run here yet." in render()
 
 
 @pytest.mark.parametrize(

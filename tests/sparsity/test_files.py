@@ -81,7 +81,7 @@ def test_an_error_names_the_file_and_the_knob(tmp_path):
         ("a.yaml", "score: 3", "neither 'sparsity' nor 'pruning_ratios'"),
         ("a.yaml", "sparsity: 0.3", "does not map knobs"),
         ("a.yaml", "sparsity: !!python/object/apply:os.getpid []", "not valid YAML"),
-        ("a.txt", "sparsity: {}", "not named as a configuration file"),
+        ("a.txt", "sparsity: {}", "not have the suffix of a configuration file"),
     ],
 )
 def test_a_file_that_is_none_says_what_one_looks_like(tmp_path, name, text, message):
@@ -106,7 +106,7 @@ def test_a_path_that_cannot_be_written_is_a_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_configuration(tmp_path / "file" / "best.yaml", SPACE.dense())
-    with pytest.raises(UserError, match="not named"):
+    with pytest.raises(UserError, match="not have the suffix"):
         write_configuration(tmp_path / "best.txt", SPACE.dense())
 
 

@@ -49,7 +49,7 @@ def test_a_config_of_mmdet_is_of_detection(cfg):
     ids=["scope", "prefix", "unknown type", "no model"],
 )
 def test_a_config_of_no_task_says_which_there_are(cfg):
-    with pytest.raises(UserError, match="No task here") as caught:
+    with pytest.raises(UserError, match="No task supports") as caught:
         task_of(cfg)
     assert "detection (mmdet)" in caught.value.remedy
 
@@ -59,7 +59,7 @@ def test_a_model_names_its_task_and_its_backbone(tiny_config):
     task = task_of_model(model)
     assert task is TASKS["detection"]
     assert task.backbone_of(model) is model.backbone
-    with pytest.raises(UserError, match="ModuleDict is a model of no task"):
+    with pytest.raises(UserError, match="ModuleDict is not a model of any"):
         task_of_model(nn.ModuleDict())
 
 

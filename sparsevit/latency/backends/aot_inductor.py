@@ -65,7 +65,7 @@ def _inductor(name: str) -> Callable[..., Any]:
     found: Callable[..., Any] | None = getattr(torch._inductor, name, None)
     if found is None:
         raise UserError(
-            f"PyTorch {torch.__version__} makes no pt2 packages.",
-            "Install PyTorch 2.6 or newer, or take --format onnx or openvino.",
+            f"PyTorch {torch.__version__} cannot write pt2 packages.",
+            "Install PyTorch 2.6 or newer, or use --format onnx or openvino.",
         )
     return found

@@ -126,7 +126,7 @@ def staged(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror or error}.",
-            "Choose a folder that you may write to and that has space left.",
+            "Choose a folder that is writable and has free space.",
         ) from error
 
 
@@ -146,5 +146,5 @@ def differs(name: str, how: str) -> UserError:
     """That a file does not compute what eager PyTorch does."""
     return UserError(
         f"The {name} file differs from eager PyTorch by {how}, and was removed.",
-        "Please report it with the output of `sparsevit doctor`; another --format may do.",
+        "Please report it with the output of `sparsevit doctor`; another --format may work.",
     )

@@ -53,7 +53,7 @@ def require(package: str, extra: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         # a package of ours that lacks one of its own says so
-        reason = "is not installed" if error.name == package else f"does not import ({error})"
+        reason = "is not installed" if error.name == package else f"cannot be imported ({error})"
         raise UserError(
             f"{package} {reason}.",
             f"Run `pip install 'sparsevit[{extra}]'`, or choose another backend.",
@@ -85,8 +85,8 @@ def require_precision(backend: str, precision: str, supported: tuple[str, ...]) 
     """
     if precision not in supported:
         raise UserError(
-            f"The backend {backend} does not compute in {precision} here.",
-            f"Take --precision {' or '.join(supported)}.",
+            f"The backend {backend} does not support {precision} here.",
+            f"Use --precision {' or '.join(supported)}.",
         )
 
 
@@ -99,5 +99,5 @@ def require_cpu(backend: str, device: torch.device) -> None:
     if device.type != "cpu":
         raise UserError(
             f"The backend {backend} runs on the CPU here, not on {device}.",
-            "Take --device cpu, or the backend eager or compile.",
+            "Use --device cpu, or the backend eager or compile.",
         )

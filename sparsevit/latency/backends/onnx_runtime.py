@@ -44,7 +44,7 @@ def _require_runtime(precision: str, device: torch.device) -> None:
     if provider not in require("onnxruntime", EXTRA).get_available_providers():
         raise UserError(
             f"This build of onnxruntime cannot use {device}.",
-            "Take --device cpu, or install a build for the device (onnxruntime-gpu).",
+            "Use --device cpu, or install a build for the device (onnxruntime-gpu).",
         )
 
 

@@ -126,8 +126,8 @@ def require_whole_backend(
     """
     if name in BACKENDS and name not in backends:
         raise UserError(
-            f"The backend {name} takes a backbone, not a whole {whole}.",
-            f"Take --scope backbone, or one of {', '.join(backends)}.",
+            f"The backend {name} runs only a backbone, not a whole {whole}.",
+            f"Use --scope backbone, or one of {', '.join(backends)}.",
         )
     _require(backends, name, precision, device)
 
@@ -136,10 +136,10 @@ def _require(
     backends: Mapping[str, Backend[Any]], name: str, precision: str, device: torch.device
 ) -> None:
     if name not in backends:
-        raise UserError(f"There is no backend {name!r}.", f"Take one of {', '.join(backends)}.")
+        raise UserError(f"There is no backend {name!r}.", f"Use one of {', '.join(backends)}.")
     if precision not in PRECISIONS:
         names = ", ".join(PRECISIONS)
-        raise UserError(f"There is no precision {precision!r}.", f"Take one of {names}.")
+        raise UserError(f"There is no precision {precision!r}.", f"Use one of {names}.")
     backends[name].require(precision, device)
 
 

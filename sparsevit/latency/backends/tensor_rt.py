@@ -37,7 +37,7 @@ def check_tensorrt() -> None:
     if not torch.cuda.is_available():
         raise UserError(
             "TensorRT needs an NVIDIA GPU, and PyTorch sees no CUDA device here.",
-            "Take another backend or format; `sparsevit doctor` tells what there is.",
+            "Use another backend or format; `sparsevit doctor` shows what is available.",
         )
 
 
@@ -51,7 +51,7 @@ def require_tensorrt(precision: str, device: torch.device) -> None:
     if device.type != "cuda":
         raise UserError(
             f"The backend tensorrt runs on CUDA devices, not on {device}.",
-            "Take --device cuda, or another backend.",
+            "Use --device cuda, or another backend.",
         )
 
 
@@ -140,7 +140,8 @@ def load_tensorrt(path: Path, precision: str, device: torch.device) -> Call:
         if engine is None:
             raise UserError(
                 f"TensorRT {trt.__version__} cannot load {path} here.",
-                "An engine is for one version of TensorRT and one kind of GPU: build it here.",
+                "An engine works only with one version of TensorRT and one kind of GPU: "
+                "build it here.",
             )
         context = engine.create_execution_context()
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -151,7 +152,7 @@ def load_tensorrt(path: Path, precision: str, device: torch.device) -> Call:
 
     def run(images: Tensor) -> list[Tensor]:
         if tuple(images.shape) != wanted:
-            raise ValueError(f"the engine takes images of {wanted}, not of {tuple(images.shape)}")
+            raise ValueError(f"the engine expects images of {wanted}, not {tuple(images.shape)}")
         given = images.to(device, torch.float32).contiguous()
         maps = {
             name: torch.empty(shapes[name], dtype=types[name], device=device) for name in outputs
@@ -162,7 +163,7 @@ def load_tensorrt(path: Path, precision: str, device: torch.device) -> Call:
                 context.set_tensor_address(name, out.data_ptr())
             # the stream that made the images and that will read the maps: nothing need wait
             if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-                raise RuntimeError("TensorRT did not run the engine; its log says why")
+                raise RuntimeError("TensorRT could not run the engine; its log says why")
         return list(maps.values())
 
     # an engine must not outlive the runtime that made it
@@ -191,6 +192,6 @@ def _torch_dtype(trt: Any, dtype: Any) -> torch.dtype:
 
 def _not_taken(why: str) -> UserError:
     return UserError(
-        f"TensorRT does not take the graph of this model: {why}.",
+        f"TensorRT does not support the graph of this model: {why}.",
         "Try a newer tensorrt, or another backend; please report it with `sparsevit doctor`.",
     )

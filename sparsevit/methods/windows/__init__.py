@@ -1,4 +1,4 @@
-"""Activation sparsity: the windows of a window transformer that hold nothing are skipped."""
+"""Activation sparsity: a window transformer skips its least active windows."""
 
 from sparsevit.methods.windows.method import Windows
 

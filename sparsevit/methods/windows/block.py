@@ -1,4 +1,4 @@
-"""A block of a window transformer as every route sees it, whatever library it is of.
+"""A block of a window transformer as every route sees it, whatever library it comes from.
 
 An adapter (:mod:`sparsevit.methods.windows.adapters`) looks at one library's block and says where
 its parts are; nothing is copied, and parameters stay the library's.

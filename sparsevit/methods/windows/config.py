@@ -1,4 +1,4 @@
-"""What makes a config of a Swin one with windows to skip, and where it has its ratios."""
+"""Turns a config with a Swin backbone into a sparse one, and finds where it has its ratios."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sparsify_swin(cfg: Config) -> Config:
         kind = _type_name(changed.model.get("backbone") or {}) or "none"
         raise UserError(
             f"The config's backbone ({kind}) cannot be made sparse.",
-            "Take a detector with mmdet's SwinTransformer as its backbone, such as "
+            "Use a detector with mmdet's SwinTransformer as its backbone, such as "
             "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py.",
         )
     for swin in swins:

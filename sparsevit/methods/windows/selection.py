@@ -1,4 +1,4 @@
-"""What blocks kept, for whoever looks on."""
+"""Records which windows blocks kept, for pictures and tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sparsify(model)``: window attention wherever it is in a model, on the windows that matter.
+"""``sparsify(model)``: window attention anywhere in a model, on the windows that matter.
 
 Each block becomes an instance of its adapter's class, which has the same parts and another forward;
 nothing else in the model changes. Blocks that follow one another on one map are a group: they share
@@ -43,22 +43,22 @@ def sparsify(
 ) -> nn.Module:
     """Make every window attention block of a model skip its least active windows (SparseViT).
 
-    In place; the ``state_dict`` keeps its keys. ``SparsityHandle(model)`` has the knobs, one for
-    each pair of blocks, and :func:`densify` undoes it. A model that is sparse already keeps its
-    knobs and gets the ratios.
+    The model is changed in place; its ``state_dict`` keeps its keys. ``SparsityHandle(model)`` has
+    the knobs, one for each pair of blocks, and :func:`densify` undoes it. A model that is already
+    sparse keeps its knobs and gets the new ratios.
 
     Args:
-        model: or a part of one, of mmdet, timm, torchvision or Hugging Face transformers.
+        model: a model or a part of one, from mmdet, timm, torchvision or Hugging Face transformers.
         ratios: the share of windows to skip, in [0, 1): a number for all blocks, or a number for
             each knob by name.
-        choices: ratios that a search may give a knob; 0 to 0.8 by 0.1 where None.
+        choices: ratios that a search may give a knob; None for 0 to 0.8 in steps of 0.1.
 
     Returns:
         The model.
 
     Raises:
-        UserError: the model has no window attention that is known.
-        ConfigurationError: the ratios do not fit.
+        UserError: the model has no window attention that sparsevit supports.
+        ConfigurationError: the ratios are not valid for the model's knobs.
     """
     if sparse_parts(model):
         handle = SparsityHandle(model)
@@ -67,8 +67,8 @@ def sparsify(
     groups = [WindowGroup(name, blocks) for name, blocks in _window_blocks(model)]
     if not groups:
         raise UserError(
-            f"{type(model).__name__} has no window attention that is known.",
-            f"These have: {'; '.join(LIBRARIES.values())}.",
+            f"{type(model).__name__} has no window attention that sparsevit supports.",
+            f"Supported models: {'; '.join(LIBRARIES.values())}.",
         )
     part = SparseWindows(groups, choices)
     part.set_sparsity(_configuration(part.sparsity_space(), ratios))
@@ -82,7 +82,7 @@ def _configuration(space: Space, ratios: float | Mapping[str, float]) -> Configu
 
 
 def densify(model: nn.Module) -> nn.Module:
-    """Undo :func:`sparsify`, in place: the model is its library's own again.
+    """Undo :func:`sparsify`, in place: every block is the library's own again.
 
     Returns:
         The model.

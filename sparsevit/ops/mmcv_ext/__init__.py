@@ -84,7 +84,7 @@ def _wanted() -> str:
     if wanted in ("auto", *BACKENDS):
         return wanted
     raise UserError(
-        f"{VARIABLE}={wanted} names no backend for mmcv's ops.",
+        f"{VARIABLE}={wanted} is not a backend for mmcv's ops.",
         f"Use one of auto, {', '.join(BACKENDS)}, or unset it.",
     )
 
@@ -97,7 +97,7 @@ def _choose(wanted: str) -> str:
         return wanted
     raise UserError(
         f"{VARIABLE}={wanted}, but {wanted}'s ops are not available: {reason}.",
-        f"Unset {VARIABLE} to use what is there, or install {wanted} with its compiled ops.",
+        f"Unset {VARIABLE} to use what is available, or install {wanted} with its compiled ops.",
     )
 
 
@@ -126,7 +126,7 @@ def _why_not_mmcv() -> str:
         return "mmcv is not installed" if error.name == "mmcv" else f"mmcv needs {error.name}"
     except (ImportError, OSError) as error:
         # Built for another torch: the loader names a symbol that it did not find.
-        return f"mmcv's compiled ops do not load: {error}"
+        return f"mmcv's compiled ops cannot be loaded: {error}"
     return ""
 
 

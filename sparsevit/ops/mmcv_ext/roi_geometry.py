@@ -131,7 +131,7 @@ def check_rois(rois: Tensor, images: int, aligned: bool) -> list[int]:
     counts = torch.bincount(rois[:, 0].to(torch.int64).clamp(min=-1) + 1, minlength=images + 1)
     per_image = counts.tolist()
     if per_image[0] or len(per_image) > images + 1:
-        raise IndexError(f"A RoI names an image outside this batch of {images}.")
+        raise IndexError(f"A RoI refers to an image outside this batch of {images}.")
     if not aligned or rois.device.type != "cpu":
         return per_image[1:]
     if not bool(((rois[:, 3] >= rois[:, 1]) & (rois[:, 4] >= rois[:, 2])).all()):

@@ -294,7 +294,7 @@ def _call(name: str, *arguments: object) -> None:
     library = _library()
     assert library is not None
     if getattr(library, name)(*arguments, torch.get_num_threads(), _cache_bytes()):
-        raise MemoryError(f"{name} found no memory for the tokens it works on.")
+        raise MemoryError(f"{name} could not allocate memory for its tokens.")
 
 
 @cache

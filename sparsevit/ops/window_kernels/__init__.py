@@ -53,7 +53,7 @@ def wanted(dtype: torch.dtype) -> bool:
     choice = os.environ.get(VARIABLE, "auto")
     if choice not in DTYPES:
         raise UserError(
-            f"{VARIABLE}={choice} is not a choice.",
+            f"{VARIABLE}={choice} is not a valid choice.",
             f"Set {VARIABLE} to auto, all or off, or leave it unset.",
         )
     return dtype in DTYPES[choice] and not _switched_off.get()
@@ -82,8 +82,8 @@ def works(device: torch.device) -> bool:
             raise RuntimeError("a kernel gave a wrong result")
     except Exception as problem:
         warnings.warn(
-            f"Triton does not work on {device}, so PyTorch does its work, more slowly: {problem}."
-            f" {VARIABLE}=off silences this.",
+            f"Triton does not work on {device}, so PyTorch does the work instead, more slowly: "
+            f"{problem}. {VARIABLE}=off silences this.",
             RuntimeWarning,
             stacklevel=2,
         )

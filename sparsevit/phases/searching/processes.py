@@ -35,7 +35,7 @@ def check_workers(workers: int, device: torch.device) -> None:
     if device.type == "cuda" and workers > torch.cuda.device_count():
         raise UserError(
             f"--workers {workers}: there are {torch.cuda.device_count()} CUDA devices here.",
-            "Ask for no more than there are; each worker takes one.",
+            "Use at most one worker per device.",
         )
 
 
@@ -84,7 +84,7 @@ def helpers(
             if process.poll() not in (None, 0):
                 reporter.note(
                     f"a worker ended with exit code {process.returncode} (see {log_file}); the "
-                    "others did its work"
+                    "other workers did its work"
                 )
     finally:
         _end(processes)

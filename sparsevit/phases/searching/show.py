@@ -60,8 +60,8 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
     run = ws.last("search") or ws.last("search", finished=False)
     if run is None:
         raise UserError(
-            f"Nothing was searched in the workspace {ws.path}.",
-            "Search first: `sparsevit search --max 42 --min 37`.",
+            f"The workspace {ws.path} has no search to show.",
+            "Run a search first: `sparsevit search --max 42 --min 37`.",
         )
     given = run.inputs
     where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)

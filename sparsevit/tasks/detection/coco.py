@@ -1,4 +1,4 @@
-"""What is to be known of COCO's datasets and metrics, as mmdet has them."""
+"""COCO's datasets and metrics, as mmdet has them."""
 
 from __future__ import annotations
 

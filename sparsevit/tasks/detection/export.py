@@ -55,7 +55,7 @@ def write_detector(
         if found.compared == 0 and found.unmatched == 0:
             raise UserError(
                 "The detector finds nothing in any picture, whatever the score threshold is.",
-                "See that the checkpoint is one of a trained detector.",
+                "Check that the checkpoint comes from a trained detector.",
             )
         if not _close(found):
             raise differs(form.name, _said(found))

@@ -1,7 +1,7 @@
 """mmdet's two-stage detectors in pieces: what of them can be run by something other than mmdet.
 
-Faster R-CNN and Mask R-CNN with one RoI head. A detector is taken only where each of its parts
-does what is written anew here, as another would run and find other boxes.
+Faster R-CNN and Mask R-CNN with one RoI head. A detector is accepted only if each of its parts
+does what is reimplemented here; any other would run, and find different boxes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sparsevit.errors import UserError
 from sparsevit.tasks.detection.detections import Detections
 
 TAKEN = (
-    "Faster R-CNN and Mask R-CNN are taken: mmdet's RPNHead and StandardRoIHead with a BBoxHead, "
+    "Supported: Faster R-CNN and Mask R-CNN: mmdet's RPNHead and StandardRoIHead with a BBoxHead, "
     "SingleRoIExtractor and, for masks, FCNMaskHead, and greedy NMS."
 )
 
@@ -48,7 +48,9 @@ def require_two_stage(model: nn.Module) -> None:
     methods = ("predict_by_feat", "_predict_by_feat_single")
     _require_methods(head, BBoxHead, methods, "box head")
     if head.custom_cls_channels or not (head.with_cls and head.with_reg):
-        raise _refused("A box head with classes of its own, or without classes or boxes")
+        raise _refused(
+            "A box head with custom classification channels, or without classes or boxes"
+        )
     for coder in (rpn.bbox_coder, head.bbox_coder):
         if coder.encode_size != 4:
             raise _refused(f"The box coder {type(coder).__name__}")
@@ -77,7 +79,9 @@ def _require_extractor(extractor: Any) -> None:
     _require_methods(extractor, SingleRoIExtractor, methods, "RoI extractor")
     for layer in extractor.roi_layers:
         if type(layer) is not RoIAlign or layer.pool_mode != "avg":
-            raise _refused(f"The RoI layer {type(layer).__name__} (but RoIAlign's average)")
+            raise _refused(
+                f"The RoI layer {type(layer).__name__} (anything but RoIAlign with averaging)"
+            )
 
 
 def _require_greedy(cfg: Any, name: str) -> None:
@@ -89,13 +93,13 @@ def _require_greedy(cfg: Any, name: str) -> None:
         raise _refused(f"{name}.nms with {', '.join(sorted(unknown))}")
     if cfg.get("max_per_img", 0) < 1:
         raise UserError(
-            f"{name}.max_per_img does not say how many boxes there are at most.",
-            f"Give --set model.{name}.max_per_img=N.",
+            f"{name}.max_per_img does not limit the number of boxes.",
+            f"Use --set model.{name}.max_per_img=N.",
         )
 
 
 def _refused(what: str) -> UserError:
-    return UserError(f"{what} is not known to exports and backends of whole detectors.", TAKEN)
+    return UserError(f"{what} is not supported in exports and backends of whole detectors.", TAKEN)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which blocks of which libraries are known, and where their adapter is.
+"""Which blocks of which libraries are supported, and where their adapters are.
 
 An adapter is a subclass of a library's block that is also a
 :class:`~sparsevit.methods.windows.sparsify.SparseBlock`; a block is made sparse by becoming one. It

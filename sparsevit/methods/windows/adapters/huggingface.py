@@ -31,7 +31,7 @@ def refuse_attentions(output_attentions: Any) -> None:
     """
     if output_attentions:
         raise UserError(
-            "A sparse block does not give out attention weights.",
+            "A sparse block cannot return attention weights.",
             "Leave output_attentions off, or call densify(model) first.",
         )
 
