@@ -35,6 +35,10 @@ def coco(root, **more):
         "data_prefix": {"img": "train/"},
         **more,
     }
+    return of_training(dataset)
+
+
+def of_training(dataset):
     return Config({"default_scope": "mmdet", "train_dataloader": {"dataset": dataset}})
 
 
