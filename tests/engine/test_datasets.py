@@ -35,7 +35,11 @@ def coco(root, **more):
         "data_prefix": {"img": "train/"},
         **more,
     }
-    return Config({"train_dataloader": {"dataset": dataset}})
+    return of_training(dataset)
+
+
+def of_training(dataset):
+    return Config({"default_scope": "mmdet", "train_dataloader": {"dataset": dataset}})
 
 
 def test_the_embedded_dataset_is_made_and_every_part_points_to_it(cfg, tmp_path):
@@ -112,5 +116,10 @@ def test_datasets_inside_wrappers_are_looked_at(made, tmp_path):
         {"type": "MultiImageMixDataset", "dataset": {"type": "RepeatDataset", "dataset": bad}},
     ):
         with pytest.raises(UserError, match="nowhere"):
-            check_datasets(Config({"train_dataloader": {"dataset": wrapper}}), ("train",))
-    check_datasets(Config({"train_dataloader": {"dataset": good}}), ("train", "val"))
+            check_datasets(
+                Config({"default_scope": "mmdet", "train_dataloader": {"dataset": wrapper}}),
+                ("train",),
+            )
+    check_datasets(
+        Config({"default_scope": "mmdet", "train_dataloader": {"dataset": good}}), ("train", "val")
+    )
