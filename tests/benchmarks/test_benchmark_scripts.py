@@ -97,5 +97,5 @@ def test_the_detector_is_split_into_parts_that_add_up(run):
         assert {"backbone", "FPN", "RoIAlign, boxes", "masks pasted"} <= set(row["parts"])
         assert all(part["median_ms"] > 0 for part in row["parts"].values())
     for found in result["selection"].values():
-        assert {"scores", "windows kept", "where they lie"} <= set(found["parts"])
+        assert {"scores and windows kept", "where they lie"} <= set(found["parts"])
         assert 0 < found["selection_share"] < 1

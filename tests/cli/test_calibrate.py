@@ -115,8 +115,8 @@ def test_a_limit_of_the_callers_decides_over_a_kept_one(calibrated, tiny_config)
     done = tiny.run(*words, tiny_config, "--workspace", path)
     assert done.code == 0, done.err
     assert "Not accepted" in done.out
-    assert "A search times every candidate" in done.out
-    assert "kept since" in done.out
+    assert "Searches will time every candidate" in done.out
+    assert "reused, measured" in done.out
 
 
 def test_force_measures_again_in_a_new_run(tmp_path, tiny_config, calibrated):

@@ -7,7 +7,6 @@ from pathlib import Path
 import optuna
 import pytest
 import tiny
-import torch
 
 from sparsevit.phases.device import device_name
 from sparsevit.phases.search import search
@@ -115,7 +114,7 @@ def test_what_cannot_be_searched_is_refused(pretrained, words, said):
 def test_nothing_to_show_is_said(pretrained):
     done = tiny.run("search", "--show", "--workspace", pretrained)
     assert done.code == 2
-    assert "Search first" in done.err
+    assert "sparsevit search --max" in done.err
 
 
 def test_a_search_called_by_name_leaves_the_record_and_the_study_of_the_version_before(pretrained):
@@ -130,7 +129,7 @@ def test_a_search_called_by_name_leaves_the_record_and_the_study_of_the_version_
         "img_size": [64, 64],
         "batch_size": 4,
         "precision": "fp32",
-        "device": found.device,
+        "device": str(found.execution.device),
     }
     assert {k: v for k, v in record.items() if k not in ("config", "config_sha256")} == {
         "checkpoint": record["checkpoint"],
@@ -154,7 +153,7 @@ def test_a_search_called_by_name_leaves_the_record_and_the_study_of_the_version_
         "study": None,
     }
     study = optuna.load_study(study_name="max10000_min0", storage=found.storage)
-    device = torch.device(found.device)
+    device = found.execution.device
     identity = study.user_attrs["identity"]
     assert {k: v for k, v in identity.items() if k not in ("space", "sampler")} == {
         "version": 2,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsevit.ops.attention import window_attention
+from sparsevit.ops.attention import heads_apart, window_attention
 from sparsevit.ops.native import build, swin
 from sparsevit.ops.windows import region_masks
 
@@ -60,7 +60,7 @@ class Block:
             for inputs, outputs in ((C, 3 * C), (C, C), (C, hidden), (hidden, C))
         ]
         self.bias_HNN = torch.randn(heads, window**2, window**2)
-        self.masks_KNN = region_masks(window, shift, CPU) if shift else None
+        self.masks_KNN = region_masks((window, window), (shift, shift), CPU) if shift else None
 
     def packed(self):
         return swin.PackedBlock(
@@ -84,7 +84,8 @@ class Block:
         if padding_MN1 is not None and not pad_before_norm:
             y = y.masked_fill(padding_MN1, 0)
         masks = None if kind_M is None else self.masks_KNN.double()[kind_M]
-        y = window_attention(qkv(y), self.bias_HNN.double(), self.heads, self.scale, masks)
+        q, k, v = heads_apart(qkv(y), 3 * self.heads).chunk(3, dim=1)
+        y = window_attention(q, k, v, self.bias_HNN.double(), self.scale, masks)
         t = t + proj(y)
         t = t + shrink(F.gelu(grow(norm2(t))))
         out = x_RC.double()

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from sparsevit.latency.execution import Execution
 from sparsevit.phases.sensitivity import SensitivityResult
 from sparsevit.report.sensitivity import sensitivity_report
 from sparsevit.report.sensitivity_plot import curves_figure, draw_sensitivity
@@ -37,12 +38,7 @@ def test_a_table_has_a_row_a_knob_and_fits_a_terminal(found, tmp_path):
         metric="bbox_mAP",
         file=tmp_path / "sensitivity.json",
         plots={},
-        scope="backbone",
-        backend="eager",
-        batch_size=4,
-        img_size=(672, 672),
-        precision="fp32",
-        device="cpu",
+        execution=Execution(),
         resumed=False,
     )
     console.print(sensitivity_report(result).renderables[0])
