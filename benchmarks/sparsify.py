@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared.huggingface_models import HUGGING_FACE
+from shared.huggingface_models import call as call_hugging_face
 from shared.record import account, destination, interleave, merged, summary, write
 from shared.swin import random_images
 from torch import nn
@@ -80,6 +82,10 @@ MODELS: dict[str, Subject] = {
     "timm/swinv2_tiny": timm("swinv2_tiny_window8_256"),
     "torchvision/swin_t": torchvision("swin_t"),
     "torchvision/swin_v2_t": torchvision("swin_v2_t"),
+    **{
+        name: Subject(build, img_size=side, call=call_hugging_face)
+        for name, (build, side) in HUGGING_FACE.items()
+    },
 }
 
 
@@ -138,11 +144,18 @@ def measured(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
         )
         assert difference < LARGEST_DIFFERENCE, difference
         macs = {name: gmacs(call) for name, call in calls.items()}
+        # left where every window is skipped: patches, merging, blocks that see the whole map
+        rest = gmacs(called(subject, sparsify(copy.deepcopy(dense), 0.999), images))
         samples = interleave(calls, arguments.rounds)
     rows = {name: summary(taken, against=samples["dense"]) for name, taken in samples.items()}
     for name, row in rows.items():
         row["gmacs"] = round(macs[name], 2)
-    return {"img_size": img_size, "largest_difference": difference, "rows": rows}
+    return {
+        "img_size": img_size,
+        "largest_difference": difference,
+        "share_fixed": round(rest / macs["dense"], 3),
+        "rows": rows,
+    }
 
 
 def called(
