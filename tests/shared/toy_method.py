@@ -36,7 +36,8 @@ class Toy(Method):
 
     @classmethod
     def config_has(cls, cfg):
-        return cfg.model.get("backbone", {}).get("type") == "ToyBackbone"
+        model = cfg.get("model") or {}
+        return (model.get("backbone") or {}).get("type") == "ToyBackbone"
 
     @classmethod
     def convert_config(cls, cfg):
