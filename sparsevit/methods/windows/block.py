@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsevit.ops.windows import Pair
@@ -140,6 +141,25 @@ class WindowBlock:
     pad_before_norm: bool = False
     roll_first: bool = False
     checkpointed: bool = False
+
+
+def projected(block: WindowBlock, y: Tensor) -> Tensor:
+    """Queries, keys and values side by side: (..., C) -> (..., 3 * C).
+
+    Three plain layers are one product of their weights, joined: they are smaller than what they
+    are multiplied with.
+    """
+    qkv = block.qkv
+    if not isinstance(qkv, tuple):
+        return qkv(y) if block.qkv_bias is None else F.linear(y, qkv.weight, block.qkv_bias)
+    if any(type(layer) is not nn.Linear or layer._forward_hooks for layer in qkv):
+        return torch.cat([layer(y) for layer in qkv], dim=-1)
+    weights = torch.cat([layer.weight for layer in qkv])
+    if all(layer.bias is None for layer in qkv):
+        return F.linear(y, weights)
+    none = qkv[0].weight.new_zeros(qkv[0].out_features)
+    biases = [none if layer.bias is None else layer.bias for layer in qkv]
+    return F.linear(y, weights, torch.cat(biases))
 
 
 def in_turn(modules: Modules, y: Tensor) -> Tensor:

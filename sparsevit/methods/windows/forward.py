@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sparsevit.methods.windows.block import WindowBlock, in_turn
+from sparsevit.methods.windows.block import WindowBlock, in_turn, projected
 from sparsevit.ops.attention import heads_apart, window_attention
 from sparsevit.ops.windows import Pair, WindowLayout, Windows, all_windows, locate, window_layout
 
@@ -110,12 +110,7 @@ def put_in_place(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:
 
 def attend(block: WindowBlock, y_MNC: Tensor, windows: Windows) -> Tensor:
     """Attention within each window: (M, N, C) -> (M, N, C), before the projection."""
-    if isinstance(block.qkv, tuple):
-        q, k, v = (heads_apart(layer(y_MNC), block.heads) for layer in block.qkv)
-    else:
-        bias = block.qkv_bias
-        qkv = block.qkv(y_MNC) if bias is None else F.linear(y_MNC, block.qkv.weight, bias)
-        q, k, v = heads_apart(qkv, 3 * block.heads).chunk(3, dim=1)
+    q, k, v = heads_apart(projected(block, y_MNC), 3 * block.heads).chunk(3, dim=1)
     position = None if block.position is None else block.position(q)
     scale, masks, dropout = block.scale, windows.edge_masks_ENN, block.attention_dropout
     if block.cosine is not None:
