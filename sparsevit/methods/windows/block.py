@@ -158,7 +158,7 @@ def projected(block: WindowBlock, y: Tensor) -> Tensor:
     if all(layer.bias is None for layer in qkv):
         return F.linear(y, weights)
     none = qkv[0].weight.new_zeros(qkv[0].out_features)
-    biases = [none if layer.bias is None else layer.bias for layer in qkv]
+    biases: list[Tensor] = [none if layer.bias is None else layer.bias for layer in qkv]
     return F.linear(y, weights, torch.cat(biases))
 
 
