@@ -20,7 +20,9 @@ def tables():
     return module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/backends.md", "docs/results.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/backends.md", "docs/results.md", "docs/sparsify.md"]
+)
 def test_the_results_of_a_page_are_those_of_the_files(tables, page):
     path = ROOT / page
     assert path in tables.PAGES
@@ -68,6 +70,15 @@ MADE = {
         "results": {"mmdet dense": {**ROW, "detections": [100], "parts": {"FPN": PART}}},
         "selection": {"cfg2": {"selection_share": 0.0123}},
     },
+    "sparsify": {
+        "results": {
+            "a/model": {
+                "img_size": 672,
+                "share_fixed": 0.42,
+                "rows": {"dense": ROW, "ours dense": ROW, "ours 60%": {**ROW, "speedup": 2.5}},
+            }
+        }
+    },
 }
 MADE["backends_kept_memory"] = MADE["backends"]
 SAYS = {
@@ -75,6 +86,7 @@ SAYS = {
     "backends": ["| **123 (1.50x)** | - |", "4.25x", "300 / 300 / -", "12.3%", "onnxruntime bf16"],
     "scaling": ["500 ms, 1107/Mpx, 100 MiB", "| 1.01 | 0.9991 |", "images/scaling.png"],
     "adaptation": ["| backbone | random 0 | 40% | 9 | 50% |", "0.20 + 0.80 x kept"],
+    "sparsify": ["| a/model | 672x672 | 500 |", "**500 (2.50x)** | 42% |"],
     "detector": ["| FPN | 5.0 (50.0%) |", "1.23% at cfg2", "100 objects"],
 }
 
