@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150, help="of training")
     parser.add_argument("--trials", type=int, default=25, help="configurations to score")
     parser.add_argument("--seconds", type=float, default=20.0, help="to spend on the calibration")
+    parser.add_argument("--max-ms", type=float, help="halfway to the sparsest if left out")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model = sparsify(Brightest())
@@ -73,7 +74,7 @@ def main() -> None:
     predictor = calibrate(model, images[:1], seconds=arguments.seconds, held_out=4)
     space = SparsityHandle(model).space
     dense_ms, least_ms = predictor.dense_ms, predictor.predict(space.max())
-    limit = (dense_ms + least_ms) / 2
+    limit = arguments.max_ms or (dense_ms + least_ms) / 2
     print(f"dense {dense_ms:.2f} ms, sparsest {least_ms:.2f} ms; searched up to {limit:.2f} ms")
     found = search_configuration(
         model,

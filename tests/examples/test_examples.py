@@ -51,8 +51,8 @@ def test_a_classifier_is_adapted_in_a_plain_loop():
 
 
 def test_a_search_on_a_model_of_ones_own_finds_ratios():
-    arguments = ("--iterations", "2", "--trials", "2", "--seconds", "1")
+    # a limit that every configuration meets, as this machine may be busy
+    arguments = ("--iterations", "2", "--trials", "2", "--seconds", "1", "--max-ms", "1e6")
     lines = run_example("search_your_model.py", *arguments)
     assert lines[0].startswith("dense ")
-    found = any(line.startswith("score ") for line in lines)
-    assert found or lines[-1] == "nothing was found within it; the machine may be busy"
+    assert lines[-1].startswith("score ")
