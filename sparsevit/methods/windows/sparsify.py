@@ -154,9 +154,10 @@ class WindowGroup:
         if i == 0 or stage is None or stage.hw != hw:
             views = [one.view(hw) for one in self.blocks]
             stage = Stage(views, self.ratios, hw, x.device, Route(), self.watch)
-        stage.route = _route()
+        in_place = not torch.is_grad_enabled() and not recorded
+        stage.route = _route(in_place)
         tokens = StageTokens.of(x.reshape(len(x), hw[0] * hw[1], -1), stage.layouts[i])
-        if not torch.is_grad_enabled() and not recorded and tokens.x_RC.data_ptr() == x.data_ptr():
+        if in_place and tokens.x_RC.data_ptr() == x.data_ptr():
             tokens = replace(tokens, x_RC=tokens.x_RC.clone())
         tokens = stage.run(i, tokens)
         out = tokens.by_image(tokens.x_RC).view(x.shape)
@@ -167,11 +168,11 @@ class WindowGroup:
         return out
 
 
-def _route() -> Route:
-    """The steps of a stage. With gradients, the input of a block may be needed once more."""
+def _route(in_place: bool) -> Route:
+    """The steps of a stage, which may write into the map that they are given or not."""
     if exporting():
         return exported_route()
-    return replace(eager(), put=_put_in_copy) if torch.is_grad_enabled() else eager()
+    return eager() if in_place else replace(eager(), put=_put_in_copy)
 
 
 def _put_in_copy(x_RC: Tensor, rows: Tensor, t_RC: Tensor) -> Tensor:

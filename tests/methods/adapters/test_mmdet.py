@@ -138,3 +138,14 @@ def test_a_sparse_model_exports_and_gives_the_same():
         program = torch.export.export(swin, (x,), strict=False)
         assert largest_difference(program.module()(x), expected) < 1e-4
         assert largest_difference(program.module()(x.flip(-1)), swin(x.flip(-1))) < 1e-4
+
+
+def test_a_compiled_block_leaves_the_map_that_it_is_given_as_it_is():
+    swin = sparsify(small_swin("SwinTransformer"), 0.5)
+    block = swin.stages[0].blocks[0]
+    with torch.no_grad():
+        x, hw = swin.patch_embed(images(1, (112, 112)))
+        before, expected = x.clone(), block(x, hw)
+        found = torch.compile(block, backend="eager")(x, hw)
+    assert torch.equal(x, before)
+    assert torch.allclose(found, expected, atol=1e-5)
