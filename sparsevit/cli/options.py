@@ -188,10 +188,11 @@ DeviceOption = Annotated[
 
 
 class Scope(str, Enum):
-    """What of a detector is executed."""
+    """What of a model is executed."""
 
     backbone = "backbone"
     detector = "detector"
+    segmentor = "segmentor"
 
 
 class Precision(str, Enum):

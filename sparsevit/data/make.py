@@ -60,9 +60,19 @@ def annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}.json"
 
 
+def label_folder(root: Path, split: str) -> Path:
+    """Where the label maps of ``split`` lie, if there are any: PNG files named as the images."""
+    return root / "labels" / split
+
+
 def image_name(spec: DatasetSpec, index: int) -> str:
     """File name of image ``index`` within its split's folder."""
     return f"{index:06d}.{spec.image_format}"
+
+
+def label_name(index: int) -> str:
+    """File name of the label map of image ``index``."""
+    return f"{index:06d}.png"
 
 
 def make_dataset(
@@ -126,9 +136,17 @@ def _split_is_whole(root: Path, spec: DatasetSpec, split: str, record: dict[str,
 
 
 def _missing_images(root: Path, spec: DatasetSpec, split: str) -> set[int]:
-    folder = root / split
-    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
-    return {i for i in range(spec.count(split)) if image_name(spec, i) not in present}
+    images, labels = _names_in(root / split), _names_in(label_folder(root, split))
+    return {
+        index
+        for index in range(spec.count(split))
+        if image_name(spec, index) not in images
+        or (spec.labels and label_name(index) not in labels)
+    }
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
 
 
 def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
@@ -145,8 +163,9 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
     begun = record is not None and not force
     if force:
         _remove_generated(root)
-    for folder in (root, *(root / name for name in ("annotations", *SPLITS))):
-        folder.mkdir(exist_ok=True)
+    maps = [label_folder(root, split) for split in SPLITS] if spec.labels else []
+    for folder in (root, *(root / name for name in ("annotations", *SPLITS)), *maps):
+        folder.mkdir(parents=True, exist_ok=True)
         for entry in folder.iterdir():
             if _LEFTOVER.fullmatch(entry.name):
                 entry.unlink()
@@ -172,10 +191,10 @@ def _remove_generated(root: Path) -> None:
     """Deletes what a generation wrote, nothing else."""
     for split in SPLITS:
         annotation_file(root, split).unlink(missing_ok=True)
-        folder = root / split
-        for entry in list(os.scandir(folder)) if folder.is_dir() else []:
-            if entry.is_file(follow_symlinks=False) and _OWN_IMAGE.fullmatch(entry.name):
-                os.unlink(entry.path)
+        for folder in (root / split, label_folder(root, split)):
+            for entry in list(os.scandir(folder)) if folder.is_dir() else []:
+                if entry.is_file(follow_symlinks=False) and _OWN_IMAGE.fullmatch(entry.name):
+                    os.unlink(entry.path)
 
 
 def _make_split(
@@ -192,6 +211,9 @@ def _make_split(
         if index in missing:
             pixels = paint(spec, split, index, objects)
             _write(root / split / image_name(spec, index), _encode(pixels, spec.image_format))
+            if spec.labels:
+                label_map = _encode(label_map_of(spec, objects), "png")
+                _write(label_folder(root, split) / label_name(index), label_map)
         annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
         if on_image is not None:
             on_image(before + index + 1, spec.train + spec.val)
@@ -248,8 +270,20 @@ def _categories(spec: DatasetSpec) -> list[dict[str, Any]]:
     ]
 
 
+def label_map_of(spec: DatasetSpec, objects: list[Placed]) -> Any:
+    """(height, width) uint8: 0 where no object is seen, else 1 + its index in ``spec.classes``."""
+    import numpy as np
+
+    labels = np.zeros((spec.height, spec.width), np.uint8)
+    for item in objects:
+        rows, columns = item.visible.shape
+        part = labels[item.top : item.top + rows, item.left : item.left + columns]
+        part[item.visible] = item.label + 1
+    return labels
+
+
 def _encode(pixels: Any, image_format: str) -> bytes:
-    """Image file content of (height, width, 3) uint8 BGR."""
+    """Image file content of (height, width) or (height, width, 3) uint8, BGR."""
     import cv2
 
     # Huffman coding alone is the fastest here, and the smallest: noise has no repetitions to find.

@@ -39,6 +39,8 @@ class DatasetSpec:
         masks: ``polygon``, ``rle``, or ``mixed``: polygons for what is in one piece without a hole,
             RLE for the rest.
         image_format: ``png`` (exact) or ``jpg`` (a quarter of the space).
+        labels: write a label map of each image too, for semantic segmentation: 0 is background, the
+            classes are 1, 2, ... in their order.
 
     Raises:
         UserError: a value is out of its range; says which and what the range is.
@@ -54,6 +56,7 @@ class DatasetSpec:
     classes: tuple[str, ...] = CLASSES
     masks: str = "mixed"
     image_format: str = "png"
+    labels: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train", "val"):
@@ -82,6 +85,8 @@ class DatasetSpec:
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values, with the generator's version."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.labels:
+            del plain["labels"]  # as in the records of datasets without them
         return {"generator": GENERATOR_VERSION, **plain}
 
 

@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Real
 from typing import Any
 
 import torch
@@ -171,4 +172,4 @@ def _short_names(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value == value
+    return isinstance(value, Real) and value == value

@@ -15,6 +15,7 @@ from typing import Any
 import torch.nn.functional as F
 from mmdet.models.backbones.swin import SwinTransformer
 from mmdet.registry import MODELS
+from mmengine.registry import MODELS as ALL_MODELS
 from torch import Tensor
 
 from sparsevit.methods.windows.adapters.mmdet import view
@@ -47,12 +48,14 @@ class Pieces:
     downsample: Callable[..., Any] = merge_patches
 
 
+# in mmdet's registry by its full name, and above it, where mmseg's finds it too
+@ALL_MODELS.register_module()
 @MODELS.register_module()
 class SparseViT(SwinTransformer):
     """Swin Transformer backbone that runs each block on its most active windows.
 
-    In place of mmdet's ``SwinTransformer`` in any config: same arguments, same ``state_dict`` keys,
-    same outputs while every ratio is 0.
+    In place of mmdet's or mmseg's ``SwinTransformer`` in any config: same arguments, same
+    ``state_dict`` keys, same outputs while every ratio is 0.
 
     Args:
         pretrain_img_size: image size in pixels that the absolute position embedding, if any, is

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sparsevit.errors import UserError
 from sparsevit.tasks.base import Task
 from sparsevit.tasks.detection import Detection
+from sparsevit.tasks.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "Task", "headlines", "task_of", "task_of_model", "task_of_scope"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (Detection(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (Detection(), Segmentation())}
 
 
 def task_of(cfg: Config) -> Task:

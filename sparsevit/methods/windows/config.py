@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 _MODULE = "sparsevit.models"
 _SPARSE = ("SparseViT", "mmdet.SparseViT", "sparsevit.models.sparsevit.SparseViT")
-_SWIN = ("SwinTransformer", "mmdet.SwinTransformer", "mmdet.models.backbones.swin.SwinTransformer")
+_SWIN = (
+    "SwinTransformer",
+    *("mmdet.SwinTransformer", "mmdet.models.backbones.swin.SwinTransformer"),
+    *("mmseg.SwinTransformer", "mmseg.models.backbones.swin.SwinTransformer"),
+)
 
 
 def has_windows(cfg: Config) -> bool:
@@ -24,7 +28,7 @@ def has_windows(cfg: Config) -> bool:
 
 
 def sparsify_swin(cfg: Config) -> Config:
-    """A copy of a config with ``SparseViT`` in place of mmdet's ``SwinTransformer``, at ratio 0,
+    """A copy of a config with ``SparseViT`` in place of its ``SwinTransformer``, at ratio 0,
     and the import that registers it. One that has a sparse backbone comes back as it is.
 
     Raises:
@@ -40,7 +44,7 @@ def sparsify_swin(cfg: Config) -> Config:
         kind = _type_name(changed.model.get("backbone") or {}) or "none"
         raise UserError(
             f"The config's backbone ({kind}) cannot be made sparse.",
-            "Use a detector with mmdet's SwinTransformer as its backbone, such as "
+            "Use a config with the SwinTransformer of mmdet or mmseg as its backbone, such as "
             "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py.",
         )
     for swin in swins:

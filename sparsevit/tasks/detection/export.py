@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsevit.data.scene import layout, paint
-from sparsevit.data.spec import DatasetSpec
 from sparsevit.errors import UserError
 from sparsevit.latency.backends.artefacts import Checked, Format, differs, moved, staged
 from sparsevit.latency.backends.export_check import ATTEMPTS
@@ -22,6 +20,7 @@ from sparsevit.tasks.detection.backends import DetectorRun, prepare_detector
 from sparsevit.tasks.detection.detections import Agreement, agreement
 from sparsevit.tasks.detection.graph import SIZES
 from sparsevit.tasks.detection.two_stage import output_shapes, require_two_stage
+from sparsevit.tasks.pictures import pictures
 
 LARGEST_DIFFERENCES = {"boxes": 0.1, "scores": 1e-3, "masks": 1e-2}
 """As much may detections differ: boxes in pixels, scores and mask probabilities."""
@@ -89,20 +88,6 @@ def _other(folder: Path) -> Iterator[Path]:
     """A folder for what is only compared; within the first one, it would be moved with it."""
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as other:
         yield Path(other)
-
-
-def pictures(model: Any, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Drawn pictures with objects in them, normalised as the detector has it."""
-    count, _, height, width = shape
-    spec = DatasetSpec(train=1, val=max(1, count), width=width, height=height, seed=seed)
-    drawn = [paint(spec, "val", index, layout(spec, "val", index)) for index in range(count)]
-    pixels = torch.stack([torch.from_numpy(one) for one in drawn]).permute(0, 3, 1, 2).float()
-    given = model.data_preprocessor
-    if getattr(given, "_channel_conversion", False):
-        pixels = pixels.flip(1)
-    if not getattr(given, "_enable_normalize", False):
-        return pixels
-    return (pixels - given.mean.cpu()) / given.std.cpu()
 
 
 def _agreement(

@@ -1,0 +1,184 @@
+"""Label maps: the datasets of mmseg that have them, and what is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsevit.errors import UserError
+
+MEAN_IOU = "mIoU"
+
+_METRICS = {
+    "mIoU": ("mIoU", "mAcc"),
+    "mDice": ("mDice", "mAcc"),
+    "mFscore": ("mFscore", "mPrecision", "mRecall"),
+}
+_HEADINGS = {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}
+_LABELS_TO_OPEN = 16
+
+
+def known_metrics(evaluator: Any) -> tuple[str, ...]:
+    """Names of the metrics that an evaluator will give, as far as it is known before it runs.
+
+    Args:
+        evaluator: ``val_evaluator`` of a config.
+
+    Returns:
+        ``aAcc``, ``mIoU`` and ``mAcc`` of one IoU metric; nothing of others.
+    """
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    if len(metrics) != 1 or metrics[0].get("type") not in ("IoUMetric", "mmseg.IoUMetric"):
+        return ()
+    kinds = metrics[0].get("iou_metrics", ["mIoU"])
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if not set(kinds) <= set(_METRICS) or metrics[0].get("format_only"):
+        return ()
+    return tuple(dict.fromkeys(["aAcc", *(name for kind in kinds for name in _METRICS[kind])]))
+
+
+def table(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and a row: mIoU, mAcc and aAcc, in percent."""
+    values = (metrics.get(name) for name in _HEADINGS)
+    cells = ("-" if value is None else f"{value:.2f}" for value in values)
+    return ("", *_HEADINGS.values()), [("pixels", *cells)]
+
+
+def regions(sample: Any) -> list[dict[str, Any]]:
+    """What a segmentor predicts of an image, as plain data.
+
+    Args:
+        sample: mmseg's data sample with ``pred_sem_seg``.
+
+    Returns:
+        Of each class that is found ``image``, ``label`` (counted from 0), ``pixels`` and
+        ``segmentation`` as COCO's run lengths.
+    """
+    from pycocotools import mask as masks
+
+    found = sample.pred_sem_seg.data[0].cpu().numpy()
+    results = []
+    for label in np.unique(found).tolist():
+        where = found == label
+        encoded = masks.encode(np.asfortranarray(where.astype(np.uint8)))
+        lengths = {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+        results.append(
+            {
+                "image": sample.metainfo.get("img_path"),
+                "label": int(label),
+                "pixels": int(where.sum()),
+                "segmentation": lengths,
+            }
+        )
+    return results
+
+
+def check_dataset(dataset: Any) -> None:
+    """Refuse datasets of images and label maps that a run would stumble over, also within others.
+
+    Every image must have a label map; sizes and labels are looked up in a few, spread over the set.
+
+    Args:
+        dataset: ``dataset`` of a config's data loader.
+
+    Raises:
+        UserError: a folder is missing or empty, an image has no label map, a label map has another
+            size than its image or a label that is no class.
+    """
+    for one in _datasets(dataset):
+        pairs = _pairs(one)
+        step = max(1, len(pairs) // _LABELS_TO_OPEN)
+        for image, label_map in pairs[::step]:
+            _check_pair(image, label_map, one)
+
+
+def _datasets(dataset: Any) -> Iterator[Any]:
+    """Those with a folder of images and one of label maps."""
+    if isinstance(dataset, dict):
+        prefix = dataset.get("data_prefix")
+        if isinstance(prefix, dict) and {"img_path", "seg_map_path"} <= set(prefix):
+            yield dataset
+        yield from _datasets(dataset.get("dataset"))
+        yield from _datasets(dataset.get("datasets"))
+    elif isinstance(dataset, (list, tuple)):
+        for one in dataset:
+            yield from _datasets(one)
+
+
+def _pairs(dataset: Any) -> list[tuple[Path, Path]]:
+    """Image and label map of each entry, as mmseg's own dataset lists them."""
+    from mmengine.registry import DefaultScope
+    from mmseg.registry import DATASETS
+
+    root = Path(dataset.get("data_root") or "")
+    for name in ("img_path", "seg_map_path"):
+        folder = root / dataset["data_prefix"][name]
+        if not folder.is_dir():
+            raise UserError(
+                f"There is no folder {folder}, where the config has its "
+                f"{'images' if name == 'img_path' else 'label maps'}.",
+                f"Correct data_root or data_prefix.{name} of the dataset.",
+            )
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        built = DATASETS.build({**dataset, "pipeline": [], "lazy_init": True})
+    built.full_init()
+    pairs = []
+    for index in range(len(built)):
+        info = built.get_data_info(index)
+        pairs.append((Path(info["img_path"]), Path(info["seg_map_path"])))
+    if not pairs:
+        folder = root / dataset["data_prefix"]["img_path"]
+        raise UserError(
+            f"{folder} has no image that ends in {built.img_suffix!r}.",
+            "Correct data_prefix.img_path or img_suffix of the dataset.",
+        )
+    missing = [label_map for _, label_map in pairs if not label_map.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(pairs)} images have no label map; the first is missing at "
+            f"{missing[0]}.",
+            "Add them, or correct data_prefix.seg_map_path or seg_map_suffix of the dataset.",
+        )
+    return pairs
+
+
+def _check_pair(image: Path, label_map: Path, dataset: Any) -> None:
+    import cv2
+
+    pixels = cv2.imread(str(image), cv2.IMREAD_UNCHANGED)
+    labels = cv2.imread(str(label_map), cv2.IMREAD_UNCHANGED)
+    for path, found in ((image, pixels), (label_map, labels)):
+        if found is None:
+            raise UserError(f"{path} cannot be read as an image.", "Replace or remove it.")
+    if labels.ndim != 2:
+        raise UserError(
+            f"{label_map} has {labels.shape[2]} channels: a label map has one, with the number of "
+            "the class.",
+            "Convert the colours to numbers of classes.",
+        )
+    if labels.shape != pixels.shape[:2]:
+        raise UserError(
+            f"{label_map} is {labels.shape[1]}x{labels.shape[0]} and its image "
+            f"{pixels.shape[1]}x{pixels.shape[0]}.",
+            "Make the label map as large as the image.",
+        )
+    classes = (dataset.get("metainfo") or {}).get("classes")
+    if classes is None:
+        return
+    ignored = {255, *([0] if dataset.get("reduce_zero_label") else [])}
+    shift = 1 if dataset.get("reduce_zero_label") else 0
+    ignored.add(dataset.get("ignore_index", 255))
+    beyond = sorted(
+        label
+        for label in np.unique(labels).tolist()
+        if label not in ignored and not 0 <= label - shift < len(classes)
+    )
+    if beyond:
+        raise UserError(
+            f"{label_map} has the label {beyond[0]}, and there are {len(classes)} classes, counted "
+            f"from {shift}; {dataset.get('ignore_index', 255)} is ignored.",
+            "Correct the label map or metainfo.classes of the dataset.",
+        )

@@ -1,0 +1,148 @@
+"""Semantic segmentation as a task."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sparsevit.tasks.base import Rows, Task
+from sparsevit.tasks.segmentation import labels
+
+if TYPE_CHECKING:
+    from sparsevit.latency.backends.artefacts import Checked, Format
+    from sparsevit.latency.backends.registry import Backend
+
+
+class Segmentation(Task):
+    """A class for each pixel: mmseg's segmentors, scored by the mean IoU of the classes."""
+
+    name = "segmentation"
+    scope = "mmseg"
+    whole = "segmentor"
+    visualizer = "SegLocalVisualizer"
+    metric = labels.MEAN_IOU
+    headlines: ClassVar[Mapping[str, str]] = {labels.MEAN_IOU: "mIoU"}
+    points = 1.0
+
+    def registries(self) -> Any:
+        # mmseg and what it imports print what they do without
+        with contextlib.redirect_stdout(io.StringIO()):
+            import mmseg.datasets
+            import mmseg.models  # noqa: F401
+        return super().registries()
+
+    def built(self, model: nn.Module) -> bool:
+        from mmseg.models import BaseSegmentor
+
+        return isinstance(model, BaseSegmentor)
+
+    # --- data and metrics -----------------------------------------------------------------------
+
+    def check_dataset(self, dataset: Any) -> None:
+        labels.check_dataset(dataset)
+
+    def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
+        return labels.known_metrics(evaluator)
+
+    def nothing_found(self, metric: Any) -> dict[str, float]:
+        return {}
+
+    def scores_parts(self, metrics: Sequence[Any]) -> bool:
+        from mmseg.evaluation import IoUMetric
+
+        # it adds up pixels; another metric may want all images
+        return all(isinstance(metric, IoUMetric) for metric in metrics)
+
+    def image_id(self, info: Mapping[str, Any]) -> Hashable:
+        path: Hashable = info["img_path"]
+        return path
+
+    def score_only(self, metrics: Sequence[Any], ids: Sequence[Any]) -> None:
+        """Nothing to tell: an image that a metric was not shown does not count."""
+
+    def to_fp32(self, samples: Sequence[Any]) -> None:
+        for sample in samples:
+            logits = sample.get("seg_logits")
+            if logits is not None and logits.data.is_floating_point():
+                logits.data = logits.data.float()
+
+    def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
+        return labels.table(metrics)
+
+    # --- predictions ----------------------------------------------------------------------------
+
+    def to_json(self, sample: Any) -> list[dict[str, Any]]:
+        return labels.regions(sample)
+
+    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+        from mmseg.visualization import SegLocalVisualizer
+
+        visualizer = SegLocalVisualizer(alpha=0.6)
+        visualizer.dataset_meta = dict(meta)
+        visualizer.add_datasample(
+            *(out.stem, pixels, sample), draw_gt=False, with_labels=False, out_file=str(out)
+        )
+        return out
+
+    # --- what is timed --------------------------------------------------------------------------
+
+    def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
+        return batch_of(pixels.to(torch.uint8))
+
+    # --- a whole segmentor in a backend or a file -----------------------------------------------
+
+    def backends(self) -> Mapping[str, Backend[Any]]:
+        from sparsevit.tasks.segmentation.backends import BACKENDS
+
+        return BACKENDS
+
+    def prepare(
+        self, backend: str, model: nn.Module, images: Tensor, precision: str, device: torch.device
+    ) -> Any:
+        from sparsevit.tasks.segmentation.backends import prepare_segmentor
+
+        return prepare_segmentor(backend, model, images, precision, device)
+
+    def as_step(self, model: nn.Module, run: Any) -> Callable[[dict[str, Any]], list[Any]]:
+        from sparsevit.tasks.segmentation.backends import as_test_step
+
+        return as_test_step(model, run)
+
+    def formats(self) -> Mapping[str, Format[Any]]:
+        from sparsevit.tasks.segmentation.backends import FORMATS
+
+        return FORMATS
+
+    def write_checked(
+        self, form: Format[Any], model: nn.Module, shape: tuple[int, ...], target: Path
+    ) -> Checked:
+        from sparsevit.tasks.segmentation.export import write_segmentor
+
+        return write_segmentor(form, model, shape, target)
+
+    def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
+        from sparsevit.tasks.segmentation.export import described
+
+        return described(cfg, model)
+
+
+def batch_of(pixels: Tensor) -> dict[str, Any]:
+    """What mmseg's data loader would give of images.
+
+    Args:
+        pixels: (B, 3, H, W) uint8.
+    """
+    from mmseg.structures import SegDataSample
+
+    shape = tuple(pixels.shape[-2:])
+    info = {"img_shape": shape, "ori_shape": shape, "pad_shape": shape, "scale_factor": (1.0, 1.0)}
+    samples = [SegDataSample(metainfo={**info, "img_path": str(i)}) for i in range(len(pixels))]
+    return {"inputs": list(pixels), "data_samples": samples}
