@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,11 @@ def regions(sample: Any) -> list[dict[str, Any]]:
     return results
 
 
+def imports_in_silence() -> contextlib.AbstractContextManager[Any]:
+    """Where mmseg is imported for the first time: it prints what it does without."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
 def check_dataset(dataset: Any) -> None:
     """Refuse datasets of images and label maps that a run would stumble over, also within others.
 
@@ -122,7 +129,7 @@ def _pairs(dataset: Any) -> list[tuple[Path, Path]]:
                 f"{'images' if name == 'img_path' else 'label maps'}.",
                 f"Correct data_root or data_prefix.{name} of the dataset.",
             )
-    with DefaultScope.overwrite_default_scope("mmseg"):
+    with DefaultScope.overwrite_default_scope("mmseg"), imports_in_silence():
         built = DATASETS.build({**dataset, "pipeline": [], "lazy_init": True})
     built.full_init()
     pairs = []

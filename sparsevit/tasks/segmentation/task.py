@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,8 +29,7 @@ class Segmentation(Task):
     points = 1.0
 
     def registries(self) -> Any:
-        # mmseg and what it imports print what they do without
-        with contextlib.redirect_stdout(io.StringIO()):
+        with labels.imports_in_silence():
             import mmseg.datasets
             import mmseg.models  # noqa: F401
         return super().registries()
