@@ -5,7 +5,7 @@ custom_imports = dict(
     imports=["sparsevit.models", "sparsevit.engine.hooks"], allow_failed_imports=False
 )
 
-custom_hooks = [dict(type="mmdet.RandomSparsityHook")]
+custom_hooks = [dict(type="RandomSparsityHook")]
 
 train_cfg = dict(max_iters=53_000)
 param_scheduler = [
