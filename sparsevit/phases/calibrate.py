@@ -29,7 +29,7 @@ from sparsevit.phases.inputs import PathLike, gather_inputs, open_workspace, val
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
 from sparsevit.workspace import Run, Workspace
-from sparsevit.workspace.atomic import write_atomic
+from sparsevit.atomic import write_atomic
 from sparsevit.workspace.kept import Kept
 from sparsevit.workspace.provenance import now, versions
 

@@ -203,7 +203,7 @@ def phase_run(
         except BaseException:
             distributed.share(None)
             raise
-        name = run.record.name
+        name = run.name
         told = {"directory": str(run.directory), "resumed": run.resumed, "name": name}
         distributed.share(told)
         yield PhaseRun(run.directory, run.resumed, name, run)

@@ -14,7 +14,7 @@ from sparsevit.latency.workload import Workload
 from sparsevit.phases.calibrate import error_text, kept_calibration, measured_calibration
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.workspace import Workspace
-from sparsevit.workspace.atomic import write_atomic
+from sparsevit.atomic import write_atomic
 
 AUTO, PREDICTED, MEASURED = "auto", "predicted", "measured"
 HOW = (AUTO, PREDICTED, MEASURED)

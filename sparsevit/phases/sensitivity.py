@@ -40,7 +40,7 @@ from sparsevit.search.sensitivity import (
 from sparsevit.sparsity import Configuration, Space
 from sparsevit.sparsity.sweep import sweep
 from sparsevit.workspace import Workspace
-from sparsevit.workspace.atomic import write_atomic
+from sparsevit.atomic import write_atomic
 
 NAME = "sensitivity.json"
 _POINTS = "points.json"

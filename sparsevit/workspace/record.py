@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from sparsevit.errors import UserError
-from sparsevit.workspace.atomic import remove_leftovers, write_atomic
+from sparsevit.atomic import remove_leftovers, write_atomic
 
 FORMAT_VERSION = 1
 RECORD_NAME = "workspace.json"
@@ -73,6 +73,16 @@ class RunRecord:
     def name(self) -> str:
         """``pretrain run-001``."""
         return f"{self.phase} {self.id}"
+
+    @property
+    def replaces(self) -> str:
+        """Of a later attempt at a finished run, that run's id: of ``run-001.2`` ``run-001``."""
+        return self.id.partition(".")[0]
+
+    @property
+    def is_attempt(self) -> bool:
+        """Whether it is a later attempt at a finished run, which is there until this one ends."""
+        return self.replaces != self.id
 
     def to_dict(self) -> dict[str, Any]:
         """As the record keeps it, in the order that a person reads."""
@@ -166,8 +176,9 @@ def write_document(directory: Path, document: Document) -> None:
 
 
 def tidy(directory: Path) -> None:
-    """Remove half-written records that killed writers left. Only for the holder of the lock."""
-    remove_leftovers(directory / RECORD_NAME)
+    """Remove what killed writers left half-written: records, results, points of a run."""
+    for folder in (directory, *directory.glob("*/"), *directory.glob("*/*/")):
+        remove_leftovers(folder)
 
 
 def runs_of(document: Document, phase: str) -> list[dict[str, Any]]:
@@ -198,6 +209,15 @@ def put(document: Document, record: RunRecord, *, last: bool = False) -> None:
         return
     del entries[index]
     entries.append(entry)
+
+
+def settle(document: Document, record: RunRecord) -> RunRecord:
+    """Let a later attempt that has finished take the place of its run; the record as it is then."""
+    entries = runs_of(document, record.phase)
+    entries[:] = [entry for entry in entries if entry["id"] != record.id]
+    record = replace(record, id=record.replaces)
+    put(document, record, last=True)
+    return record
 
 
 def unwritable(directory: Path, error: OSError | None = None) -> UserError:

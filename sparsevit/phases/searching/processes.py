@@ -20,7 +20,7 @@ from sparsevit.phases.latency_source import DECISION, settled_predictor
 from sparsevit.phases.searching.plan import SearchPlan
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna
-from sparsevit.workspace.atomic import write_atomic
+from sparsevit.atomic import write_atomic
 
 _PATIENCE_SECONDS = 10.0
 _AGREED = "latency_decision"
