@@ -11,12 +11,17 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-CODES = {signal.SIGINT: 128 + signal.SIGINT, signal.SIGTERM: 128 + signal.SIGTERM}
+CODES: dict[int, int] = {signal.SIGINT: 128 + signal.SIGINT, signal.SIGTERM: 128 + signal.SIGTERM}
 """The exit code of a process that was told to end by a signal."""
+
+_DEFAULTS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 class Terminated(SystemExit):
@@ -32,6 +37,11 @@ _owner = 0
 def received() -> int | None:
     """The first signal that came within :func:`remembered`, None where none did."""
     return _received
+
+
+def exit_code() -> int:
+    """The exit code of a process that was interrupted; 130 where it interrupted itself."""
+    return CODES[signal.SIGINT if _received is None else _received]
 
 
 def note(number: int) -> None:
@@ -52,22 +62,40 @@ def check() -> None:
 
 
 @contextmanager
-def remembered() -> Iterator[None]:
+def remembered(last: bool = False) -> Iterator[None]:
     """Remember the signals that come, where nobody else has a say in them; may be nested.
 
     Forked children do not remember: in them SIGTERM ends the process, and Ctrl-C is as ever.
+
+    Args:
+        last: the process is to end after it, and what it was told cannot be changed any more.
     """
     global _received, _owner
     taken = _take()
     if taken:
         _received, _owner = None, os.getpid()
     try:
-        yield
+        with _quiet_when_swallowed():
+            yield
     finally:
         if taken and os.getpid() == _owner:
             for number, before in taken.items():
-                signal.signal(number, before)
+                signal.signal(number, signal.SIG_IGN if last else before)
             _received = None
+
+
+def ignore_more() -> None:
+    """Take no further signal within :func:`remembered`: what the first asked for is under way."""
+    for number in CODES:
+        if _is_main_thread() and _is(number, _handle):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def end_at_once() -> None:
+    """Until :func:`remembered` begins, let a signal end the process: nothing has begun."""
+    for number, known in _DEFAULTS.items():
+        if _is_main_thread() and _is(number, known):
+            signal.signal(number, _end)
 
 
 @contextmanager
@@ -82,23 +110,22 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
-        if _late and not _depth:
-            _late = False
+        late, _late = _late and not _depth, _late and bool(_depth)
+        if late:
             check()
 
 
-def _take() -> dict[signal.Signals, Any]:
+def _take() -> dict[int, Any]:
     """Put our handler in the place of the system's and Python's; what was there."""
     if not _is_main_thread():
         return {}
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    taken = {number: known for number, known in defaults.items() if _is(number, known)}
+    taken = {n: known for n, known in _DEFAULTS.items() if _is(n, known) or _is(n, _end)}
     for number in taken:
         signal.signal(number, _handle)
     return taken
 
 
-def _is(number: signal.Signals, handler: Any) -> bool:
+def _is(number: int, handler: Any) -> bool:
     return signal.getsignal(number) is handler
 
 
@@ -115,6 +142,12 @@ def _handle(number: int, frame: FrameType | None) -> None:
     _raise(number)
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"\nInterrupted.\n")
+    os._exit(CODES[number])
+
+
 def _raise(number: int) -> NoReturn:
     if number == signal.SIGTERM:
         raise Terminated(CODES[signal.SIGTERM])
@@ -126,7 +159,7 @@ def _is_main_thread() -> bool:
 
 
 @contextmanager
-def quiet_when_swallowed() -> Iterator[None]:
+def _quiet_when_swallowed() -> Iterator[None]:
     """No traceback of an interruption that came in a destructor, where Python only prints it."""
     before = sys.unraisablehook
 

@@ -6,6 +6,7 @@ mistyped command waits for torch.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib
 import os
@@ -13,17 +14,20 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.markup import escape
 from rich.panel import Panel
 
 import sparsevit
+from sparsevit import interruption
 from sparsevit.cli import console, run
 from sparsevit.cli.commands import Command, Group
 from sparsevit.errors import UserError
+from sparsevit.interruption import Terminated
 
 PHASES = "Phases"
 MEASURE = "Measure"
@@ -36,7 +40,6 @@ PANELS = (PHASES, MEASURE, EXPORT, DATA, WORKSPACE, HELP)
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 DISK_REMEDY = "Free some space, or choose a directory that you can write to (--workspace DIR)."
@@ -144,7 +147,7 @@ COMMANDS: dict[str, Entry] = {
 
 
 class Interrupted(Exception):
-    """Ctrl-C. Its own class, as typer turns KeyboardInterrupt into different things by version."""
+    """A signal. Its own class, as typer turns KeyboardInterrupt into different things by version."""
 
 
 class LazyGroup(Group):
@@ -163,9 +166,14 @@ class LazyGroup(Group):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
+            result = super().invoke(ctx)
+            interruption.check()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # what a library makes of a signal's exception is an interruption all the same
+            if interruption.received() is None and not isinstance(error, KeyboardInterrupt):
+                raise
             raise Interrupted from error
+        return result
 
 
 def load_command(name: str) -> Any:
@@ -219,12 +227,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0: done. 1: it failed, or found what it was asked to look for (``doctor``). 2: the user can mend
-    it. 130: interrupted.
+    it. 130: interrupted by Ctrl-C; 143: by SIGTERM.
 
     Args:
         arguments: words after ``sparsevit``; those of the process by default.
     """
-    args = list(sys.argv[1:] if arguments is None else arguments)
+    is_program = arguments is None
+    with interruption.remembered(last=is_program):
+        try:
+            code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        except (KeyboardInterrupt, Terminated):
+            code = interruption.exit_code()  # it came again, while the first was told of
+        if is_program and interruption.received() is not None:
+            _leave(code)
+    return code
+
+
+def _main(args: list[str]) -> int:
     _be_a_good_neighbour()
     _silence_libraries()
     as_json = _wants_json(args)
@@ -237,20 +256,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: list[str], as_json: bool) -> int:
     try:
         code = app(args=args, prog_name="sparsevit", standalone_mode=False)
+        # typer makes an exit code of one that comes while it reads the words
+        interruption.check()
     except UserError as error:
         return _fail("user", error.problem, error.remedy, EXIT_USER_ERROR, as_json)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 0
         return _fail("usage", *_describe_usage(error), EXIT_USER_ERROR, as_json)
-    except (Interrupted, KeyboardInterrupt, typer.Abort):
-        return _fail(
-            "interrupted",
-            "Interrupted.",
-            "Run the same command again to continue.",
-            EXIT_INTERRUPTED,
-            as_json,
-        )
+    except (Interrupted, KeyboardInterrupt, Terminated, typer.Abort):
+        return _interrupted(as_json)
     except SystemExit as error:
         if error.code:
             run.let_the_first_speak()
@@ -267,6 +282,24 @@ def _run(args: list[str], as_json: bool) -> int:
     except Exception as error:
         return _fail_internally(error, as_json)
     return code if isinstance(code, int) and not isinstance(code, bool) else 0
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process after a signal, which Python may turn into another exit code by itself."""
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _interrupted(as_json: bool) -> int:
+    interruption.ignore_more()
+    code = interruption.exit_code()
+    if not run.is_first() or run.is_started():
+        return code  # it is said once: by the first process, or by the one that started it
+    problem, remedy = "Interrupted.", "Run the same command again to continue."
+    return _fail("interrupted", problem, remedy, code, as_json)
 
 
 def _fail_internally(error: Exception, as_json: bool) -> int:

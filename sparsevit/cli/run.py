@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from sparsevit import interruption
 from sparsevit.cli import console
 from sparsevit.cli.options import Launcher
 
@@ -33,6 +34,11 @@ def is_first() -> bool:
     """Whether this process is the one that prints the result."""
     ranks = (os.environ.get(name) for name in RANK_VARIABLES)
     return next((int(rank) for rank in ranks if rank), 0) == 0
+
+
+def is_started() -> bool:
+    """Whether ``--devices`` of another process started this one."""
+    return STARTED in os.environ
 
 
 def let_the_first_speak() -> None:
@@ -84,6 +90,7 @@ def _torchrun(devices: int) -> None:
     import logging
 
     from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # a process has told its user what went wrong; torchrun's own account of it is noise
@@ -98,9 +105,16 @@ def _torchrun(devices: int) -> None:
             # not parsed with them: torchrun would take our --max for an abbreviation of its own
             options.training_script_args = sys.argv[1:]
             torchrun.run(options)
+    except SignalException as error:
+        interruption.note(error.sigval)
+        interruption.check()
     except ChildFailedError as error:
         # where one process gives up, torchrun stops the others with a signal
         codes = {rank: f.exitcode for rank, f in error.failures.items() if f.exitcode > 0}
+        for number, code in interruption.CODES.items():
+            if code in codes.values():
+                interruption.note(number)
+        interruption.check()
         if 0 in codes:
             raise SystemExit(codes[0]) from None
         raise SystemExit(min(codes.values(), default=1)) from None

@@ -18,12 +18,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sparsevit import interruption
+
 
 class Task(Protocol):
     """One piece of work with a known number of steps."""
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
-        """``steps`` more are done; ``detail`` replaces the words beside the bar."""
+        """``steps`` more are done; ``detail`` replaces the words beside the bar.
+
+        Raises:
+            KeyboardInterrupt, Terminated: a signal came, and a library swallowed its exception.
+        """
 
     def start_at(self, completed: int) -> None:
         """``completed`` steps were done before, by a run that stopped."""
@@ -59,7 +65,7 @@ class SilentReporter:
 
 class _SilentTask:
     def advance(self, steps: int = 1, detail: str = "") -> None:
-        return None
+        interruption.check()
 
     def start_at(self, completed: int) -> None:
         return None
@@ -111,6 +117,7 @@ class _BarTask:
         self._id = progress.add_task(description, total=total, detail="")
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
+        interruption.check()
         self._progress.update(self._id, advance=steps, detail=detail)
 
     def start_at(self, completed: int) -> None:
@@ -125,6 +132,7 @@ class _LineTask:
         self._done = 0
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
+        interruption.check()
         before, self._done = self._done, self._done + steps
         if self._done * 10 // self._total > before * 10 // self._total:
             line = f"{self._description} {self._done}/{self._total} {detail}".rstrip()
