@@ -86,6 +86,11 @@ def helpers(
                     f"a worker ended with exit code {process.returncode} (see {log_file}); the "
                     "other workers did its work"
                 )
+    except BaseException:
+        # what they are at is known to be nobody's once they are gone; nobody waits for its end
+        for process in processes:
+            process.kill()
+        raise
     finally:
         _end(processes)
 

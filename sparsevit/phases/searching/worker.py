@@ -7,6 +7,7 @@ started it, and ends when the studies are done or that process ends.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -176,6 +177,8 @@ class SearchWorker:
 
 def main(file: str) -> None:
     """Work on the studies of a plan until they are done."""
+    # Ctrl-C reaches every process of a terminal: the one that started this one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     plan = SearchPlan.read(Path(file))
     worker = SearchWorker(plan)
