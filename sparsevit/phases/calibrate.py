@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sparsevit.atomic import write_atomic
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency import calibration as calibrating
@@ -29,7 +30,6 @@ from sparsevit.phases.inputs import PathLike, gather_inputs, open_workspace, val
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
 from sparsevit.workspace import Run, Workspace
-from sparsevit.atomic import write_atomic
 from sparsevit.workspace.kept import Kept
 from sparsevit.workspace.provenance import now, versions
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparsevit.atomic import write_atomic
 from sparsevit.errors import UserError
 from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS
 from sparsevit.latency.predictor import Calibration, LatencyPredictor
@@ -14,7 +15,6 @@ from sparsevit.latency.workload import Workload
 from sparsevit.phases.calibrate import error_text, kept_calibration, measured_calibration
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.workspace import Workspace
-from sparsevit.atomic import write_atomic
 
 AUTO, PREDICTED, MEASURED = "auto", "predicted", "measured"
 HOW = (AUTO, PREDICTED, MEASURED)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sparsevit.atomic import write_atomic
 from sparsevit.engine.runner import build_model
 from sparsevit.latency.calibration import MAX_ERROR
 from sparsevit.latency.execution import FLAT, PAPER_BATCH, PAPER_IMG_SIZE, Execution
@@ -40,7 +41,6 @@ from sparsevit.search.sensitivity import (
 from sparsevit.sparsity import Configuration, Space
 from sparsevit.sparsity.sweep import sweep
 from sparsevit.workspace import Workspace
-from sparsevit.atomic import write_atomic
 
 NAME = "sensitivity.json"
 _POINTS = "points.json"

@@ -24,7 +24,7 @@ from sparsevit.search.plugged import PluggedSampler
 from sparsevit.search.results import SearchResult
 from sparsevit.search.samplers import Predict, SpaceSampler, make_sampler
 from sparsevit.search.session import Measure, OnEvent, Problem, Score, Session, bounds
-from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna
+from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna, reached
 from sparsevit.search.workers import BEAT_SECONDS, Worker
 from sparsevit.sparsity import Configuration, Space
 
@@ -101,7 +101,7 @@ def search(
     problem = Problem(space, measure, predict, score, interval, options, halving)
     began = time.monotonic()
     directions: list[Direction] = ["maximize", "minimize"] if options.pareto else ["maximize"]
-    with quiet_optuna():
+    with quiet_optuna(), reached(storage or options.storage):
         study = open_study(
             storage or options.storage, options.study_name(interval), directions=directions
         )

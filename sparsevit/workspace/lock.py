@@ -11,9 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sparsevit.atomic import is_alive, write_atomic
 from sparsevit.errors import UserError
 from sparsevit.workspace import provenance
-from sparsevit.atomic import is_alive, write_atomic
 from sparsevit.workspace.record import unwritable
 
 LOCK_NAME = "workspace.lock"

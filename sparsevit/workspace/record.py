@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sparsevit.errors import UserError
 from sparsevit.atomic import remove_leftovers, write_atomic
+from sparsevit.errors import UserError
 
 FORMAT_VERSION = 1
 RECORD_NAME = "workspace.json"

@@ -105,7 +105,9 @@ CASES = (
     Case(("calibrate", "--force", "--seconds", "0.2", "--held-out", "2"), "calibrate"),
     Case(("latency", "--seconds", "0.1", "--img-size", "64")),
     Case(("export-config", "--out", "{folder}/exported.py", "--force")),
-    Case(("data", "make", "{folder}/data", "--train", "8", "--val", "4", "--size", "64"), "", "empty"),
+    Case(
+        ("data", "make", "{folder}/data", "--train", "8", "--val", "4", "--size", "64"), "", "empty"
+    ),
 )
 
 
@@ -315,7 +317,9 @@ class Campaign:
             return
         mine = [run for run in runs if run.phase == case.phase and run.status != "finished"]
         if any(run.status != "interrupted" for run in mine):
-            self._fault("wrong exit codes", f"{name}: {[(r.name, r.status, r.error) for r in mine]}")
+            self._fault(
+                "wrong exit codes", f"{name}: {[(r.name, r.status, r.error) for r in mine]}"
+            )
 
     def _check_files(
         self, name: str, before: dict[Path, str], replaced: Sequence[str] = ()
@@ -385,7 +389,9 @@ def finished_files(workspace: Path) -> dict[Path, str]:
     for run in seen.status_rows():
         if run.status == "finished":
             found |= {p for p in seen.directory_of(run).rglob("*") if p.is_file()}
-            found |= {p for p in (seen.locate(run, key) for key in run.outputs) if p and p.is_file()}
+            found |= {
+                p for p in (seen.locate(run, key) for key in run.outputs) if p and p.is_file()
+            }
     return {path: sha256(path) for path in sorted(found) if path.suffix != ".lock"}
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
+from sparsevit.atomic import write_atomic
 from sparsevit.errors import UserError
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.phases.latency_source import DECISION, settled_predictor
 from sparsevit.phases.searching.plan import SearchPlan
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna
-from sparsevit.atomic import write_atomic
 
 _PATIENCE_SECONDS = 10.0
 _AGREED = "latency_decision"

@@ -15,6 +15,7 @@ from sparsevit.search.front import Reference
 from sparsevit.search.options import SearchOptions
 from sparsevit.search.read import read_confirmations, read_references, read_search, within
 from sparsevit.search.results import SearchResult
+from sparsevit.search.study import reading
 from sparsevit.workspace import Workspace
 
 
@@ -71,13 +72,14 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
         study=given.get("study"),
     )
     names = [options.study_name(interval) for interval in options.searched]
-    searches = [read_search(where, name) for name in names]
-    # of those that stand beside several searches, the first's
-    references = {
-        each.name: each for name in reversed(names) for each in read_references(where, name)
-    }
+    with reading(where) as study:
+        searches = [read_search(study, name) for name in names]
+        # of those that stand beside several searches, the first's
+        references = {
+            each.name: each for name in reversed(names) for each in read_references(study, name)
+        }
+        known = read_confirmations(study, names[0])
     if options.pareto and options.intervals:
-        known = read_confirmations(where, names[0])
         searches = [within(searches[0], low, high, known) for low, high in options.intervals]
     bests = {
         key.removeprefix("best "): ws.path / path
