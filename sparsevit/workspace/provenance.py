@@ -25,6 +25,14 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
 }
 _GIT_SECONDS = 5.0
+# A repository's own settings may name programs (a monitor of files, a transport) that git runs, and
+# without optional locks `git status` does not write the index of a repository that is not ours.
+_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+_GIT_ENVIRONMENT = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+}
 
 
 def now() -> str:
@@ -68,7 +76,14 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    filters = _git(folder, "config", "--show-scope", "--get-regexp", r"^filter\.") or ""
+    if any(line.split("\t")[0] not in ("system", "global") for line in filters.splitlines()):
+        # `git status` would run the repository's filters; a touched file counts as changed then
+        changes = _git(folder, "diff-index", "--name-only", "--ignore-submodules", "HEAD")
+    else:
+        changes = _git(
+            folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"
+        )
     return {"commit": commit.strip(), "dirty": bool(changes and changes.strip())}
 
 
@@ -80,13 +95,11 @@ def _version(distribution: str) -> str | None:
 
 
 def _git(folder: Path | None, *arguments: str) -> str | None:
-    # without optional locks, `git status` would write the index of a repository that is not ours
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(
-            ["git", *arguments],
+            [*_GIT, *arguments],
             cwd=folder,
-            env=environment,
+            env={**os.environ, **_GIT_ENVIRONMENT},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +16,7 @@ from sparsevit.errors import UserError
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.phases.latency_source import DECISION, settled_predictor
 from sparsevit.phases.searching.plan import SearchPlan
+from sparsevit.processes import module_command, module_environment
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna
 from sparsevit.workspace.atomic import write_atomic
@@ -72,11 +71,11 @@ def helpers(
             logs.append(directory / f"worker-{number}.log")
             with logs[-1].open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "sparsevit.phases.searching.worker", str(file)],
+                    module_command("sparsevit.phases.searching.worker", str(file)),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    env=module_environment(),
                 )
             processes.append(process)
         yield processes
