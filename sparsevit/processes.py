@@ -12,6 +12,7 @@ _RUN_MODULE = (
     "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 
+
 def module_command(module: str, *arguments: str) -> list[str]:
     """The words that run ``module`` as ``python -m`` does, but for the working directory."""
     return [sys.executable, "-c", _RUN_MODULE, module, *arguments]

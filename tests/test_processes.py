@@ -48,7 +48,9 @@ def test_workers_of_a_search_do_not(hostile, pretrained):
 
 
 def test_processes_of_devices_do_not(hostile, workspace):
-    script = "import sys; sys.path.remove(''); from sparsevit.cli.main import main; sys.exit(main())"
+    script = (
+        "import sys; sys.path.remove(''); from sparsevit.cli.main import main; sys.exit(main())"
+    )
     words = ("evaluate", "--workspace", workspace, "--eval-images", 2, "--devices", 2, "--json")
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, words)],

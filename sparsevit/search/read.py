@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from sparsevit.errors import UserError
 from sparsevit.search.front import Reference
 from sparsevit.search.history import DENSE, FASTEST, confirm, confirmations, rank
 from sparsevit.search.results import SearchResult
+from sparsevit.search.storage import shown_url
 from sparsevit.search.study import IDENTITY, Storage, open_storage, quiet_optuna
 from sparsevit.search.trial import ITERATION, Trial, is_counted, read_trial
 from sparsevit.sparsity import Configuration
@@ -129,6 +131,7 @@ def _load(storage: Storage, study_name: str) -> optuna.Study:
             assert opened is not None
             return optuna.load_study(study_name=study_name, storage=opened)
     except KeyError as error:
+        where = shown_url(storage) if isinstance(storage, (str, os.PathLike)) else storage
         raise UserError(
-            f"There is no study {study_name!r} in {storage}.", "Search first: `sparsevit search`."
+            f"There is no study {study_name!r} in {where}.", "Search first: `sparsevit search`."
         ) from error

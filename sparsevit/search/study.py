@@ -52,9 +52,11 @@ def open_study(
     """
     try:
         return _made(storage, name, directions)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        # Optuna has words of its own for a driver that is missing
+        missing = error.name or getattr(error.__cause__, "name", None) or "a driver"
         raise UserError(
-            f"The storage {_named(storage)} needs {error.name}, which is not installed.",
+            f"The storage {_named(storage)} needs {missing}, which is not installed.",
             "Install it; for PostgreSQL: pip install 'sparsevit[postgres]'",
         ) from error
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, ValueError) as error:

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sparsevit.secrets import masked, masked_url
+
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "sparsevit": ("sparsevit",),
     "torch": ("torch",),
@@ -46,10 +48,19 @@ def hostname() -> str:
 
 
 def command_line() -> str:
-    """What was typed, as a shell would take it again; the program without its folder."""
+    """What was typed, as a shell would take it again; the program without its folder.
+
+    Passwords in it are masked.
+    """
     words = list(getattr(sys, "argv", None) or [""])
     words[0] = os.path.basename(words[0]) or "python"
-    return shlex.join(words)
+    return shlex.join(map(_shown_word, words))
+
+
+def _shown_word(word: str) -> str:
+    """A word of a command line without the password of a URL, which may have a space in it."""
+    option, equals, url = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + (masked_url(url) if "://" in url else masked(url))
 
 
 @functools.cache

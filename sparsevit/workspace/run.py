@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from sparsevit.errors import UserError
+from sparsevit.secrets import masked
 from sparsevit.workspace import provenance
 from sparsevit.workspace.digest import DigestCache, differing, inputs_digest, to_json
 from sparsevit.workspace.lock import WriterLock
@@ -293,4 +294,4 @@ def _describe(error: BaseException) -> str:
         return str(error)
     if isinstance(error, Terminated):
         return "SIGTERM"
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return masked(f"{type(error).__name__}: {error}".rstrip(": "))

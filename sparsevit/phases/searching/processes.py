@@ -78,6 +78,11 @@ def helpers(
                     env=module_environment(),
                 )
             processes.append(process)
+            assert process.stdin is not None
+            # one that died already is told of at the end
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(plan.storage).encode() + b"\n")
+                process.stdin.flush()
         yield processes
         for process, log_file in zip(processes, logs, strict=True):
             if process.poll() not in (None, 0):
