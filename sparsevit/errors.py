@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sparsevit.secrets import masked
+
 
 class UserError(Exception):
     """A mistake that the user can mend: the command line prints it, and exits with code 2.
@@ -9,9 +11,12 @@ class UserError(Exception):
     Args:
         problem: what the user did and what is wrong with it, in one or two sentences.
         remedy: what to do about it, as an instruction (a command where there is one).
+
+    Passwords of URLs in either are masked.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
+        problem, remedy = masked(problem), masked(remedy)
         super().__init__(f"{problem} {remedy}".strip())
         self.problem = problem
         self.remedy = remedy

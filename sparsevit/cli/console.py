@@ -14,14 +14,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from rich.console import Console
+from sparsevit.report.terminal import Terminal
 
 STDOUT_FD = 1
 STDERR_FD = 2
 
 Result = TypeVar("Result")
 
-err = Console(stderr=True)
+err = Terminal(stderr=True)
 """Progress, notes, warnings and errors. Never a result."""
 
 
@@ -54,7 +54,7 @@ def emit(result: Result, as_json: bool, render: Callable[[Result], Any]) -> None
     rendered = render(result)
     if rendered is not None:
         # soft wrap: lines of text stay whole, so that a path in them can be copied
-        Console().print(rendered, soft_wrap=True)
+        Terminal().print(rendered, soft_wrap=True)
 
 
 def to_plain(value: Any) -> Any:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
-from rich.markup import escape
 from rich.panel import Panel
+from rich.text import Text
 
 import sparsevit
 from sparsevit import interruption
@@ -28,6 +28,8 @@ from sparsevit.cli import console, run
 from sparsevit.cli.commands import Command, Group
 from sparsevit.errors import UserError
 from sparsevit.interruption import Terminated
+from sparsevit.report.terminal import visible
+from sparsevit.secrets import masked
 
 PHASES = "Phases"
 MEASURE = "Measure"
@@ -303,10 +305,10 @@ def _interrupted(as_json: bool) -> int:
 
 
 def _fail_internally(error: Exception, as_json: bool) -> int:
-    traceback.print_exception(error, file=sys.stderr)
+    sys.stderr.write(visible(masked("".join(traceback.format_exception(error)))))
     return _fail(
         "internal",
-        f"{type(error).__name__}: {error}",
+        masked(f"{type(error).__name__}: {error}"),
         "This is a bug, or a mistake that sparsevit does not recognise yet: please report it with "
         "the traceback above and the output of `sparsevit doctor`.",
         EXIT_FAILED,
@@ -325,9 +327,9 @@ def _fail(kind: str, problem: str, remedy: str, code: int, as_json: bool) -> int
     """Tell the user on stderr and, with ``--json``, also as a document on stdout."""
     run.let_the_first_speak()
     if kind == "interrupted":
-        console.err.print(f"\n[yellow]{problem}[/yellow] {remedy}", highlight=False)
+        console.err.print(Text.assemble("\n", (problem, "yellow"), f" {remedy}"), highlight=False)
     else:
-        body = escape(problem) + (f"\n\n[bold]{escape(remedy)}[/bold]" if remedy else "")
+        body = Text.assemble(problem, (f"\n\n{remedy}" if remedy else "", "bold"))
         console.err.print(Panel(body, title="Error", title_align="left", border_style="red"))
     if as_json and not console.document_written():
         document = {"type": kind, "problem": problem, "remedy": remedy, "exit_code": code}

@@ -32,7 +32,10 @@ class Launcher(str, Enum):
     mpi = "mpi"
 
 
-CONFIG = "Config file, or a name such as sparsevit::sparsevit/mask_rcnn_sparsevit.py. "
+CONFIG = (
+    "Config file, or a name such as sparsevit::sparsevit/mask_rcnn_sparsevit.py. A .py config is a "
+    "program: run those of people you trust. "
+)
 CHECKPOINT = "Weights to start from. "
 
 

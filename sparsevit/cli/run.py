@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sparsevit import interruption
 from sparsevit.cli import console
 from sparsevit.cli.options import Launcher
+from sparsevit.processes import module_command, module_environment
 
 if TYPE_CHECKING:
     from sparsevit.report.reporter import Reporter
@@ -95,15 +96,18 @@ def _torchrun(devices: int) -> None:
 
     # a process has told its user what went wrong; torchrun's own account of it is noise
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    before = dict(os.environ)
+    os.environ.update(module_environment())
     os.environ[STARTED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    arguments = ["--standalone", f"--nproc-per-node={devices}", "--module", "sparsevit.cli.main"]
+    program, *words = module_command("sparsevit.cli.main")
+    arguments = ["--standalone", f"--nproc-per-node={devices}", "--no-python", program]
     try:
         # the first process prints the result, as this one would
         with console.real_stdout():
             options = torchrun.parse_args(arguments)
             # not parsed with them: torchrun would take our --max for an abbreviation of its own
-            options.training_script_args = sys.argv[1:]
+            options.training_script_args = ["-u", *words, *sys.argv[1:]]
             torchrun.run(options)
     except SignalException as error:
         interruption.note(error.sigval)
@@ -119,4 +123,5 @@ def _torchrun(devices: int) -> None:
             raise SystemExit(codes[0]) from None
         raise SystemExit(min(codes.values(), default=1)) from None
     finally:
-        os.environ.pop(STARTED, None)
+        os.environ.clear()
+        os.environ.update(before)

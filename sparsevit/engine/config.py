@@ -1,7 +1,7 @@
 """Configs of mmengine's format: found by name, overridden, checked, and set to a sparsity.
 
 A ``.py`` config is a program, as everywhere in this ecosystem: open those of people you trust.
-YAML and JSON ones are data, and are read as such.
+YAML and JSON ones are data, and are read as such; see :mod:`sparsevit.engine.data_config`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.config import DELETE_KEY, RESERVED_KEYS
-from mmengine.fileio.handlers import YamlHandler
-from mmengine.fileio.handlers.registry_utils import file_handlers
 from torch import nn
 
 from sparsevit.engine.config_names import (
@@ -29,6 +26,7 @@ from sparsevit.engine.config_names import (
     shipped_configs,
 )
 from sparsevit.engine.config_text import dump_config
+from sparsevit.engine.data_config import is_data, read_config, refuse_code
 from sparsevit.errors import UserError
 from sparsevit.methods import METHODS, Method
 from sparsevit.methods.base import Nested
@@ -73,8 +71,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] | None = ()) 
     path = resolve_config(name_or_path)
     _refuse_syntax_errors(path)
     try:
-        with _safe_yaml():
-            cfg = Config.fromfile(path)
+        cfg = read_config(path)
     except UserError:
         raise
     except Exception as error:  # a config is a program: it raises whatever it likes
@@ -90,7 +87,8 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> None:
         overrides: ``model.backbone.depths=[2,2,2,2]``; keys are dotted, an index picks an item of a
             list (``train_pipeline.0.type=X``). Values are read as mmengine reads them: numbers,
             true, false, None, ``1,2`` and ``[1,2]`` lists, ``(1,2)`` tuples, else text. A quoted
-            value is text, with its spaces; quoted items and dicts as in Python work too.
+            value is text, with its spaces; quoted items and dicts as in Python work too. What a
+            YAML or JSON config must not say cannot be set in one either.
 
     Raises:
         UserError: no ``=``, or the key leads below something that has nothing below it.
@@ -106,6 +104,8 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> None:
         if parts[0] in RESERVED_KEYS:
             raise UserError(f"{parts[0]!r} is a name reserved by mmengine.", "")
         _assign(cfg, parts, _parse(value))
+    if overrides and is_data(cfg.filename):
+        refuse_code(cfg)
 
 
 def check_config(cfg: Config) -> None:
@@ -339,32 +339,3 @@ def _nearest_type(kind: str) -> str:
     close = difflib.get_close_matches(kind.rpartition(".")[2], MODELS.module_dict, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}List the module of a type of your own in the config's custom_imports."
-
-
-# --- YAML as data --------------------------------------------------------------------------------
-
-
-class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML without objects, but with the tuples that mmengine writes."""
-
-
-_SafeLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple",
-    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
-)
-
-
-class _SafeYaml(YamlHandler):
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        return yaml.load(file, Loader=_SafeLoader)
-
-
-@contextlib.contextmanager
-def _safe_yaml() -> Iterator[None]:
-    """mmengine reads YAML with a loader that runs what a file says; not while a config is read."""
-    before = {suffix: file_handlers[suffix] for suffix in ("yaml", "yml")}
-    try:
-        file_handlers.update(dict.fromkeys(before, _SafeYaml()))
-        yield
-    finally:
-        file_handlers.update(before)

@@ -60,13 +60,16 @@ def load_file(path: str | os.PathLike[str], map_location: MapLocation = "cpu") -
 
 
 def make_loading_safe() -> None:
-    """Make mmengine's own checkpoint loading (``load_from``, ``resume``, ``init_cfg``) run nothing.
+    """Make mmengine's loading (``load_from``, ``resume``, ``init_cfg``, data files) run nothing.
 
     Local files go through :func:`load_file`; what is fetched from elsewhere keeps mmengine's route,
     with PyTorch made to read weights only. Does nothing where it is done already.
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
+    from sparsevit.engine.data_files import read_files_as_data
+
+    read_files_as_data()
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         if getattr(loader, "runs_nothing", False):
             continue
@@ -95,7 +98,7 @@ def weights_only() -> Iterator[None]:
 
 
 def _allowed_globals() -> contextlib.AbstractContextManager[None]:
-    allowed = _allowlist()
+    allowed = data_types()
     if hasattr(torch.serialization, "safe_globals"):
         return torch.serialization.safe_globals(allowed)
     torch.serialization.add_safe_globals(allowed)  # torch 2.4 has no context for it
@@ -103,7 +106,7 @@ def _allowed_globals() -> contextlib.AbstractContextManager[None]:
 
 
 @functools.cache
-def _allowlist() -> list[Any]:
+def data_types() -> list[Any]:
     """Containers, NumPy numbers and arrays, and mmengine's log history. None of them runs code."""
     from mmengine.config import ConfigDict
     from mmengine.logging import HistoryBuffer

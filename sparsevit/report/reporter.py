@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from sparsevit import interruption
+from sparsevit.report.terminal import one_line
 
 
 class Task(Protocol):
@@ -82,10 +83,10 @@ class ConsoleReporter:
         self.console = console
 
     def heading(self, text: str) -> None:
-        self._line(Text(text, "bold"))
+        self._line(Text(one_line(text), "bold"))
 
     def note(self, text: str) -> None:
-        self._line(Text.assemble(("- ", "dim"), text))
+        self._line(Text.assemble(("- ", "dim"), one_line(text)))
 
     def _line(self, text: Text) -> None:
         # a path is copied from here: it must not be broken, nor read as markup
@@ -98,13 +99,13 @@ class ConsoleReporter:
             return
         progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=self.console,
         )
         with progress:
@@ -136,7 +137,7 @@ class _LineTask:
         before, self._done = self._done, self._done + steps
         if self._done * 10 // self._total > before * 10 // self._total:
             line = f"{self._description} {self._done}/{self._total} {detail}".rstrip()
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(one_line(line), highlight=False, markup=False)
 
     def start_at(self, completed: int) -> None:
         self._done = completed

@@ -48,7 +48,7 @@ def render_progress(console: Console) -> Iterator[Callable[[SearchProgress], Non
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[counts]}"),
-        TextColumn("{task.fields[best]}", style="green"),
+        TextColumn("{task.fields[best]}", style="green", markup=False),
         TextColumn("{task.fields[left]}", style="cyan"),
         console=console,
     )

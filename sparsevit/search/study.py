@@ -64,9 +64,11 @@ def open_study(
         with reached(storage):
             study = _made(storage, name, directions)
             found = [direction.name.lower() for direction in study.directions]
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        # Optuna has words of its own for a driver that is missing
+        missing = error.name or getattr(error.__cause__, "name", None) or "a driver"
         raise UserError(
-            f"The storage {_named(storage)} needs {error.name}, which is not installed.",
+            f"The storage {_named(storage)} needs {missing}, which is not installed.",
             "Install it; for PostgreSQL: pip install 'sparsevit[postgres]'",
         ) from error
     except (RuntimeError, *UNREADABLE) as error:

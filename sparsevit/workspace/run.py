@@ -17,6 +17,7 @@ from typing import Any
 from sparsevit import interruption
 from sparsevit.atomic import temporary_name
 from sparsevit.errors import UserError
+from sparsevit.secrets import masked
 from sparsevit.workspace import provenance
 from sparsevit.workspace.digest import DigestCache, differing, inputs_digest, to_json
 from sparsevit.workspace.lock import WriterLock
@@ -348,4 +349,4 @@ def _describe(error: BaseException | None) -> str:
         return "SIGTERM" if received == signal.SIGTERM else "KeyboardInterrupt"
     if isinstance(error, UserError):
         return str(error)
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return masked(f"{type(error).__name__}: {error}".rstrip(": "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,86 @@ def test_where_it_is_kept(load, tmp_path, monkeypatch, variable):
     load()
     folder = tmp_path if variable == "XDG_CACHE_HOME" else tmp_path / ".cache"
     assert list((folder / "sparsevit").glob("source-*.so"))
+
+
+@pytest.fixture
+def planted(load, tmp_path):
+    """A library of somebody else's in the place of ours; what it answers is 666."""
+    assert load().answer() == 42
+    ours = next((tmp_path / "cache").glob("*.so"))
+    source = tmp_path / "other.cpp"
+    source.write_text(SOURCE.replace("42", "666"))
+    other = tmp_path / "other.so"
+    subprocess.run(["g++", "-shared", "-fPIC", source, "-o", other], check=True)
+    ours.unlink()
+    other.chmod(0o600)
+    return ours, other
+
+
+class TestNothingOfOthersIsLoaded:
+    @pytest.mark.parametrize("mode", [0o777, 0o757, 0o1777])
+    def test_a_folder_that_others_can_write(self, load, planted, tmp_path, mode, caplog):
+        ours, other = planted
+        os.replace(other, ours)
+        (tmp_path / "cache").chmod(mode)
+        assert load().answer() == 42
+        assert "others can write to" in caplog.text
+        assert "SPARSEVIT_CACHE" in caplog.text
+
+    def test_a_folder_above_that_others_can_write(self, load, planted, tmp_path, monkeypatch):
+        ours, other = planted
+        os.replace(other, ours)
+        tmp_path.chmod(0o777)
+        assert load().answer() == 42
+
+    def test_a_folder_of_another_user(self, load, planted, monkeypatch, caplog):
+        ours, other = planted
+        os.replace(other, ours)
+        user = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: user + 1)
+        assert load().answer() == 42
+        assert "belongs to another user" in caplog.text
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_a_library_of_another_user(self, load, planted):
+        ours, other = planted
+        os.replace(other, ours)
+        os.chown(ours, 12345, 12345)
+        assert load().answer() == 42
+        assert ours.stat().st_uid == 0
+
+    def test_a_library_that_others_can_write(self, load, planted):
+        ours, other = planted
+        os.replace(other, ours)
+        ours.chmod(0o666)
+        assert load().answer() == 42
+
+    def test_a_link(self, load, planted):
+        ours, other = planted
+        ours.symlink_to(other)
+        assert load().answer() == 42
+        assert not ours.is_symlink()
+
+    def test_what_is_made_is_private_whatever_the_umask(self, load, tmp_path):
+        before = os.umask(0)
+        try:
+            assert load().answer() == 42
+        finally:
+            os.umask(before)
+        folder = tmp_path / "cache"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+
+    def test_without_a_home_nothing_is_left_in_the_working_directory(
+        self, load, tmp_path, monkeypatch
+    ):
+        for name in ("SPARSEVIT_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", "~")
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        assert load().answer() == 42
+        assert not list((tmp_path / "here").iterdir())
 
 
 class TestDoneWithout:

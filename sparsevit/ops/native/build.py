@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from functools import cache
@@ -32,8 +33,9 @@ def load(source: Path) -> ctypes.CDLL | None:
 
     It is kept in a folder of the user's cache (``SPARSEVIT_CACHE``, or ``sparsevit`` in
     ``XDG_CACHE_HOME``, by default ``~/.cache``), by what it was made of, with what, and on which
-    CPU. ``SPARSEVIT_NATIVE=off`` in the environment leaves it out. Why it is missing is logged at
-    level INFO.
+    CPU. Nobody else may be able to write there, as what is kept is run: else it is compiled for
+    this process alone, which is logged as a warning. ``SPARSEVIT_NATIVE=off`` in the environment
+    leaves it out. Why it is missing is logged at level INFO.
     """
     if os.environ.get("SPARSEVIT_NATIVE") == "off":
         return None
@@ -44,7 +46,7 @@ def load(source: Path) -> ctypes.CDLL | None:
     try:
         with contextlib.ExitStack() as stack:
             built = _folder(stack) / f"{source.stem}-{_digest(source, compiler)}.so"
-            if not built.exists():
+            if not _is_ours(built):
                 _build(source, compiler, built)
             # PyTorch is imported before this, and its OpenMP with it
             return ctypes.CDLL(str(built))
@@ -82,15 +84,62 @@ def _cpu() -> str:
 
 
 def _folder(stack: contextlib.ExitStack) -> Path:
-    """Where builds are kept; a temporary folder where the user's cache cannot be written."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    kept = Path(os.environ.get("SPARSEVIT_CACHE") or os.path.join(home, "sparsevit"))
-    with contextlib.suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-        if os.access(kept, os.W_OK):
+    """Where builds are kept; a temporary folder where the user's cache is not private to write."""
+    try:
+        kept = _cache()
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = kept.resolve(strict=True)
+        if doubt := _doubt(kept):
+            logger.warning(
+                "Native code is not kept: %s. It is compiled for this process alone; to keep it, "
+                "make that private (chmod go-w), or set SPARSEVIT_CACHE to a folder of your own.",
+                doubt,
+            )
+        elif os.access(kept, os.W_OK):
             return kept
+    except (OSError, RuntimeError) as error:
+        logger.info("Native code is not kept: %s", error)
     # what is loaded stays loaded when its file is gone
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsevit-")))
+
+
+def _cache() -> Path:
+    if chosen := os.environ.get("SPARSEVIT_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if not home.is_absolute():  # then it counts as not set
+        home = Path("~/.cache").expanduser()
+    if not home.is_absolute():
+        raise OSError("there is no home directory")
+    return home / "sparsevit"
+
+
+def _doubt(folder: Path) -> str | None:
+    """Who beside the user could put a library into a folder, or another folder in its place."""
+    if not hasattr(os, "getuid"):
+        return None
+    user = os.getuid()
+    for each in (folder, *folder.parents):
+        status = each.stat()
+        if status.st_uid not in ((user,) if each == folder else (user, 0)):
+            return f"{each} belongs to another user"
+        # in a sticky folder such as /tmp nobody can move what is not theirs
+        loose = 0o022 if each == folder else 0 if status.st_mode & stat.S_ISVTX else 0o022
+        if status.st_gid in (user, 0):  # a group of one, as many systems give every user
+            loose &= ~0o020
+        if status.st_mode & loose:
+            return f"others can write to {each}"
+    return None
+
+
+def _is_ours(built: Path) -> bool:
+    """Whether a build is there that nobody else can have written."""
+    try:
+        status = built.lstat()
+    except FileNotFoundError:
+        return False
+    user = os.getuid() if hasattr(os, "getuid") else status.st_uid
+    return stat.S_ISREG(status.st_mode) and status.st_uid == user and not status.st_mode & 0o022
 
 
 def _build(source: Path, compiler: str, built: Path) -> None:
@@ -103,4 +152,5 @@ def _build(source: Path, compiler: str, built: Path) -> None:
             [compiler, "-shared", str(compiled), "-o", str(linked)],
         ):
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
+        linked.chmod(0o600)
         os.replace(linked, built)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +17,7 @@ from sparsevit.errors import UserError
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.phases.latency_source import DECISION, settled_predictor
 from sparsevit.phases.searching.plan import SearchPlan
+from sparsevit.processes import module_command, module_environment
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna
 
@@ -72,13 +71,18 @@ def helpers(
             logs.append(directory / f"worker-{number}.log")
             with logs[-1].open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "sparsevit.phases.searching.worker", str(file)],
+                    module_command("sparsevit.phases.searching.worker", str(file)),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    env=module_environment(),
                 )
             processes.append(process)
+            assert process.stdin is not None
+            # one that died already is told of at the end
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(plan.storage).encode() + b"\n")
+                process.stdin.flush()
         yield processes
         for process, log_file in zip(processes, logs, strict=True):
             if process.poll() not in (None, 0):

@@ -15,6 +15,7 @@ from sparsevit.search.front import Reference
 from sparsevit.search.options import SearchOptions
 from sparsevit.search.read import read_confirmations, read_references, read_search, within
 from sparsevit.search.results import SearchResult
+from sparsevit.search.storage import shown_url
 from sparsevit.search.study import reading
 from sparsevit.workspace import Workspace
 
@@ -91,7 +92,7 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
         status=run.status,
         bests=bests,
         plot=ws.locate(run, "plot"),
-        storage=where,
+        storage=shown_url(where) if "://" in where else where,
         metric=str(given["metric"]),
         timing=_timing(given),
         searches=tuple(searches),

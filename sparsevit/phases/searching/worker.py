@@ -1,11 +1,13 @@
 """One worker of a search: a model that is timed and scored at one configuration after the other.
 
 As a program, ``python -m sparsevit.phases.searching.worker PLAN.json``, it helps the process that
-started it, and ends when the studies are done or that process ends.
+started it, which tells it the storage on standard input, and ends when the studies are done or that
+process ends.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -179,8 +181,9 @@ def main(file: str) -> None:
     """Work on the studies of a plan until they are done."""
     # Ctrl-C reaches every process of a terminal: the one that started this one ends it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    storage = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    plan = SearchPlan.read(Path(file))
+    plan = SearchPlan.read(Path(file), storage)
     worker = SearchWorker(plan)
     worker.predictor = settled_predictor(Path(plan.directory), _no_decision)
     worker.share_machine()
