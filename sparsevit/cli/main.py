@@ -23,7 +23,7 @@ from rich.panel import Panel
 import sparsevit
 from sparsevit.cli import console, run
 from sparsevit.cli.commands import Command, Group
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
 
 PHASES = "Phases"
 MEASURE = "Measure"
@@ -239,6 +239,8 @@ def _run(args: list[str], as_json: bool) -> int:
         code = app(args=args, prog_name="sparsevit", standalone_mode=False)
     except UserError as error:
         return _fail("user", error.problem, error.remedy, EXIT_USER_ERROR, as_json)
+    except RunFailed as error:
+        return _fail("failed", error.problem, error.remedy, EXIT_FAILED, as_json)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 0

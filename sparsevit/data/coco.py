@@ -76,10 +76,11 @@ class ImageEntry:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why an image, or what is annotated in it, cannot be used."""
+    """Why an image cannot be used, or an annotation in it, of a category."""
 
     image: int | str
     what: str
+    category: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -315,11 +316,13 @@ def _with_annotations(
             continue
         by_category[category] += 1
         images_with[category].add(image)
-        by_form[type(annotation.get("segmentation")).__name__] += 1
+        if annotation.get("segmentation"):
+            by_form[type(annotation["segmentation"]).__name__] += 1
         crowds += annotation.get("iscrowd") in (1, True)
         wrong = _wrong_with(annotation, images[image], needs, masks)
         if wrong:
-            faults.append(Fault(image, f"annotation {short(annotation['id'])} {wrong}"))
+            what = f"annotation {short(annotation['id'])} {wrong}"
+            faults.append(Fault(image, what, category))
             continue
         box = annotation["bbox"]
         boxes[image] += hash(tuple(box))

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
 from sparsevit.workspace import provenance
 from sparsevit.workspace.digest import DigestCache, differing, inputs_digest, to_json
 from sparsevit.workspace.lock import WriterLock
@@ -289,7 +289,7 @@ _RUN_NAME = re.compile(r"run-(\d+)")
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, RunFailed)):
         return str(error)
     if isinstance(error, Terminated):
         return "SIGTERM"
