@@ -29,7 +29,7 @@ _NAMED = 3
 
 # What OpenCV decodes at most.
 _MOST_PIXELS = 2**30
-# No coordinate of an image is larger; a polygon is drawn pixel by pixel, wherever it leads.
+# No coordinate of an image is larger.
 _MOST = 1e7
 # Other libraries parse the file again, deeper in the stack than this module does.
 _SPARE_FRAMES = 250
@@ -208,7 +208,9 @@ def named_faults(found: Annotations, faults: Sequence[Fault]) -> str:
     first: dict[int | str, str] = {}
     for fault in faults:
         first.setdefault(fault.image, fault.what)
-    some = [f"{found.images[i].file_name}: {what}" for i, what in list(first.items())[:_NAMED]]
+    some = [
+        f"{shown(found.images[i].file_name)}: {what}" for i, what in list(first.items())[:_NAMED]
+    ]
     more = len(first) - len(some)
     return (
         f"{len(first)} of its {len(found.images)} images cannot be used ("
@@ -250,7 +252,7 @@ def refuse_missing(path: Path, folder: Path, entries: Sequence[ImageEntry]) -> N
     if missing:
         raise UserError(
             f"{len(missing)} of {len(entries)} images looked up for {path} are not in {folder}, "
-            f"e.g. {missing[0].file_name}.",
+            f"e.g. {shown(missing[0].file_name)}.",
             "Check data_root and data_prefix in the config, or download the images.",
         )
 
@@ -260,11 +262,17 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
+def shown(name: str) -> str:
+    """A file's name, for people."""
+    return name if name.isprintable() and len(name) <= 100 else short(name)
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 
 def _parsed(content: bytes, frames: int) -> Any:
-    return _parsed(content, frames - 1) if frames else json.loads(content)
+    # others read it as UTF-8, and so without a byte order mark
+    return _parsed(content, frames - 1) if frames else json.loads(content.decode())
 
 
 @lru_cache(maxsize=8)
@@ -402,7 +410,7 @@ def _no_id(entry: Any, key: str) -> str:
         return f"is not an object ({short(entry)})"
     if key not in entry:
         return f"has no {key}"
-    return f"has a {key} that is neither an integer nor a string ({short(entry[key])})"
+    return f"has {short(entry[key])} as {key}, which is neither an integer nor a string"
 
 
 def _unlike_coco(path: Path, key: str, place: int, what: str) -> UserError:
@@ -460,7 +468,7 @@ def _wrong_with(
         return f"has a bbox with a negative width or height ({short(box)})"
     if "area" in annotation or "area" in needs:
         area = annotation.get("area")
-        if not _is_number(area, _MOST_PIXELS) or area < 0:
+        if not _is_number(area, _MOST_PIXELS, least=0):
             return f"has no area in square pixels ({short(area)})"
     if "iscrowd" in annotation or "iscrowd" in needs:
         crowd = annotation.get("iscrowd")
@@ -472,13 +480,15 @@ def _wrong_with(
     return _wrong_with_mask(segmentation, image) if masks else None
 
 
-def _is_number(value: Any, most: float = _MOST) -> bool:
-    return type(value) in (int, float) and -most <= value <= most
+def _is_number(value: Any, most: float = _MOST, least: float = -_MOST) -> bool:
+    return type(value) in (int, float) and least <= value <= most
 
 
 def _wrong_with_mask(mask: Any, image: ImageEntry) -> str | None:
     if isinstance(mask, list):
-        return next(filter(None, map(_wrong_with_polygon, mask)), None)
+        # it is drawn pixel by pixel, wherever it leads
+        most = 10 * max(image.width, image.height) + 1000
+        return next(filter(None, (_wrong_with_polygon(one, most) for one in mask)), None)
     if not isinstance(mask, dict):
         return f"has a segmentation that is neither a list of polygons nor RLE ({short(mask)})"
     size, counts = mask.get("size"), mask.get("counts")
@@ -501,9 +511,11 @@ def _wrong_with_mask(mask: Any, image: ImageEntry) -> str | None:
     return None
 
 
-def _wrong_with_polygon(polygon: Any) -> str | None:
+def _wrong_with_polygon(polygon: Any, most: float) -> str | None:
     if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
         return f"has a polygon that is not a list of finite numbers ({short(polygon)})"
+    if any(abs(number) > most for number in polygon):
+        return f"has a polygon that leads far out of the image ({short(polygon)})"
     if len(polygon) < 6 or len(polygon) % 2:
         return f"has a polygon of {len(polygon)} numbers, not x and y of three points or more"
     return None

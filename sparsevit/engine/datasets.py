@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
@@ -14,10 +15,14 @@ from sparsevit.data.images import image_fault
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine import distributed
+from sparsevit.engine.mistakes import RAISED
 from sparsevit.errors import UserError
 from sparsevit.tasks import task_of
 
-LEAVE_OUT = "To leave broken images out, use --skip-broken."
+_CHECK = (
+    "Check this image (--skip-broken leaves out those that cannot be decoded), its annotations, "
+    "and the pipeline in the config."
+)
 _PARTS = (
     "train_dataloader",
     "val_dataloader",
@@ -83,21 +88,21 @@ def check_datasets(
     return said
 
 
-class BrokenImage(UserError):
-    """An image that could not be decoded when its turn came.
+class UnusableImage(UserError):
+    """An image that could not be loaded when its turn came.
 
     Args:
         problem: what is wrong. A worker of a data loader gives its whole traceback here, of which
             the last lines are the message.
     """
 
-    def __init__(self, problem: str, remedy: str = "Replace the image. " + LEAVE_OUT) -> None:
+    def __init__(self, problem: str, remedy: str = _CHECK) -> None:
         said = problem.rpartition(f"{type(self).__name__}: ")[2].strip()
         super().__init__(said.removesuffix(remedy).strip(), remedy)
 
 
 class NamingPipeline(Compose):
-    """A pipeline that names the image where it fails because the image is broken."""
+    """A pipeline that names the image at which it fails."""
 
     def __init__(self, pipeline: Compose) -> None:
         super().__init__(())
@@ -108,11 +113,13 @@ class NamingPipeline(Compose):
         path = data.get("img_path")
         try:
             return super().__call__(data)
-        except Exception as error:
-            wrong = path and image_fault(path, whole=True)
-            if not wrong:
+        except (*RAISED, OSError, cv2.error) as error:
+            if path is None:
                 raise
-            raise BrokenImage(f"{path} cannot be used: {wrong}.") from error
+            wrong = image_fault(path, whole=True) or (
+                f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+            )
+            raise UnusableImage(f"{path} cannot be loaded: {wrong}.") from error
 
 
 def name_broken_images(dataset: Any) -> None:

@@ -62,7 +62,8 @@ def finite_maps(part: nn.Module | None, subject: Callable[[], str]) -> Iterator[
     def look(module: nn.Module, inputs: Any, maps: Any) -> None:
         if any(_is_dense(one) and bool(_wrong(one).any()) for one in tree_leaves(maps)):
             raise RunFailed(
-                f"The backbone gives numbers that are not finite (NaN or infinite) for {subject()}.",
+                "The backbone gives numbers that are not finite (NaN or infinite) for "
+                f"{subject()}.",
                 "If it runs in fp16, which overflows, use --precision bf16 or fp32. Else look at "
                 "the training that made the checkpoint, and at this image.",
             )

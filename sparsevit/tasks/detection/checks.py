@@ -21,6 +21,7 @@ from sparsevit.data.coco import (
     read_annotations,
     refuse_missing,
     shortened,
+    shown,
 )
 from sparsevit.data.images import image_faults
 from sparsevit.data.make import write_whole
@@ -160,14 +161,10 @@ def _has(value: Any, key: str, wanted: Any) -> bool:
 
 
 def _read(key: str, cfg: Any, scored: set[Path]) -> _Data:
-    root = cfg.get("data_root") or ""
-    prefix = cfg.get("data_prefix") or {}
-    folder = prefix.get("img", "") if isinstance(prefix, Mapping) else None
-    for name, value in (
-        ("data_root", root),
-        ("ann_file", cfg["ann_file"]),
-        ("data_prefix.img", folder),
-    ):
+    root, prefix = cfg.get("data_root") or "", cfg.get("data_prefix") or {}
+    inside: Any = prefix.get("img", "") if isinstance(prefix, Mapping) else None
+    paths = {"data_root": root, "ann_file": cfg["ann_file"], "data_prefix.img": inside}
+    for name, value in paths.items():
         if not _is_path(value):
             raise UserError(
                 f"{key}.{name} is {value!r}, not a path.", f"Set {key}.{name} to a path."
@@ -186,7 +183,7 @@ def _read(key: str, cfg: Any, scored: set[Path]) -> _Data:
         )
     used = {found.category_ids.get(name) for name in classes}
     faults = [fault for fault in found.faults if fault.category in used]
-    return _Data(key, cfg, path, folder, classes, assumed, masks, found, faults)
+    return _Data(key, cfg, path, Path(root, inside), classes, assumed, masks, found, faults)
 
 
 def _classes(key: str, cfg: Any) -> tuple[tuple[str, ...], bool]:
@@ -230,9 +227,10 @@ def _makes_masks(model: Any) -> bool:
         return True
     for key, part in _nested(model):
         name = re.sub(r"\.\d+$", "", key).rpartition(".")[2]
-        if isinstance(part, Mapping) and name.endswith("head"):
-            if _MAKES_MASKS.search(f"{name} {_name(part.get('type'))}"):
-                return True
+        if not isinstance(part, Mapping) or not name.endswith("head"):
+            continue
+        if _MAKES_MASKS.search(f"{name} {_name(part.get('type'))}"):
+            return True
     # of a model with a RoI head the type says what it can do, not what it was given
     return "roi_head" not in model and bool(_MAKES_MASKS.search(_name(model.get("type"))))
 
@@ -335,7 +333,7 @@ def _check_metric(metric: _Metric, data: _Data, alone: bool) -> None:
         return
     what = "annotates the same images differently"
     if strange:
-        what = f"does not have {len(strange)} of its images, e.g. {strange[0].file_name}"
+        what = f"does not have {len(strange)} of its images, e.g. {shown(strange[0].file_name)}"
     raise UserError(
         f"{metric.key}.ann_file is not of the split that {data.key} loads: {metric.path} {what}.",
         f"Set {metric.key}.ann_file to {data.path}.",
