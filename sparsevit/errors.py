@@ -1,4 +1,4 @@
-"""The one error a user may see: what was done, what is wrong, what to do."""
+"""The errors a user may see: what was done, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ class UserError(Exception):
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         problem, remedy = masked(problem), masked(remedy)
+        super().__init__(f"{problem} {remedy}".strip())
+        self.problem = problem
+        self.remedy = remedy
+
+
+class RunFailed(Exception):
+    """Work that failed by itself, as a training does that diverges: exit code 1, no traceback.
+
+    Args:
+        problem: what happened, in one or two sentences.
+        remedy: what to look at, as an instruction.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
         super().__init__(f"{problem} {remedy}".strip())
         self.problem = problem
         self.remedy = remedy

@@ -19,6 +19,7 @@ from sparsevit.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    SkipBrokenOption,
     WorkspaceOption,
 )
 
@@ -28,6 +29,7 @@ def adapt(
     checkpoint: CheckpointArgument = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     shared: Annotated[
         bool,
         typer.Option(
@@ -70,6 +72,7 @@ def adapt(
         checkpoint,
         workspace=workspace,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         shared=shared,
         validate_at=at,
         validate_before=validate_before,

@@ -37,7 +37,7 @@ ShownRootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="The dataset's folder. Default: the latest in the workspace.",
+        help="A COCO dataset's folder or annotation file. Default: the latest in the workspace.",
     ),
 ]
 
@@ -123,15 +123,26 @@ def show(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE.png", help="Picture to write.")
     ] = Path("dataset.png"),
-    split: Annotated[str, typer.Option(metavar="train|val", help="Which split to draw.")] = "val",
+    split: Annotated[
+        str, typer.Option(metavar="train|val", help="Which split of a folder to draw.")
+    ] = "val",
     images: Annotated[int, typer.Option(metavar="N", help="How many images to draw.")] = 8,
+    image_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--image-dir",
+            metavar="DIR",
+            show_default="found beside the annotations",
+            help="Folder that the file names in the annotations are relative to.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw some images with their boxes and masks, coloured by class."""
+    """Draw some images of a COCO dataset with their boxes and masks, coloured by class."""
     from sparsevit.phases import data
 
-    result = data.show_data(root or data.latest_root(workspace), out, split, images)
+    result = data.show_data(root or data.latest_root(workspace), out, split, images, image_dir)
     console.emit(result, as_json, _render_shown)
 
 

@@ -24,6 +24,7 @@ from sparsevit.cli.options import (
     Scope,
     ScopeOption,
     SetOption,
+    SkipBrokenOption,
     SparsityOption,
     WorkspaceOption,
 )
@@ -39,6 +40,7 @@ def evaluate(
         bool, typer.Option("--dense", help="Evaluate at ratio 0, whatever the config says.")
     ] = False,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     eval_images: EvalImagesOption = None,
     scope: ScopeOption = Scope.backbone,
     backend: BackendOption = Backend.eager,
@@ -62,6 +64,7 @@ def evaluate(
         budget=budget,
         dense=dense,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         images=eval_images,
         scope=scope.value,
         backend=backend.value,

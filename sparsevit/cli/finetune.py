@@ -16,6 +16,7 @@ from sparsevit.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    SkipBrokenOption,
     SparsityOption,
     WorkspaceOption,
 )
@@ -28,6 +29,7 @@ def finetune(
     sparsity: SparsityOption = None,
     budget: BudgetOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     eval_images: EvalImagesOption = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
@@ -53,6 +55,7 @@ def finetune(
         sparsity=sparsity,
         budget=budget,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         eval_images=eval_images,
         seed=seed,
         force=force,

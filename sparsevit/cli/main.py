@@ -26,7 +26,7 @@ import sparsevit
 from sparsevit import interruption
 from sparsevit.cli import console, run
 from sparsevit.cli.commands import Command, Group
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
 from sparsevit.interruption import Terminated
 from sparsevit.report.terminal import visible
 from sparsevit.secrets import masked
@@ -262,6 +262,8 @@ def _run(args: list[str], as_json: bool) -> int:
         interruption.check()
     except UserError as error:
         return _fail("user", error.problem, error.remedy, EXIT_USER_ERROR, as_json)
+    except RunFailed as error:
+        return _fail("failed", error.problem, error.remedy, EXIT_FAILED, as_json)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 0

@@ -100,6 +100,15 @@ SetOption = Annotated[
     ),
 ]
 
+SkipBrokenOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-broken",
+        help="Decode every image first, and leave out those that cannot be used.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
 JsonOption = Annotated[
     bool,
     typer.Option(

@@ -15,6 +15,7 @@ from sparsevit.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    SkipBrokenOption,
     WorkspaceOption,
 )
 
@@ -24,6 +25,7 @@ def pretrain(
     checkpoint: PretrainCheckpointArgument = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     eval_images: EvalImagesOption = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
@@ -46,6 +48,7 @@ def pretrain(
         checkpoint,
         workspace=workspace,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         eval_images=eval_images,
         seed=seed,
         force=force,

@@ -33,6 +33,7 @@ from sparsevit.cli.options import (
     ScopeOption,
     SeedOption,
     SetOption,
+    SkipBrokenOption,
     WorkspaceOption,
 )
 from sparsevit.search.options import SearchOptions, parse_budget
@@ -202,6 +203,7 @@ def search(
     max_error: MaxErrorOption = 100 * SearchOptions.max_error,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     seed: SeedOption = SearchOptions.seed,
     force: ForceOption = False,
     resume: ResumeOption = False,
@@ -261,6 +263,7 @@ def search(
             checkpoint,
             workspace=workspace,
             overrides=overrides or (),
+            skip_broken=skip_broken,
             options=options,
             force=force,
             resume=resume,

@@ -28,6 +28,7 @@ from sparsevit.cli.options import (
     Scope,
     ScopeOption,
     SetOption,
+    SkipBrokenOption,
     WorkspaceOption,
 )
 
@@ -62,6 +63,7 @@ def sensitivity(
     max_error: MaxErrorOption = 3.0,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
@@ -80,6 +82,7 @@ def sensitivity(
         checkpoint,
         workspace=workspace,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         metric=metric,
         eval_images=eval_images,
         scope=scope.value,

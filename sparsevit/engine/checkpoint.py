@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsevit.engine.finite import not_finite
 from sparsevit.engine.safe_load import MapLocation, load_file, make_loading_safe
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
 
 __all__ = ["LoadReport", "load_weights", "make_loading_safe", "read_checkpoint", "write_weights"]
 
@@ -126,6 +127,7 @@ def load_weights(
 
     Raises:
         UserError: the file is no checkpoint, or one of another model.
+        RunFailed: a weight in it is NaN or infinite.
     """
     checkpoint = read_checkpoint(path)
     target = _unwrapped(model)
@@ -152,6 +154,7 @@ def load_weights(
             f"{path} does not cover the whole model: {_some(report.mismatched + report.missing)}.",
             "Use the config that the checkpoint was trained with.",
         )
+    _refuse_not_finite(path, fits, target)
     target.load_state_dict(fits, strict=False)
     return report
 
@@ -298,6 +301,21 @@ def _refuse_other_model(
             f"{path} is for a different model: {len(homeless)} of the {len(theirs)} weights of its"
             f" backbone do not exist in this one ({_some(homeless)}).",
             remedy,
+        )
+
+
+def _refuse_not_finite(
+    path: str | os.PathLike[str], fits: Mapping[str, Tensor], target: nn.Module
+) -> None:
+    parameters = dict(target.named_parameters())
+    weights = {name: value for name, value in fits.items() if not name.endswith(_COMPUTED)}
+    # a buffer may be a mask of infinite numbers
+    name = not_finite(weights, buffers=lambda name: name not in parameters)
+    if name:
+        raise RunFailed(
+            f"{path} has weights that are not finite (NaN or infinite): {name}.",
+            "Its training has diverged. Use an earlier checkpoint, or train again with a lower "
+            "learning rate.",
         )
 
 

@@ -16,9 +16,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch.utils._pytree import tree_leaves
 
+from sparsevit.engine.datasets import name_broken_images
+from sparsevit.engine.finite import finite_maps
 from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import quiet_libraries
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.tasks import task_of
 
@@ -70,6 +72,7 @@ class Evaluation:
         self.known_metrics = task.known_metrics(metric_cfg)
         with quiet_libraries(), config_mistakes(f"The {split} set"):
             self.loader = Runner.build_dataloader(loader_cfg)
+            name_broken_images(self.loader.dataset)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
         self.num_images = len(self.loader.dataset)
@@ -119,8 +122,19 @@ class Evaluation:
     def _run(self, model: Any, reporter: Reporter, description: str) -> None:
         was_training = model.training
         model.eval()
-        with torch.no_grad(), reporter.task(description, len(self.loader)) as task:
+        now: Any = None
+
+        def images() -> str:
+            paths = [getattr(sample, "img_path", None) for sample in now["data_samples"]]
+            return ", ".join(str(path) for path in paths if path) or "a batch"
+
+        with (
+            torch.no_grad(),
+            finite_maps(self._backbone(model), images),
+            reporter.task(description, len(self.loader)) as task,
+        ):
             for batch in self._batches():
+                now = batch
                 with self.during_batch():
                     outputs = model.val_step(batch)
                     self._task.to_fp32(outputs)
@@ -128,9 +142,21 @@ class Evaluation:
                 task.advance()
         model.train(was_training)
 
+    def _backbone(self, model: Any) -> Any:
+        try:
+            return self._task.backbone_of(model)
+        except AttributeError:
+            return None
+
     def _metrics(self, images: int | None = None) -> dict[str, float]:
         with quiet_libraries(), self.during_batch():
             metrics = self.evaluator.evaluate(self.num_images if images is None else images)
+        for name, value in metrics.items():
+            if value != value and name.rpartition("/")[2] in self._task.headlines:
+                raise RunFailed(
+                    f"The metric {name} is not a number (NaN).",
+                    "Look at the weights, the precision and the annotations.",
+                )
         found = {name: float(value) for name, value in metrics.items() if _is_number(value)}
         return _short_names({**self._nothing_found(), **found})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sparsevit.errors import UserError
 
 # What a constructor raises that is given what it does not understand.
-_RAISED = (
+RAISED = (
     TypeError,
     ValueError,
     LookupError,
@@ -33,7 +33,7 @@ def config_mistakes(what: str) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except _RAISED as error:
+    except RAISED as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
         raise UserError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from torch import nn
 from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
 from sparsevit.engine.config import apply_sparsity, dump_config
+from sparsevit.engine.datasets import name_broken_images
+from sparsevit.engine.finite import FiniteHook, diverged, not_finite
 from sparsevit.engine.hooks import (
     FirstWeightsHook,
     MethodsHook,
@@ -31,7 +34,7 @@ from sparsevit.engine.hooks import (
 )
 from sparsevit.engine.mistakes import config_mistakes, missing_files
 from sparsevit.engine.quiet import mute_console, quiet_libraries
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.tasks import Task, task_of
 
@@ -63,6 +66,12 @@ class QuietRunner(Runner):
         # mmengine takes the name of the config's file, and a run keeps another one under it:
         # the config that the next phase starts from
         Path(self.work_dir, TRAINING_CONFIG).write_text(dump_config(self.cfg), encoding="utf-8")
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> Any:
+        loader = Runner.build_dataloader(*args, **kwargs)
+        name_broken_images(loader.dataset)
+        return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -104,6 +113,7 @@ def train(
 
     Raises:
         UserError: weights that do not fit, or a file that the config names and that is missing.
+        RunFailed: the loss or a weight is no longer finite.
     """
     make_loading_safe()
     resume_from = newest_checkpoint(directory) if resume else None
@@ -116,7 +126,7 @@ def train(
         apply_sparsity(cfg, runner.model)
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
-    hooks: list[Hook] = [MethodsHook(seed)]
+    hooks: list[Hook] = [FiniteHook(), MethodsHook(seed)]
     if not torch.cuda.is_available():
         hooks.append(TrimMemoryHook())
     if random_sparsity:
@@ -129,7 +139,7 @@ def train(
         progress = ProgressHook(task)
         for hook in (*hooks, progress):
             runner.register_hook(hook)
-        with quiet_libraries(), missing_files():
+        with quiet_libraries(), missing_files(), _saying_what_is_left(runner, directory):
             runner.train()
     checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
@@ -141,6 +151,26 @@ def train(
     return Training(
         model, checkpoint, runner.iter, progress.mean_loss() if progress.losses else None
     )
+
+
+@contextmanager
+def _saying_what_is_left(runner: Runner, directory: Path) -> Iterator[None]:
+    """Say of a training that diverged which of its checkpoints is good.
+
+    Raises:
+        RunFailed: also in place of what weights that are not finite lead to.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        failed = error if isinstance(error, RunFailed) else diverged(runner.model)
+        if failed is None:
+            raise
+        left = newest_checkpoint(directory)
+        said = f"The last good checkpoint is {left}." if left else "No checkpoint was saved."
+        raise RunFailed(f"{failed.problem} {said}", failed.remedy) from error
 
 
 def training_config(
@@ -209,14 +239,18 @@ def forget_first_weights(model_cfg: Any) -> None:
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint of a run that can be read: a kill may have cut the last one short."""
+    """The newest checkpoint of a run that can be read, and whose weights are finite.
+
+    A kill may have cut the last one short.
+    """
     candidates = sorted(directory.glob("*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for path in candidates:
         try:
-            read_checkpoint(path)
+            weights = read_checkpoint(path)["state_dict"]
         except UserError:
             continue
-        return path
+        if not not_finite(weights, buffers=lambda name: True):
+            return path
     return None
 
 

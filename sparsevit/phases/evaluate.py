@@ -75,6 +75,7 @@ def evaluate(
     budget: str | None = None,
     dense: bool = False,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     images: int | None = None,
     scope: str = "backbone",
     backend: str = "eager",
@@ -93,6 +94,7 @@ def evaluate(
         budget: take the best that search found for this interval, ``37:42``, instead.
         dense: at ratio 0, whatever the config says.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         images: the first N only.
         scope: what ``backend`` executes in ``precision``: the ``backbone``, the rest being eager
             fp32, or the whole ``detector``.
@@ -113,7 +115,7 @@ def evaluate(
     sparsity = named_best(ws, sparsity, budget)
     inputs = gather_inputs(ws, "evaluate", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "evaluate")
-    check_splits(inputs, "val")
+    check_splits(inputs, "val", skip_broken=skip_broken, reporter=reporter)
     chosen = choose_sparsity(inputs, sparsity, dense=dense, reporter=reporter)
     given = record_of(
         ws,

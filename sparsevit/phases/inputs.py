@@ -58,6 +58,7 @@ class Inputs:
         config_source: where it came from, for people.
         checkpoint: weights to start from, if any.
         checkpoint_source: where they came from.
+        data: the workspace's folder of datasets.
     """
 
     cfg: Config
@@ -65,6 +66,7 @@ class Inputs:
     config_source: str
     checkpoint: Path | None
     checkpoint_source: str
+    data: Path | None = None
 
 
 def open_workspace(path: PathLike | None) -> Workspace:
@@ -96,7 +98,7 @@ def gather_inputs(
     Raises:
         UserError: something is missing or wrong.
     """
-    before = BEFORE[phase]
+    before, data = BEFORE[phase], workspace.path / "data"
     found = workspace.resolve_config(config, before)
     name: PathLike = DEMO_CONFIG if found is None else found.path
     source = "the embedded demo" if found is None else found.source_text
@@ -108,16 +110,16 @@ def gather_inputs(
     if weights is None and phase in NEED_WEIGHTS:
         raise _no_weights(phase)
     if phase not in NEED_NO_DATA:
-        provide_embedded(base, workspace.path / "data")
+        provide_embedded(base, data)
     cfg = phase_config(base, phase)
     apply_overrides(cfg, overrides)
     check_config(cfg)
     reporter.note(f"config: {name} ({source})")
 
     if weights is None:
-        return Inputs(cfg, base, source, None, "none")
+        return Inputs(cfg, base, source, None, "none", data)
     reporter.note(f"checkpoint: {weights.path} ({weights.source_text})")
-    return Inputs(cfg, base, source, weights.path, weights.source_text)
+    return Inputs(cfg, base, source, weights.path, weights.source_text, data)
 
 
 def require_checkpoint(inputs: Inputs, phase: str) -> Path:
@@ -217,9 +219,22 @@ def save_config(inputs: Inputs, run: PhaseRun, cfg: Config | None = None) -> Pat
     return path
 
 
-def check_splits(inputs: Inputs, *splits: str) -> None:
-    """Refuse datasets that the phase would stumble over; see :func:`check_datasets`."""
-    check_datasets(inputs.cfg, splits)
+def check_splits(
+    inputs: Inputs, *splits: str, skip_broken: bool = False, reporter: Reporter = SILENT
+) -> None:
+    """Refuse datasets that the phase would stumble over, and a config that does not fit them.
+
+    Args:
+        inputs: where broken images are left out, ``cfg`` is changed.
+        splits: see :func:`check_datasets`.
+        skip_broken: leave broken images out, and say so, rather than refuse them.
+        reporter: is told which.
+
+    Raises:
+        UserError: see :func:`check_datasets`.
+    """
+    for said in check_datasets(inputs.cfg, splits, inputs.data if skip_broken else None):
+        reporter.note(said)
 
 
 def validation_size(cfg: Config) -> tuple[int, int] | None:

@@ -110,6 +110,7 @@ def search(
     *,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     options: SearchOptions | None = None,
     force: bool = False,
     resume: bool = False,
@@ -128,6 +129,7 @@ def search(
         checkpoint: the adapted weights; those that ``adapt`` made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         options: what is searched, how, and how long.
         force: search anew although it is done.
         resume: go on with the last search, e.g. with more trials.
@@ -163,7 +165,7 @@ def search(
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "search", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "search")
-    check_splits(inputs, "val")
+    check_splits(inputs, "val", skip_broken=skip_broken, reporter=reporter)
     options = replace(options, metric=options.metric or task_of(inputs.cfg).metric)
     size = options.img_size or validation_size(inputs.cfg) or asked.img_size
     given = record_of(ws, inputs)

@@ -77,6 +77,7 @@ def sensitivity(
     *,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     metric: str | None = None,
     eval_images: int | None = None,
     scope: str = "backbone",
@@ -102,6 +103,7 @@ def sensitivity(
         checkpoint: the adapted weights; those that ``adapt`` made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         metric: what to show; the headline of the task where None. All are kept.
         eval_images: score on the first N images only.
         scope, backend, img_size, batch_size, precision: what latency is of; see
@@ -124,7 +126,7 @@ def sensitivity(
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "sensitivity", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "sensitivity")
-    check_splits(inputs, "val")
+    check_splits(inputs, "val", skip_broken=skip_broken, reporter=reporter)
     execution = replace(asked, img_size=img_size or validation_size(inputs.cfg) or asked.img_size)
     how = {**execution.to_dict(), "latency": latency, "eval_images": eval_images}
     given = record_of(ws, inputs, how)

@@ -83,14 +83,23 @@ class Task(ABC):
     # --- data and metrics -----------------------------------------------------------------------
 
     @abstractmethod
-    def check_dataset(self, dataset: Any) -> None:
-        """Refuse a dataset that a run would stumble over.
+    def check_data(
+        self, cfg: Any, splits: Sequence[str], copies: Path | None = None
+    ) -> tuple[str, ...]:
+        """Refuse datasets that a run would stumble over, and a config that does not fit its data.
 
         Args:
-            dataset: ``dataset`` of a config's data loader.
+            cfg: the config.
+            splits: of ``train``, ``val``, ``test``; one that the config has not is passed over.
+            copies: leave broken images out rather than refuse them: a folder for descriptions of
+                the data without them, to which ``cfg`` is pointed. None: refuse.
+
+        Returns:
+            A sentence for each dataset of which images are left out.
 
         Raises:
-            UserError: something of it is missing, broken or does not fit.
+            UserError: something of the data is missing, broken or does not fit; it names the key
+                to change.
         """
 
     @abstractmethod

@@ -16,7 +16,7 @@ from typing import Any
 
 from sparsevit import interruption
 from sparsevit.atomic import temporary_name
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
 from sparsevit.secrets import masked
 from sparsevit.workspace import provenance
 from sparsevit.workspace.digest import DigestCache, differing, inputs_digest, to_json
@@ -347,6 +347,6 @@ def _describe(error: BaseException | None) -> str:
     received = interruption.received()
     if received is not None:
         return "SIGTERM" if received == signal.SIGTERM else "KeyboardInterrupt"
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, RunFailed)):
         return str(error)
     return masked(f"{type(error).__name__}: {error}".rstrip(": "))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-from sparsevit.data.coco import check_annotations
 
 BOX_AP, MASK_AP = "bbox_mAP", "segm_mAP"
 
@@ -54,34 +51,3 @@ def table(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], list[tuple[str
             # COCO gives -1 where no object is of that size
             rows.append((label, *("-" if value < 0 else f"{value:.3f}" for value in values)))
     return ("", *_SUFFIXES.values()), rows
-
-
-def check_dataset(dataset: Any) -> None:
-    """Refuse COCO datasets that a run would stumble over, also within others.
-
-    Args:
-        dataset: ``dataset`` of a config's data loader.
-
-    Raises:
-        UserError: an annotation file is missing, broken, without annotations, or of other classes
-            than the config's; or its images are not there.
-    """
-    for one in _coco_datasets(dataset):
-        root = one.get("data_root") or ""
-        folder = (one.get("data_prefix") or {}).get("img", "")
-        check_annotations(
-            Path(root, one["ann_file"]),
-            images=Path(root, folder),
-            classes=(one.get("metainfo") or {}).get("classes"),
-        )
-
-
-def _coco_datasets(dataset: Any) -> Iterator[Any]:
-    if isinstance(dataset, dict):
-        if dataset.get("type") == "CocoDataset" and "ann_file" in dataset:
-            yield dataset
-        yield from _coco_datasets(dataset.get("dataset"))
-        yield from _coco_datasets(dataset.get("datasets"))
-    elif isinstance(dataset, (list, tuple)):
-        for one in dataset:
-            yield from _coco_datasets(one)

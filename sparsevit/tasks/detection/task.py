@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.tasks.base import Rows, Task
-from sparsevit.tasks.detection import coco
+from sparsevit.tasks.detection import checks, coco
 
 if TYPE_CHECKING:
     from sparsevit.latency.backends.artefacts import Checked, Format
@@ -35,8 +35,10 @@ class Detection(Task):
 
     # --- data and metrics -----------------------------------------------------------------------
 
-    def check_dataset(self, dataset: Any) -> None:
-        coco.check_dataset(dataset)
+    def check_data(
+        self, cfg: Any, splits: Sequence[str], copies: Path | None = None
+    ) -> tuple[str, ...]:
+        return checks.check_data(cfg, splits, copies)
 
     def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
         return coco.known_metrics(evaluator)
