@@ -94,24 +94,25 @@ def read_text(
         raise _unreadable(path, what, error) from error
     if len(content) > most_bytes:
         raise UserError(
-            f"{_named(path)} is too large for a {what}: it has more than {most_bytes:,} bytes.",
+            f"{_named(path)} is too large: it has more than {most_bytes:,} bytes.",
             "Check the path: such a file usually has a few hundred.",
         )
     if content.startswith(_UTF16):
         raise UserError(
-            f"{_named(path)} is UTF-16 text.", "Save it as UTF-8, for example with `iconv`."
+            f"{_named(path)} cannot be read: it is UTF-16 text.",
+            "Save it as UTF-8, for example with `iconv`.",
         )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{_named(path)} is not UTF-8 text: byte {error.start} is "
-            f"0x{content[error.start]:02x}.",
+            f"{_named(path)} cannot be read: it is not UTF-8 text (byte {error.start} is "
+            f"0x{content[error.start]:02x}).",
             f"Check that it is the {what} you mean, and save it as UTF-8.",
         ) from None
     if "\0" in text:
         raise UserError(
-            f"{_named(path)} is not a text file: it has null bytes.",
+            f"{_named(path)} cannot be read: it is no text, as it has null bytes.",
             f"Check that it is the {what} you mean.",
         )
     return text
@@ -321,7 +322,7 @@ def _kind(path: str | os.PathLike[str]) -> str | None:
 
 def _other(path: str | os.PathLike[str], what: str, kind: str) -> UserError:
     remedy = "Give the path of a file in it." if kind == "a folder" else "Give a file on disk."
-    return UserError(f"{_named(path)} is {kind}, not a {what}.", remedy)
+    return UserError(f"{_named(path)} cannot be read: it is {kind}, not a {what}.", remedy)
 
 
 def _unreadable(path: str | os.PathLike[str], what: str, error: OSError | ValueError) -> UserError:
@@ -332,4 +333,4 @@ def _unreadable(path: str | os.PathLike[str], what: str, error: OSError | ValueE
         reason = "its path has a character that no path can have"
     else:
         reason = _REASONS.get(number) or os.strerror(number)
-    return UserError(f"The {what} {_named(path)} cannot be read: {reason}.", "Check the path.")
+    return UserError(f"{_named(path)} cannot be read: {reason}.", "Check the path.")

@@ -43,7 +43,7 @@ def test_plain_data_is_read_alike_in_both_forms():
         ("a: " + ":".join(["1"] * 5000), "a number has"),
         ("a: 2001-99-99", "month must be"),
         ("a: 1\n---\nb: 2", "single document"),
-        ("a: [", "line 1"),
+        ("a: [", "line 2"),
         ("!" + "x" * 100_000 + " a", "has a tag"),
     ],
     ids=lambda value: value[:12] if isinstance(value, str) else None,
@@ -110,15 +110,15 @@ def odd(folder):
         folder / "file" / "a.yaml": "is a file, not a folder",
         folder / "a\0b": "no path can have",
         folder / ("a" * 300): "name is too long",
-        folder / "none": "There is no sparsity file",
-        expanded("~no-such-user/a.yaml"): "There is no sparsity file ~no-such-user",
+        folder / "none": "There is no checkpoint",
+        expanded("~no-such-user/a.yaml"): "There is no checkpoint ~no-such-user",
     }
 
 
 def test_what_is_no_file_is_named_and_nothing_waits_for_it(tmp_path):
     for path, says in odd(tmp_path).items():
         with pytest.raises(UserError, match=says) as caught:
-            read_plain(path, "sparsity file")
+            read_plain(path, "checkpoint")
         assert caught.value.remedy
 
 

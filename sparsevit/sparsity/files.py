@@ -94,7 +94,7 @@ def read_document(path: str | os.PathLike[str]) -> Any:
         UserError: where the file is missing, unreadable, too large or neither.
     """
     _refuse_other_suffix(Path(path))
-    return read_plain(path, "sparsity file", _EXAMPLE)
+    return read_plain(path, remedy=_EXAMPLE)
 
 
 def _configuration(document: Any, space: Space | None) -> Configuration:
