@@ -68,7 +68,10 @@ def backbone_weights(checkpoint: dict[str, Any], convert: bool) -> dict[str, Ten
         checkpoint: a loaded file: plain weights, or with them under ``state_dict`` or ``model``.
         convert: whether it may be in the form of Microsoft's Swin repository (``layers.0...``).
     """
-    weights = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    weights = next(
+        (checkpoint[n] for n in ("state_dict", "model") if isinstance(checkpoint.get(n), dict)),
+        checkpoint,
+    )
     weights = {k.removeprefix("module."): v for k, v in weights.items() if isinstance(v, Tensor)}
     if any(k.startswith("backbone.") for k in weights):
         weights = {k[9:]: v for k, v in weights.items() if k.startswith("backbone.")}
