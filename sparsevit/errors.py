@@ -34,3 +34,12 @@ class RunFailed(Exception):
         super().__init__(f"{problem} {remedy}".strip())
         self.problem = problem
         self.remedy = remedy
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """``value`` as text of at most ``most`` characters; of a longer one the middle is left out."""
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 5]} ... {text[len(text) - end :]}"

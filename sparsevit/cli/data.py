@@ -10,6 +10,7 @@ import typer
 from sparsevit.cli import console
 from sparsevit.cli.commands import Command, Group
 from sparsevit.cli.options import JsonOption, SeedOption, WorkspaceOption
+from sparsevit.limits import require_disk
 
 if TYPE_CHECKING:
     from sparsevit.phases.data import DataResult, ShowResult
@@ -104,12 +105,19 @@ def make(
         masks=masks,
         image_format=image_format,
     )
+    place = root or data.default_root(workspace)
+    require_disk(
+        (train + val) * width * height * spec.LEAST_BYTES_A_PIXEL[image_format] // 100,
+        Path(place),
+        f"A dataset of {train + val} images of {width}x{height}",
+        "Make fewer (--train, --val) or smaller ones (--img-size), or give another ROOT.",
+    )
     from rich.progress import Progress
 
     with Progress(console=console.err, transient=True) as progress:
         task = progress.add_task("Painting images", total=train + val)
         result = data.make_data(
-            root or data.default_root(workspace),
+            place,
             wanted,
             force=force,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
@@ -126,7 +134,9 @@ def show(
     split: Annotated[
         str, typer.Option(metavar="train|val", help="Which split of a folder to draw.")
     ] = "val",
-    images: Annotated[int, typer.Option(metavar="N", help="How many images to draw.")] = 8,
+    images: Annotated[
+        int, typer.Option(max=1000, metavar="N", help="How many images to draw.")
+    ] = 8,
     image_dir: Annotated[
         Path | None,
         typer.Option(

@@ -8,6 +8,7 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    MOST,
     DeviceOption,
     ForceOption,
     JsonOption,
@@ -27,7 +28,11 @@ def demo(
     trials: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", show_default="24; 3 if --short", help="Configurations to score."
+            min=1,
+            max=MOST,
+            metavar="N",
+            show_default="24; 3 if --short",
+            help="Configurations to score.",
         ),
     ] = None,
     workspace: WorkspaceOption = None,

@@ -9,6 +9,7 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    MOST,
     BudgetOption,
     CheckpointArgument,
     ConfigArgument,
@@ -65,7 +66,8 @@ def export(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, metavar="N", help="Images per call.")
+        int,
+        typer.Option("--batch-size", min=1, max=1_000 * MOST, metavar="N", help="Images per call."),
     ] = 1,
     force: Annotated[
         bool, typer.Option("--force", help="Replace FILE if it already exists.")

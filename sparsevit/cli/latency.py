@@ -9,6 +9,8 @@ import typer
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     MEASUREMENT_PANEL,
+    MOST,
+    MOST_SECONDS,
     Backend,
     BackendOption,
     BatchSizeOption,
@@ -47,6 +49,7 @@ def latency(
         int | None,
         typer.Option(
             min=0,
+            max=MOST,
             metavar="N",
             show_default="500, or as many as a third of --seconds allows",
             help="Warm-up calls before the timed ones.",
@@ -57,6 +60,7 @@ def latency(
         int | None,
         typer.Option(
             min=1,
+            max=MOST,
             metavar="N",
             show_default="500, or as many as --seconds allows",
             help="Timed calls.",
@@ -67,6 +71,7 @@ def latency(
         float,
         typer.Option(
             min=0.01,
+            max=MOST_SECONDS,
             metavar="S",
             help="Seconds to spend if --repeats is not given.",
             rich_help_panel=MEASUREMENT_PANEL,

@@ -7,7 +7,6 @@ mistyped command waits for torch.
 from __future__ import annotations
 
 import atexit
-import errno
 import importlib
 import os
 import sys
@@ -24,9 +23,9 @@ from rich.text import Text
 
 import sparsevit
 from sparsevit import interruption
-from sparsevit.cli import console, run
+from sparsevit.cli import console, environment, run, trouble
 from sparsevit.cli.commands import Command, Group
-from sparsevit.errors import RunFailed, UserError
+from sparsevit.errors import RunFailed, UserError, shortened
 from sparsevit.interruption import Terminated
 from sparsevit.report.terminal import visible
 from sparsevit.secrets import masked
@@ -43,8 +42,8 @@ PANELS = (PHASES, MEASURE, EXPORT, DATA, WORKSPACE, HELP)
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-DISK_REMEDY = "Free some space, or choose a directory that you can write to (--workspace DIR)."
+MOST_LINES, MOST_CHARACTERS = 24, 1600
+"""Of a message, so that a screen holds it."""
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """The class of typer's usage errors; where typer keeps it depends on its version."""
@@ -257,9 +256,11 @@ def _main(args: list[str]) -> int:
 
 def _run(args: list[str], as_json: bool) -> int:
     try:
+        environment.require_working_directory()
         code = app(args=args, prog_name="sparsevit", standalone_mode=False)
         # typer makes an exit code of one that comes while it reads the words
         interruption.check()
+        console.flush_stdout()
     except UserError as error:
         return _fail("user", error.problem, error.remedy, EXIT_USER_ERROR, as_json)
     except RunFailed as error:
@@ -276,15 +277,18 @@ def _run(args: list[str], as_json: bool) -> int:
         raise
     except BrokenPipeError:
         # the reader (head, less) has left: nothing more can be said, and nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), console.STDOUT_FD)
+        console.give_up_stdout()
         return EXIT_FAILED
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            return _fail_internally(error, as_json)
-        problem = f"{error.strerror}: {error.filename or 'while writing'}"
-        return _fail("user", problem, DISK_REMEDY, EXIT_USER_ERROR, as_json)
+    except console.StdoutError as error:
+        console.give_up_stdout()
+        return _fail("user", str(error), console.STDOUT_REMEDY, EXIT_USER_ERROR, as_json=False)
     except Exception as error:
-        return _fail_internally(error, as_json)
+        if isinstance(error, OSError) and error.filename is None:
+            console.give_up_stdout()
+        described = trouble.describe(error)
+        if described is None:
+            return _fail_internally(error, as_json)
+        return _fail("user", *described, EXIT_USER_ERROR, as_json)
     return code if isinstance(code, int) and not isinstance(code, bool) else 0
 
 
@@ -307,7 +311,8 @@ def _interrupted(as_json: bool) -> int:
 
 
 def _fail_internally(error: Exception, as_json: bool) -> int:
-    sys.stderr.write(visible(masked("".join(traceback.format_exception(error)))))
+    with suppress(OSError):
+        sys.stderr.write(visible(masked("".join(traceback.format_exception(error)))))
     return _fail(
         "internal",
         masked(f"{type(error).__name__}: {error}"),
@@ -328,15 +333,32 @@ def _describe_usage(error: Any) -> tuple[str, str]:
 def _fail(kind: str, problem: str, remedy: str, code: int, as_json: bool) -> int:
     """Tell the user on stderr and, with ``--json``, also as a document on stdout."""
     run.let_the_first_speak()
+    problem, remedy = one_screen(problem), one_screen(remedy)
+    with suppress(OSError):  # nobody reads stderr: the exit code says it all
+        _tell(kind, problem, remedy)
+    if as_json and not console.document_written():
+        document = {"type": kind, "problem": problem, "remedy": remedy, "exit_code": code}
+        try:
+            console.emit({"error": document}, True, lambda _: None)
+        except (BrokenPipeError, console.StdoutError):
+            console.give_up_stdout()
+    return code
+
+
+def one_screen(text: str) -> str:
+    """A message that a terminal can show: of a longer one the middle is left out."""
+    lines = text.splitlines()
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 3], "...", *lines[-2:]]
+    return shortened("\n".join(lines), MOST_CHARACTERS)
+
+
+def _tell(kind: str, problem: str, remedy: str) -> None:
     if kind == "interrupted":
         console.err.print(Text.assemble("\n", (problem, "yellow"), f" {remedy}"), highlight=False)
     else:
         body = Text.assemble(problem, (f"\n\n{remedy}" if remedy else "", "bold"))
         console.err.print(Panel(body, title="Error", title_align="left", border_style="red"))
-    if as_json and not console.document_written():
-        document = {"type": kind, "problem": problem, "remedy": remedy, "exit_code": code}
-        console.emit({"error": document}, True, lambda _: None)
-    return code
 
 
 def _wants_json(args: Sequence[str]) -> bool:

@@ -19,6 +19,15 @@ from typing import Annotated, Any
 
 import typer
 
+MOST = 1_000_000
+"""Of anything that is counted."""
+
+MOST_PROCESSES = 1024
+LARGEST_SEED = 2**32 - 1
+"""That NumPy takes."""
+
+MOST_SECONDS = 7 * 24 * 3600.0
+
 RUN_PANEL = "Run"
 HARDWARE_PANEL = "Hardware"
 
@@ -123,6 +132,7 @@ SeedOption = Annotated[
     typer.Option(
         "--seed",
         min=0,
+        max=LARGEST_SEED,
         metavar="N",
         help="Seed of every random draw.",
         rich_help_panel=RUN_PANEL,
@@ -172,6 +182,7 @@ DevicesOption = Annotated[
     typer.Option(
         "--devices",
         min=1,
+        max=MOST_PROCESSES,
         metavar="N",
         help="Start N processes, one on each device (torchrun underneath).",
         rich_help_panel=HARDWARE_PANEL,
@@ -240,6 +251,7 @@ EvalImagesOption = Annotated[
     typer.Option(
         "--eval-images",
         min=1,
+        max=1_000 * MOST,
         metavar="N",
         show_default="all",
         help="Score on the first N images only.",
@@ -271,6 +283,7 @@ BatchSizeOption = Annotated[
     typer.Option(
         "--batch-size",
         min=1,
+        max=1_000 * MOST,
         metavar="N",
         help="Images per timed call (4 in the paper).",
         rich_help_panel=MEASUREMENT_PANEL,
@@ -309,6 +322,7 @@ MaxErrorOption = Annotated[
     typer.Option(
         "--max-error",
         min=0.0,
+        max=1_000.0,
         metavar="PERCENT",
         help="Predict latencies only up to this mean error on held-out configurations.",
         rich_help_panel=MEASUREMENT_PANEL,

@@ -8,15 +8,12 @@ import time
 from typing import TYPE_CHECKING
 
 from sparsevit import interruption
-from sparsevit.cli import console
+from sparsevit.cli import console, environment
 from sparsevit.cli.options import Launcher
 from sparsevit.processes import module_command, module_environment
 
 if TYPE_CHECKING:
     from sparsevit.report.reporter import Reporter
-
-# Where torchrun, Slurm and Open MPI say which process this is.
-RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 PATIENCE_SECONDS = 10.0
 
@@ -33,8 +30,7 @@ def reporter() -> Reporter:
 
 def is_first() -> bool:
     """Whether this process is the one that prints the result."""
-    ranks = (os.environ.get(name) for name in RANK_VARIABLES)
-    return next((int(rank) for rank in ranks if rank), 0) == 0
+    return environment.rank() == 0
 
 
 def is_started() -> bool:
@@ -61,6 +57,8 @@ def start_processes(devices: int, launcher: Launcher) -> bool:
         UserError: both ``devices`` and a launcher are given, or there are fewer CUDA devices.
         SystemExit: a process failed; with its exit code.
     """
+    if launcher is not Launcher.none:
+        environment.check_processes()
     if devices == 1 or os.environ.get(STARTED):
         return False
     import torch

@@ -10,6 +10,9 @@ from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     HARDWARE_PANEL,
     MEASUREMENT_PANEL,
+    MOST,
+    MOST_PROCESSES,
+    MOST_SECONDS,
     Backend,
     BackendOption,
     BatchSizeOption,
@@ -88,6 +91,7 @@ def search(
         int,
         typer.Option(
             min=1,
+            max=MOST,
             metavar="N",
             help="Stop after scoring this many configurations.",
             rich_help_panel=SEARCH_PANEL,
@@ -97,6 +101,7 @@ def search(
         int,
         typer.Option(
             min=1,
+            max=MOST,
             metavar="N",
             help="Stop after drawing this many candidates.",
             rich_help_panel=SEARCH_PANEL,
@@ -115,6 +120,7 @@ def search(
         int,
         typer.Option(
             min=2,
+            max=MOST,
             metavar="N",
             help="Number of candidates in a generation of the evolution.",
             rich_help_panel=SEARCH_PANEL,
@@ -124,6 +130,7 @@ def search(
         int,
         typer.Option(
             min=2,
+            max=MOST,
             metavar="N",
             help="How many of the best of a generation breed the next.",
             rich_help_panel=SEARCH_PANEL,
@@ -161,6 +168,7 @@ def search(
         int,
         typer.Option(
             min=1,
+            max=MOST_PROCESSES,
             metavar="N",
             help="Processes that share the work here: one per CUDA device, or several on the CPU.",
             rich_help_panel=HARDWARE_PANEL,
@@ -195,6 +203,7 @@ def search(
         float,
         typer.Option(
             min=0.01,
+            max=MOST_SECONDS,
             metavar="S",
             help="Seconds to spend on timing each configuration.",
             rich_help_panel=MEASUREMENT_PANEL,

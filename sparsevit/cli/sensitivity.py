@@ -9,6 +9,7 @@ import typer
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     MEASUREMENT_PANEL,
+    MOST_SECONDS,
     Backend,
     BackendOption,
     BatchSizeOption,
@@ -55,6 +56,7 @@ def sensitivity(
         float,
         typer.Option(
             min=0.01,
+            max=MOST_SECONDS,
             metavar="S",
             help="Seconds to spend on each configuration that is timed.",
             rich_help_panel=MEASUREMENT_PANEL,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import sparsevit
 from sparsevit.errors import UserError
+from sparsevit.plain_files import expanded
 
 SUFFIXES = (".py", ".yaml", ".yml", ".json")
 _LIST = "Shipped configs: "
@@ -43,7 +44,7 @@ def resolve_config(name: str | Path) -> Path:
     text = str(name)
     if "::" in text:
         return _in_package(text)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_file():
         return _with_known_suffix(path)
     if path.is_dir():

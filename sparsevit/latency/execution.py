@@ -12,11 +12,14 @@ from sparsevit.errors import UserError
 from sparsevit.latency.backends import require_backend
 from sparsevit.latency.backends.graph import CPU
 from sparsevit.latency.backends.registry import require_whole_backend
+from sparsevit.limits import require_memory
 from sparsevit.tasks import task_of_scope
 
 PAPER_BATCH = 4
 PAPER_IMG_SIZE = (672, 672)
 SMALLEST_SIDE = 32
+LEAST_BYTES_A_PIXEL = 40
+"""That a forward takes: 44 in a Swin with 16 channels, 97 in a Swin-T (eager, fp32, on a CPU)."""
 
 FLAT = {"flat": True}
 """Metadata of a result's field: in JSON its keys stand among the result's own."""
@@ -92,7 +95,7 @@ def require_images(batch_size: int, img_size: tuple[int, int], what: str) -> Non
         what: is to be done with them: ``timed``.
 
     Raises:
-        UserError: there is no image, or they are too small.
+        UserError: there is no image, they are too small, or the memory does not hold them.
     """
     height, width = img_size
     if batch_size < 1 or min(img_size) < SMALLEST_SIDE:
@@ -100,3 +103,8 @@ def require_images(batch_size: int, img_size: tuple[int, int], what: str) -> Non
             f"A batch of {batch_size} images of {width}x{height} cannot be {what}.",
             f"Use at least one image of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels.",
         )
+    require_memory(
+        batch_size * height * width * LEAST_BYTES_A_PIXEL,
+        f"A batch of {batch_size} images of {width}x{height}",
+        "Use a smaller image size (--img-size) or batch (--batch-size).",
+    )

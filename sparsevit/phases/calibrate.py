@@ -27,6 +27,7 @@ from sparsevit.ops import mmcv_ext
 from sparsevit.ops.window_kernels import VARIABLE as KERNELS
 from sparsevit.phases.device import device_name, pick_device
 from sparsevit.phases.inputs import PathLike, gather_inputs, open_workspace, validation_size
+from sparsevit.plain_files import read_record
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
 from sparsevit.workspace import Run, Workspace
@@ -272,9 +273,9 @@ def _work(workload: Workload) -> calibrating.Work:
 def _read_shares(path: Path) -> dict[Configuration, Share]:
     """What an earlier attempt measured; nothing where its file cannot be read."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_record(path)
         return {Configuration(row["configuration"]): Share(**row["share"]) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return {}
 
 

@@ -13,6 +13,7 @@ from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS
 from sparsevit.latency.predictor import Calibration, LatencyPredictor
 from sparsevit.latency.workload import Workload
 from sparsevit.phases.calibrate import error_text, kept_calibration, measured_calibration
+from sparsevit.plain_files import read_record
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.workspace import Workspace
 
@@ -159,12 +160,12 @@ def settled_predictor(
 
 def _read_decision(path: Path) -> LatencyPredictor | None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_record(path)
         if document["latency"] == MEASURED:
             return None
         calibration = Calibration.from_dict(document["calibration"])
         return LatencyPredictor(calibration, float(document["dense_ms"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}, which says how this run judges latencies, cannot be read: {error}.",
             "Start a new run with --force.",

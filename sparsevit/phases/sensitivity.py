@@ -29,6 +29,7 @@ from sparsevit.phases.latency_source import (
     settled_predictor,
 )
 from sparsevit.phases.scoring import Scorer, unknown_metric
+from sparsevit.plain_files import read_record
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.report.sensitivity_plot import draw_sensitivity
 from sparsevit.search.sensitivity import (
@@ -247,9 +248,9 @@ def _swept(
 
 def _read_points(path: Path) -> list[Response]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_record(path)
         return [response_from_dict(row) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return []
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sparsevit.errors import UserError
+from sparsevit.plain_files import read_plain
 from sparsevit.sparsity.configuration import Configuration, ConfigurationError
 from sparsevit.sparsity.space import Space
 
@@ -87,28 +88,18 @@ def read_configuration(path: str | os.PathLike[str], space: Space | None = None)
 
 
 def read_document(path: str | os.PathLike[str]) -> Any:
-    """The plain data of a YAML or JSON file, safe-loaded.
+    """The plain data of a YAML or JSON file; see :func:`sparsevit.plain_files.read_plain`.
 
     Raises:
-        UserError: where the file is missing, unreadable or neither.
+        UserError: where the file is missing, unreadable, too large or neither.
     """
-    source = Path(path)
-    _refuse_other_suffix(source)
-    try:
-        text = source.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"There is no file {source}.", "Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} cannot be read: {error}.", _EXAMPLE) from error
-    try:
-        return json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        kind = "JSON" if source.suffix == ".json" else "YAML"
-        raise UserError(f"{source} is not valid {kind}: {reason}.", _EXAMPLE) from error
+    _refuse_other_suffix(Path(path))
+    return read_plain(path, remedy=_EXAMPLE)
 
 
 def _configuration(document: Any, space: Space | None) -> Configuration:
+    if document is None:
+        raise ConfigurationError("It is empty: it holds no configuration.", _EXAMPLE)
     if isinstance(document, list):
         return _from_nested(document, space)
     if not isinstance(document, dict):
