@@ -265,8 +265,18 @@ def _run(args: list[str], as_json: bool) -> int:
         problem = f"{error.strerror}: {error.filename or 'while writing'}"
         return _fail("user", problem, DISK_REMEDY, EXIT_USER_ERROR, as_json)
     except Exception as error:
+        mistake = _overridden_mistake(error)
+        if mistake is not None:
+            return _fail("user", mistake.problem, mistake.remedy, EXIT_USER_ERROR, as_json)
         return _fail_internally(error, as_json)
     return code if isinstance(code, int) and not isinstance(code, bool) else 0
+
+
+def _overridden_mistake(error: Exception) -> UserError | None:
+    """What the user gave with ``--set`` that led to an error, if that is what did."""
+    mistakes = sys.modules.get("sparsevit.engine.mistakes")
+    found: UserError | None = mistakes.overridden_mistake(error) if mistakes else None
+    return found
 
 
 def _fail_internally(error: Exception, as_json: bool) -> int:

@@ -54,7 +54,8 @@ class Evaluation:
         self.during_batch: Callable[[], AbstractContextManager[None]] = nullcontext
         self._task = task = task_of(cfg)
         init_default_scope(cfg.get("default_scope", task.scope))
-        split = "val" if cfg.get("val_dataloader") else "test"
+        self._cfg = cfg
+        self._split = split = "val" if cfg.get("val_dataloader") else "test"
         loader_cfg, metric_cfg = cfg.get(f"{split}_dataloader"), cfg.get(f"{split}_evaluator")
         if not loader_cfg or not metric_cfg:
             raise UserError(
@@ -68,14 +69,15 @@ class Evaluation:
         if chosen is not None:
             loader_cfg["dataset"]["indices"] = chosen
         self.known_metrics = task.known_metrics(metric_cfg)
-        with quiet_libraries(), config_mistakes(f"The {split} set"):
+        with quiet_libraries(), self._mistakes():
             self.loader = Runner.build_dataloader(loader_cfg)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
         self.num_images = len(self.loader.dataset)
         if chosen is not None:
             task.score_only(self.evaluator.metrics, self.image_ids())
-        self._cache: list[Any] | None = [] if self._fits() else None
+        with self._mistakes():
+            self._cache: list[Any] | None = [] if self._fits() else None
 
     def __call__(
         self, model: Any, reporter: Reporter = SILENT, description: str = "evaluate"
@@ -119,7 +121,8 @@ class Evaluation:
     def _run(self, model: Any, reporter: Reporter, description: str) -> None:
         was_training = model.training
         model.eval()
-        with torch.no_grad(), reporter.task(description, len(self.loader)) as task:
+        loading = reporter.task(description, len(self.loader))
+        with self._mistakes(), torch.no_grad(), loading as task:
             for batch in self._batches():
                 with self.during_batch():
                     outputs = model.val_step(batch)
@@ -129,10 +132,13 @@ class Evaluation:
         model.train(was_training)
 
     def _metrics(self, images: int | None = None) -> dict[str, float]:
-        with quiet_libraries(), self.during_batch():
+        with quiet_libraries(), self._mistakes(), self.during_batch():
             metrics = self.evaluator.evaluate(self.num_images if images is None else images)
         found = {name: float(value) for name, value in metrics.items() if _is_number(value)}
         return _short_names({**self._nothing_found(), **found})
+
+    def _mistakes(self) -> AbstractContextManager[None]:
+        return config_mistakes(self._cfg, f"The {self._split} set", self._split)
 
     def _nothing_found(self) -> dict[str, float]:
         """What metrics leave out where a model finds nothing at all."""
