@@ -285,7 +285,10 @@ def _run(args: list[str], as_json: bool) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None:
             console.give_up_stdout()
-        described = trouble.describe(error)
+        mistake = _overridden_mistake(error)
+        described = (
+            trouble.describe(error) if mistake is None else (mistake.problem, mistake.remedy)
+        )
         if described is None:
             return _fail_internally(error, as_json)
         return _fail("user", *described, EXIT_USER_ERROR, as_json)
@@ -308,6 +311,13 @@ def _interrupted(as_json: bool) -> int:
         return code  # it is said once: by the first process, or by the one that started it
     problem, remedy = "Interrupted.", "Run the same command again to continue."
     return _fail("interrupted", problem, remedy, code, as_json)
+
+
+def _overridden_mistake(error: Exception) -> UserError | None:
+    """What the user gave with ``--set`` that led to an error, if that is what did."""
+    mistakes = sys.modules.get("sparsevit.engine.mistakes")
+    found: UserError | None = mistakes.overridden_mistake(error) if mistakes else None
+    return found
 
 
 def _fail_internally(error: Exception, as_json: bool) -> int:

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
@@ -15,7 +14,6 @@ from sparsevit.data.images import image_fault
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine import distributed
-from sparsevit.engine.mistakes import RAISED
 from sparsevit.errors import UserError
 from sparsevit.tasks import task_of
 
@@ -113,12 +111,10 @@ class NamingPipeline(Compose):
         path = data.get("img_path")
         try:
             return super().__call__(data)
-        except (*RAISED, OSError, cv2.error) as error:
-            if path is None:
-                raise
-            wrong = image_fault(path, whole=True) or (
-                f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-            )
+        except Exception as error:
+            wrong = None if path is None else image_fault(path, whole=True)
+            if wrong is None:
+                raise  # the image is not to blame
             raise UnusableImage(f"{path} cannot be loaded: {wrong}.") from error
 
 

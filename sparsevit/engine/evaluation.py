@@ -56,7 +56,8 @@ class Evaluation:
         self.during_batch: Callable[[], AbstractContextManager[None]] = nullcontext
         self._task = task = task_of(cfg)
         init_default_scope(cfg.get("default_scope", task.scope))
-        split = "val" if cfg.get("val_dataloader") else "test"
+        self._cfg = cfg
+        self._split = split = "val" if cfg.get("val_dataloader") else "test"
         loader_cfg, metric_cfg = cfg.get(f"{split}_dataloader"), cfg.get(f"{split}_evaluator")
         if not loader_cfg or not metric_cfg:
             raise UserError(
@@ -70,7 +71,7 @@ class Evaluation:
         if chosen is not None:
             loader_cfg["dataset"]["indices"] = chosen
         self.known_metrics = task.known_metrics(metric_cfg)
-        with quiet_libraries(), config_mistakes(f"The {split} set"):
+        with quiet_libraries(), self._mistakes():
             self.loader = Runner.build_dataloader(loader_cfg)
             name_broken_images(self.loader.dataset)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
@@ -78,7 +79,8 @@ class Evaluation:
         self.num_images = len(self.loader.dataset)
         if chosen is not None:
             task.score_only(self.evaluator.metrics, self.image_ids())
-        self._cache: list[Any] | None = [] if self._fits() else None
+        with self._mistakes():
+            self._cache: list[Any] | None = [] if self._fits() else None
 
     def __call__(
         self, model: Any, reporter: Reporter = SILENT, description: str = "evaluate"
@@ -129,6 +131,7 @@ class Evaluation:
             return ", ".join(str(path) for path in paths if path) or "a batch"
 
         with (
+            self._mistakes(),
             torch.no_grad(),
             finite_maps(self._backbone(model), images),
             reporter.task(description, len(self.loader)) as task,
@@ -149,7 +152,7 @@ class Evaluation:
             return None
 
     def _metrics(self, images: int | None = None) -> dict[str, float]:
-        with quiet_libraries(), self.during_batch():
+        with quiet_libraries(), self._mistakes(), self.during_batch():
             metrics = self.evaluator.evaluate(self.num_images if images is None else images)
         for name, value in metrics.items():
             if value != value and name.rpartition("/")[2] in self._task.headlines:
@@ -159,6 +162,9 @@ class Evaluation:
                 )
         found = {name: float(value) for name, value in metrics.items() if _is_number(value)}
         return _short_names({**self._nothing_found(), **found})
+
+    def _mistakes(self) -> AbstractContextManager[None]:
+        return config_mistakes(self._cfg, f"The {self._split} set", self._split)
 
     def _nothing_found(self) -> dict[str, float]:
         """What metrics leave out where a model finds nothing at all."""

@@ -32,7 +32,7 @@ from sparsevit.engine.hooks import (
     RandomSparsityHook,
     TrimMemoryHook,
 )
-from sparsevit.engine.mistakes import config_mistakes, missing_files
+from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import mute_console, quiet_libraries
 from sparsevit.errors import RunFailed, UserError
 from sparsevit.report.reporter import SILENT, Reporter
@@ -121,7 +121,7 @@ def train(
         cfg, directory, seed, launcher, resume_from, has_weights=start_from is not None
     )
     _drop_hook(cfg, "RandomSparsityHook")
-    with quiet_libraries(), config_mistakes("The training"):
+    with quiet_libraries(), config_mistakes(cfg, "The training"):
         runner = QuietRunner.from_cfg(cfg)
         apply_sparsity(cfg, runner.model)
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
@@ -139,7 +139,8 @@ def train(
         progress = ProgressHook(task)
         for hook in (*hooks, progress):
             runner.register_hook(hook)
-        with quiet_libraries(), missing_files(), _saying_what_is_left(runner, directory):
+        guarded = config_mistakes(cfg, "The training")
+        with quiet_libraries(), guarded, _saying_what_is_left(runner, directory):
             runner.train()
     checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
@@ -269,12 +270,13 @@ def build_model(
     model_cfg = copy.deepcopy(cfg.model)
     forget_first_weights(model_cfg)
     with quiet_libraries():
-        with config_mistakes("The model"):
+        with config_mistakes(cfg, "The model"):
             model: Any = task.build(model_cfg)
         apply_sparsity(cfg, model)
         said = None
         if checkpoint is None:
-            model.init_weights()
+            with config_mistakes(cfg, "The model"):
+                model.init_weights()
         else:
             said = load_weights(model, checkpoint).summary()
     model.to(device)

@@ -20,6 +20,7 @@ from sparsevit.engine.config import (
     load_config,
     sparsify_config,
 )
+from sparsevit.engine.config_check import MODEL_ONLY, TRAINING, VALIDATION
 from sparsevit.engine.datasets import check_datasets, provide_embedded
 from sparsevit.engine.schedule import phase_config, with_paper_phases
 from sparsevit.errors import UserError
@@ -33,6 +34,7 @@ DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 # Phases that start from trained weights, and those that look at no image.
 NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export")
 NEED_NO_DATA = ("latency", "calibrate", "export")
+TRAINED = ("pretrain", "adapt", "finetune")
 
 # Which phases' outputs a phase starts from, the nearest first.
 BEFORE = {
@@ -113,13 +115,20 @@ def gather_inputs(
         provide_embedded(base, data)
     cfg = phase_config(base, phase)
     apply_overrides(cfg, overrides)
-    check_config(cfg)
+    check_config(cfg, _needed(phase))
     reporter.note(f"config: {name} ({source})")
 
     if weights is None:
         return Inputs(cfg, base, source, None, "none", data)
     reporter.note(f"checkpoint: {weights.path} ({weights.source_text})")
     return Inputs(cfg, base, source, weights.path, weights.source_text, data)
+
+
+def _needed(phase: str) -> tuple[str, ...]:
+    """What a phase uses of a config beside the model."""
+    if phase in NEED_NO_DATA:
+        return MODEL_ONLY
+    return TRAINING if phase in TRAINED else VALIDATION
 
 
 def require_checkpoint(inputs: Inputs, phase: str) -> Path:

@@ -156,6 +156,10 @@ class Task(ABC):
             meta: ``metainfo`` of the dataset.
         """
 
+    @abstractmethod
+    def palette(self, classes: int) -> list[tuple[int, int, int]]:
+        """A colour for each class in drawings: RGB, 0 to 255; always the same."""
+
     # --- what is timed --------------------------------------------------------------------------
 
     def random_images(self, batch_size: int, img_size: tuple[int, int]) -> Tensor:

@@ -91,6 +91,11 @@ class Detection(Task):
         visualizer.add_datasample(out.stem, pixels, sample, draw_gt=False, out_file=str(out))
         return out
 
+    def palette(self, classes: int) -> list[tuple[int, int, int]]:
+        from mmdet.visualization import get_palette
+
+        return [tuple(map(int, colour)) for colour in get_palette("random", classes)]
+
     # --- what is timed --------------------------------------------------------------------------
 
     def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
