@@ -19,6 +19,7 @@ from sparsevit.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -52,6 +53,7 @@ def adapt(
     seed: SeedOption = 0,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

@@ -25,6 +25,7 @@ from sparsevit.cli.options import (
     ScopeOption,
     SetOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -44,6 +45,7 @@ def evaluate(
     backend: BackendOption = Backend.eager,
     precision: PrecisionOption = Precision.fp32,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

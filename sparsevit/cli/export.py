@@ -16,6 +16,7 @@ from sparsevit.cli.options import (
     Scope,
     SetOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -60,7 +61,7 @@ def export(
         typer.Option(
             "--img-size",
             metavar="S|WxH",
-            show_default="that of the config's validation images, else 672",
+            show_default="that of the config's test images",
             help="Image size of the exported model.",
         ),
     ] = None,
@@ -70,6 +71,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Replace FILE if it already exists.")
     ] = False,
+    threads: ThreadsOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

@@ -17,6 +17,7 @@ from sparsevit.cli.options import (
     SeedOption,
     SetOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -32,6 +33,7 @@ def finetune(
     seed: SeedOption = 0,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

@@ -15,6 +15,7 @@ from sparsevit.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -28,6 +29,7 @@ def pretrain(
     seed: SeedOption = 0,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

@@ -33,6 +33,7 @@ from sparsevit.cli.options import (
     ScopeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 from sparsevit.search.options import SearchOptions, parse_budget
@@ -206,6 +207,7 @@ def search(
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

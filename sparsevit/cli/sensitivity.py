@@ -28,6 +28,7 @@ from sparsevit.cli.options import (
     Scope,
     ScopeOption,
     SetOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -65,6 +66,7 @@ def sensitivity(
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How score and latency respond to each knob alone, with all others dense.

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,17 +77,47 @@ def require_compiler(what: str) -> None:
         )
 
 
-def require_precision(backend: str, precision: str, supported: tuple[str, ...]) -> None:
+def require_precision(
+    backend: str,
+    precision: str,
+    supported: Sequence[str],
+    *,
+    whole: str | None = None,
+    of_backbone: Sequence[str] = (),
+    why: str = "",
+) -> None:
     """Refuse a precision in which a backend does not compute.
 
+    Args:
+        backend: its name.
+        precision: that is asked for.
+        supported: those in which it computes what is to be executed.
+        whole: what a whole model is called, where it cannot do with one what it can with a
+            backbone.
+        of_backbone: those in which it computes a backbone, where these are others.
+        why: the reason.
+
     Raises:
-        UserError: it does not.
+        UserError: it does not; what it does instead, and who else does it.
     """
-    if precision not in supported:
-        raise UserError(
-            f"The backend {backend} does not support {precision} here.",
-            f"Use --precision {' or '.join(supported)}.",
+    if precision in supported:
+        return
+    remedies = [f"--precision {' or '.join(supported)}"]
+    if whole is None:
+        problem = f"The backend {backend} does not support {precision} here: it computes in "
+        problem += f"{' and '.join(supported)} only."
+    else:
+        reason = f" ({why})" if why else ""
+        problem = (
+            f"The backend {backend} does not support {precision} for a whole {whole}{reason}: it "
+            f"runs a {whole} in {' and '.join(supported)}, and a backbone in "
+            f"{' and '.join(of_backbone)}."
         )
+        if precision in of_backbone:
+            remedies.append("--scope backbone")
+    # PyTorch's autocast has every precision
+    remedies.append("--backend eager")
+    raise UserError(problem, f"Use {', or '.join(remedies)}.")
 
 
 def require_cpu(backend: str, device: torch.device) -> None:
