@@ -112,7 +112,9 @@ def _without_images(
         return PipelineSizes(Counter(found), "the test pipeline", missing)
     side = next(filter(None, map(_square, pipeline)), None)
     if side is not None:
-        return PipelineSizes(Counter([pad((side, side))]), "the scale of the test pipeline", missing)
+        return PipelineSizes(
+            Counter([pad((side, side))]), "the scale of the test pipeline", missing
+        )
     return PipelineSizes({}, "", missing)
 
 

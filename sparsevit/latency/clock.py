@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +21,8 @@ AGAIN = 2
 UNSTEADY = 0.25
 # How far apart two timings of dense may be.
 _DRIFT = 1.3
+# Cores that a machine's own housekeeping may take, and seconds from which on that can be told.
+_IDLE, _SHORT = 0.3, 0.2
 
 
 class Clock:
@@ -52,14 +56,15 @@ class Clock:
         self._device = device
         self._seconds = seconds
         self._dense_ms = dense_ms
-        self.machine = Machine(warn)
+        self.machine = Machine(device, warn)
 
     @property
     def dense_ms(self) -> float:
         """What dense takes, in milliseconds: always the same."""
         if self._dense_ms is None:
             call = self.dense
-            found = steadiest(lambda: measure(call, self._device, seconds=self._seconds))
+            with self.machine.watched():
+                found = steadiest(lambda: measure(call, self._device, seconds=self._seconds))
             self.machine.note_latency(found)
             self._dense_ms = found.mean_ms
         return self._dense_ms
@@ -74,7 +79,10 @@ class Clock:
     def __call__(self, call: Callable[[], Any]) -> float:
         """Milliseconds of a call."""
         dense_ms, dense = self.dense_ms, self.dense
-        share = believable(lambda: measure_share(call, dense, self._device, seconds=self._seconds))
+        with self.machine.watched():
+            share = believable(
+                lambda: measure_share(call, dense, self._device, seconds=self._seconds)
+            )
         self.machine.note_share(share, dense_ms)
         return share.share * dense_ms
 
@@ -83,15 +91,31 @@ class Machine:
     """Whether the machine did other work while it was timed, by what its timings say.
 
     Args:
+        device: what is timed.
         warn: is told so, once, as soon as it is known.
     """
 
-    def __init__(self, warn: Callable[[str], Any] | None = None) -> None:
+    def __init__(self, device: torch.device, warn: Callable[[str], Any] | None = None) -> None:
+        self._on_cpu = device.type == "cpu"
         self._warn = warn
+        self._seconds = 0.0
+        self._others_seconds = 0.0
         self._dense_ms: list[float] = []
         self._spread = 0.0
         self._error = 0.0
         self.timings = 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around a timing: what other processes take of the CPU is counted."""
+        before, began = _others_seconds(), time.perf_counter()
+        try:
+            yield
+        finally:
+            after = _others_seconds()
+            if before is not None and after is not None:
+                self._others_seconds += max(0.0, after - before)
+                self._seconds += time.perf_counter() - began
 
     def note_share(self, share: Share, dense_ms: float | None = None) -> None:
         """A timing beside dense.
@@ -115,6 +139,10 @@ class Machine:
     def busy(self) -> str | None:
         """One sentence with the figures; None where nothing speaks for other work."""
         signs = []
+        cores = os.cpu_count() or 1
+        others = self._others_seconds / self._seconds if self._seconds > _SHORT else 0.0
+        if self._on_cpu and others > _IDLE and others + torch.get_num_threads() > cores + _IDLE:
+            signs.append(f"other processes take {others:.1f} of {cores} cores")
         if self._dense_ms and max(self._dense_ms) > _DRIFT * min(self._dense_ms):
             low, high = min(self._dense_ms), max(self._dense_ms)
             signs.append(f"dense took {low:.4g} to {high:.4g} ms")
@@ -124,7 +152,7 @@ class Machine:
             signs.append(f"a figure has a standard error of {self._error:.0%}")
         if not signs:
             return None
-        return f"the machine is busy: {', '.join(signs)}{_load()}"
+        return f"the machine is busy: {', '.join(signs)}"
 
     def _noted(self) -> None:
         self.timings += 1
@@ -202,9 +230,16 @@ def steadiest_of_paired(
     return best
 
 
-def _load() -> str:
-    """What the operating system says, for people."""
+def _others_seconds() -> float | None:
+    """CPU time that all but this process have taken since the machine started, in seconds.
+
+    None where the operating system does not say.
+    """
     try:
-        return f" (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)"
-    except OSError:
-        return ""
+        with open("/proc/stat", encoding="ascii") as file:
+            numbers = [int(word) for word in file.readline().split()[1:9]]
+        user, nice, system, _idle, _wait, interrupts, soft, stolen = numbers
+        ticks = user + nice + system + interrupts + soft + stolen
+        return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+    except (OSError, ValueError):
+        return None

@@ -217,7 +217,7 @@ def measured_calibration(
         before = workload.handle.get()
         try:
             plan = Plan(workload.handle.space, _work(workload), held_out, seed)
-            machine = Machine(lambda text: reporter.note(text))
+            machine = Machine(workload.execution.device, lambda text: reporter.note(text))
             shares = _shares(run, plan, workload, seconds, machine, reporter)
         finally:
             workload.handle.set(before)
@@ -253,7 +253,8 @@ def _shares(
 
     def measure(configuration: Configuration, allowed: float) -> Share:
         call = workload.at(configuration)
-        share = believable(lambda: measure_share(call, dense, device, seconds=allowed))
+        with machine.watched():
+            share = believable(lambda: measure_share(call, dense, device, seconds=allowed))
         machine.note_share(share)
         return share
 

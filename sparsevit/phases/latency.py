@@ -171,7 +171,7 @@ def latency(
     ).require()
     subject = _subject(config, workspace, sparsity, budget, scope, img_size, overrides, reporter)
     execution = replace(asked, img_size=subject.img_size)
-    machine = Machine(lambda text: reporter.note(text))
+    machine = Machine(execution.device, lambda text: reporter.note(text))
     workload = Workload(subject.model, execution, task=subject.task)
     settings = subject.settings(compare)
     costs = {name: subject.gmacs(workload, setting) for name, setting in settings.items()}
@@ -220,7 +220,7 @@ def latency_in_backends(
     asked.require()
     subject = _subject(config, workspace, sparsity, budget, scope, img_size, overrides, reporter)
     first = replace(asked, img_size=subject.img_size)
-    machine = Machine(lambda text: reporter.note(text))
+    machine = Machine(where, lambda text: reporter.note(text))
     settings = subject.settings(compare)
     plain = Workload(subject.model, first, task=subject.task)
     costs = {name: subject.gmacs(plain, setting) for name, setting in settings.items()}
@@ -264,7 +264,8 @@ def _timed(
 ) -> list[Row]:
     """A row for each configuration, timed turn by turn; again where the figures cannot be."""
     calls = {name: workload.at(setting) for name, setting in settings.items()}
-    timings = steadiest_of_paired(calls, workload.execution.device, **how)
+    with machine.watched():
+        timings = steadiest_of_paired(calls, workload.execution.device, **how)
     for timing in timings.values():
         machine.note_latency(timing)
     dense_ms = timings["dense"].mean_ms if "dense" in timings else None

@@ -102,22 +102,20 @@ def require_precision(
     """
     if precision in supported:
         return
-    remedies = [f"--precision {' or '.join(supported)}"]
-    if whole is None:
-        problem = f"The backend {backend} does not support {precision} here: it computes in "
-        problem += f"{' and '.join(supported)} only."
-    else:
-        reason = f" ({why})" if why else ""
-        problem = (
-            f"The backend {backend} does not support {precision} for a whole {whole}{reason}: it "
-            f"runs a {whole} in {' and '.join(supported)}, and a backbone in "
-            f"{' and '.join(of_backbone)}."
-        )
-        if precision in of_backbone:
-            remedies.append("--scope backbone")
+    remedy = f"Use --precision {' or '.join(supported)}."
     # PyTorch's autocast has every precision
-    remedies.append("--backend eager")
-    raise UserError(problem, f"Use {', or '.join(remedies)}.")
+    instead = "--backend eager"
+    problem = (
+        f"The backend {backend} does not support {precision} here: it computes in "
+        f"{' and '.join(supported)} only."
+    )
+    if whole is not None and precision in of_backbone:
+        problem = (
+            f"The backend {backend} does not support {precision} for a whole {whole}, only for a "
+            f"backbone{f': {why}' if why else ''}."
+        )
+        instead = f"--scope backbone or {instead}"
+    raise UserError(problem, f"{remedy} For {precision}, use {instead}.")
 
 
 def require_cpu(backend: str, device: torch.device) -> None:
