@@ -20,6 +20,7 @@ from sparsevit.cli.options import (
     SeedOption,
     SetOption,
     SkipBrokenOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -54,6 +55,7 @@ def adapt(
     seed: SeedOption = 0,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

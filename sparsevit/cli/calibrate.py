@@ -24,6 +24,7 @@ from sparsevit.cli.options import (
     ScopeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -78,6 +79,7 @@ def calibrate(
         ),
     ] = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how latency responds to each knob, so that a search need not time every candidate.

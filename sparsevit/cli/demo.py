@@ -13,6 +13,7 @@ from sparsevit.cli.options import (
     ForceOption,
     JsonOption,
     SeedOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -37,6 +38,7 @@ def demo(
     ] = None,
     workspace: WorkspaceOption = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
     as_json: JsonOption = False,

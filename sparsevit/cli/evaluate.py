@@ -26,6 +26,7 @@ from sparsevit.cli.options import (
     SetOption,
     SkipBrokenOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -46,6 +47,7 @@ def evaluate(
     backend: BackendOption = Backend.eager,
     precision: PrecisionOption = Precision.fp32,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

@@ -17,6 +17,7 @@ from sparsevit.cli.options import (
     Scope,
     SetOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -61,7 +62,7 @@ def export(
         typer.Option(
             "--img-size",
             metavar="S|WxH",
-            show_default="that of the config's validation images, else 672",
+            show_default="that of the config's test images",
             help="Image size of the exported model.",
         ),
     ] = None,
@@ -72,6 +73,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Replace FILE if it already exists.")
     ] = False,
+    threads: ThreadsOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

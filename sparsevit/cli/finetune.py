@@ -18,6 +18,7 @@ from sparsevit.cli.options import (
     SetOption,
     SkipBrokenOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -34,6 +35,7 @@ def finetune(
     seed: SeedOption = 0,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

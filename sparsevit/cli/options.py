@@ -19,6 +19,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsevit.cli.threads import use_threads
+from sparsevit.threads import VARIABLE as THREADS_VARIABLE
+
 MOST = 1_000_000
 """Of anything that is counted."""
 
@@ -209,6 +212,20 @@ DeviceOption = Annotated[
     ),
 ]
 
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        envvar=THREADS_VARIABLE,
+        min=1,
+        metavar="N",
+        callback=use_threads,
+        show_default="what PyTorch takes",
+        help="CPU threads to compute with, in every runtime and process.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+
 
 class Scope(str, Enum):
     """What of a detector is executed."""
@@ -272,7 +289,7 @@ ImgSizeOption = Annotated[
     typer.Option(
         "--img-size",
         metavar="S|WxH",
-        show_default="that of the config's validation images, else 672",
+        show_default="that of the config's test images",
         help="Image size to time at.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),

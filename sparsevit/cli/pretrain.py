@@ -16,6 +16,7 @@ from sparsevit.cli.options import (
     SeedOption,
     SetOption,
     SkipBrokenOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -30,6 +31,7 @@ def pretrain(
     seed: SeedOption = 0,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

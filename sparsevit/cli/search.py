@@ -37,6 +37,7 @@ from sparsevit.cli.options import (
     SeedOption,
     SetOption,
     SkipBrokenOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 from sparsevit.search.options import SearchOptions, parse_budget
@@ -217,6 +218,7 @@ def search(
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,

@@ -30,6 +30,7 @@ from sparsevit.cli.options import (
     ScopeOption,
     SetOption,
     SkipBrokenOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -69,6 +70,7 @@ def sensitivity(
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How score and latency respond to each knob alone, with all others dense.

@@ -14,6 +14,7 @@ from sparsevit.latency.backends.graph import CPU
 from sparsevit.latency.backends.registry import require_whole_backend
 from sparsevit.limits import require_memory
 from sparsevit.tasks import task_of_scope
+from sparsevit.threads import asked_threads
 
 PAPER_BATCH = 4
 PAPER_IMG_SIZE = (672, 672)
@@ -51,6 +52,11 @@ class Execution:
         """Whether the whole model is executed, not its backbone alone."""
         return self.scope != "backbone"
 
+    @property
+    def threads(self) -> int | None:
+        """CPU threads that latencies depend on; None on an accelerator."""
+        return torch.get_num_threads() if self.device.type == "cpu" else None
+
     def require(self) -> Execution:
         """Itself, if it can be had here; to be asked before any work is put into it.
 
@@ -72,10 +78,12 @@ class Execution:
         """What :meth:`to_dict` gave."""
         height, width = document["img_size"]
         device = torch.device(document["device"])
-        return cls(**{**document, "img_size": (height, width), "device": device})
+        known = {name: document[name] for name in ("scope", "backend", "precision", "batch_size")}
+        return cls(**known, img_size=(height, width), device=device)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for records."""
+        """As plain data, for records; on a CPU with the threads, where a number was asked for."""
+        asked = asked_threads() if self.device.type == "cpu" else None
         return {
             "scope": self.scope,
             "backend": self.backend,
@@ -83,6 +91,7 @@ class Execution:
             "batch_size": self.batch_size,
             "precision": self.precision,
             "device": str(self.device),
+            **({} if asked is None else {"threads": asked}),
         }
 
 

@@ -22,7 +22,7 @@ from sparsevit.latency.workload import Workload
 from sparsevit.phases.adapt import adapt
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.finetune import finetune
-from sparsevit.phases.inputs import PathLike, validation_size
+from sparsevit.phases.inputs import PathLike, image_size
 from sparsevit.phases.picture import picture_of_sparsity
 from sparsevit.phases.pretrain import pretrain
 from sparsevit.phases.search import search
@@ -128,7 +128,7 @@ def demo(
         reporter.heading("2/5 adapt: random ratios at every iteration")
         tour.once("adapt", adapt)
         cfg = tour.config()
-        size = validation_size(cfg) or (224, 224)
+        size = image_size(cfg)
         interval = tour.interval(cfg, size)
         reporter.heading(
             f"3/5 search: the best ratios between {interval[0]:.1f} and "

@@ -22,6 +22,7 @@ from sparsevit.engine.config import (
 )
 from sparsevit.engine.config_check import MODEL_ONLY, TRAINING, VALIDATION
 from sparsevit.engine.datasets import check_datasets, provide_embedded
+from sparsevit.engine.image_size import pipeline_sizes
 from sparsevit.engine.schedule import phase_config, with_paper_phases
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
@@ -246,14 +247,37 @@ def check_splits(
         reporter.note(said)
 
 
-def validation_size(cfg: Config) -> tuple[int, int] | None:
-    """(height, width) that every validation image has, where the config resizes to one size."""
-    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
-    for step in (loader.get("dataset") or {}).get("pipeline") or ():
-        scale = step.get("scale") if step.get("type") == "Resize" else None
-        if not isinstance(scale, (list, tuple)) or len(scale) != 2:
-            continue
-        width, height = scale
-        if width == height or not step.get("keep_ratio", False):
-            return int(height), int(width)
-    return None
+def image_size(
+    cfg: Config, asked: tuple[int, int] | None = None, reporter: Reporter = SILENT
+) -> tuple[int, int]:
+    """(height, width) at which a model is timed or exported: what its test images have.
+
+    Args:
+        cfg: whose test pipeline is run on a few images; see :func:`pipeline_sizes`.
+        asked: the user's own, taken as it is.
+        reporter: is told the size and where it is from.
+
+    Raises:
+        UserError: the images have several sizes, or none can be told.
+    """
+    if asked is not None:
+        return asked
+    found = pipeline_sizes(cfg)
+    sizes = sorted(found.counts, key=lambda size: -found.counts[size])
+    shown = [f"{width}x{height}" for height, width in sizes]
+    if len(sizes) == 1:
+        reporter.note(f"image size: {shown[0]} ({found.source})")
+        return sizes[0]
+    if sizes:
+        counts = ", ".join(
+            f"{name} ({found.counts[size]})" for name, size in zip(shown, sizes, strict=True)
+        )
+        raise UserError(
+            f"The test pipeline gives images of several sizes: {counts} of {found.source}.",
+            f"Choose one: --img-size {shown[0]}.",
+        )
+    raise UserError(
+        "The size of the test images cannot be told from the test pipeline alone, and "
+        f"{found.missing}.",
+        "Give it: --img-size WIDTHxHEIGHT, such as --img-size 512x384.",
+    )

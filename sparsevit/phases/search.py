@@ -18,12 +18,12 @@ from sparsevit.phases.inputs import (
     PathLike,
     check_splits,
     gather_inputs,
+    image_size,
     open_workspace,
     phase_run,
     record_of,
     require_checkpoint,
     save_config,
-    validation_size,
 )
 from sparsevit.phases.latency_source import MEASURED, PREDICTED, latency_predictor, scaled_to_now
 from sparsevit.phases.searching.plan import STUDY_NAME, SearchPlan
@@ -80,6 +80,7 @@ class SearchPhaseResult:
         others: the searches of the other intervals, in the order in which they were given.
         references: what the searches are compared with.
         resumed: whether it went on with an earlier attempt.
+        busy: what timings say of other work on the machine; None where nothing speaks for it.
     """
 
     run: str
@@ -97,6 +98,7 @@ class SearchPhaseResult:
     others: tuple[SearchResult, ...]
     references: tuple[Reference, ...]
     resumed: bool
+    busy: str | None = None
 
     @property
     def searches(self) -> tuple[SearchResult, ...]:
@@ -167,7 +169,7 @@ def search(
     weights = require_checkpoint(inputs, "search")
     check_splits(inputs, "val", skip_broken=skip_broken, reporter=reporter)
     options = replace(options, metric=options.metric or task_of(inputs.cfg).metric)
-    size = options.img_size or validation_size(inputs.cfg) or asked.img_size
+    size = image_size(inputs.cfg, options.img_size, reporter)
     given = record_of(ws, inputs)
     plan = SearchPlan(
         options=options,
@@ -201,8 +203,9 @@ def search(
         finally:
             distributed.share(None)
         made = write_results(ws, worker, found, references, scored)
+        busy = worker.busy
         run.update(
-            metrics=summary(found[0], plan.metric),
+            metrics={**summary(found[0], plan.metric), **({"machine": busy} if busy else {})},
             outputs={**made.outputs, "config": save_config(inputs, run)},
         )
     predictor = worker.predictor
@@ -222,6 +225,7 @@ def search(
         others=found[1:],
         references=tuple(references),
         resumed=run.resumed,
+        busy=busy,
     )
 
 

@@ -17,11 +17,11 @@ from sparsevit.phases.inputs import (
     PathLike,
     check_splits,
     gather_inputs,
+    image_size,
     open_workspace,
     phase_run,
     record_of,
     require_checkpoint,
-    validation_size,
 )
 from sparsevit.phases.latency_source import (
     AUTO,
@@ -61,6 +61,7 @@ class SensitivityResult:
         plots: what is plotted -> picture.
         execution: what latency is of.
         resumed: whether it went on with an earlier attempt.
+        busy: what timings say of other work on the machine; None where nothing speaks for it.
     """
 
     run: str
@@ -70,6 +71,7 @@ class SensitivityResult:
     plots: dict[str, Path]
     execution: Execution = field(metadata=FLAT)
     resumed: bool
+    busy: str | None = None
 
 
 def sensitivity(
@@ -128,7 +130,7 @@ def sensitivity(
     inputs = gather_inputs(ws, "sensitivity", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "sensitivity")
     check_splits(inputs, "val", skip_broken=skip_broken, reporter=reporter)
-    execution = replace(asked, img_size=img_size or validation_size(inputs.cfg) or asked.img_size)
+    execution = replace(asked, img_size=image_size(inputs.cfg, img_size, reporter))
     how = {**execution.to_dict(), "latency": latency, "eval_images": eval_images}
     given = record_of(ws, inputs, how)
     digest = given["checkpoint"]["sha256"]
@@ -148,10 +150,21 @@ def sensitivity(
                 max_error=max_error,
                 reporter=reporter,
             ),
+            threads=execution.threads,
         )
-        latency_ms: LatencyMs = Stopwatch(workload, latency_seconds)
-        if predictor is not None:
-            latency_ms = predictor.predict
+        known = [
+            point
+            for point in _read_points(run.directory / _POINTS)
+            if point.configuration == space.dense()
+        ]
+        stopwatch = Stopwatch(
+            workload,
+            latency_seconds,
+            # an earlier attempt's, by which its points were timed
+            dense_ms=known[0].latency_ms if known else None,
+            warn=lambda text: reporter.note(text),
+        )
+        latency_ms: LatencyMs = stopwatch if predictor is None else predictor.predict
 
         def respond(knob: str | None, ratio: float, configuration: Configuration) -> Response:
             scores = scorer.points(scorer.metrics(configuration))
@@ -171,6 +184,7 @@ def sensitivity(
         file = run.directory / NAME
         write_atomic(file, json.dumps(result.to_dict(), indent=1) + "\n")
         plots = draw_sensitivity(result, metric, run.directory)
+        busy = stopwatch.clock.machine.busy
         run.update(
             metrics={
                 "metric": metric,
@@ -178,6 +192,7 @@ def sensitivity(
                 "dense_ms": result.dense.latency_ms,
                 "latency": result.latency,
                 "configurations": len(result.responses),
+                **({"machine": busy} if busy else {}),
             },
             outputs={"sensitivity": file, **{f"plot_{name}": p for name, p in plots.items()}},
         )
@@ -189,6 +204,7 @@ def sensitivity(
         plots=plots,
         execution=execution,
         resumed=run.resumed,
+        busy=busy,
     )
 
 

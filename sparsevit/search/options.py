@@ -47,8 +47,7 @@ class SearchOptions:
         scope: time the ``backbone``, as the paper does, or the ``detector``.
         backend: what executes it while it is timed; a configuration is prepared anew in all but
             ``eager`` and ``compile``. Scores are of eager PyTorch in fp32, whatever is timed.
-        img_size: (height, width) to time at; that of the config's validation where it is one
-            fixed size, else 672x672, where None.
+        img_size: (height, width) to time at; that of the config's test images where None.
         batch_size: images in a timed call.
         precision: to time in: ``fp32``, ``fp16`` or ``bf16``.
         device: where to run; CUDA if there is any where None.

@@ -118,12 +118,12 @@ def agree_on_latency(
         study = open_study(plan.storage, name, directions=directions)
         agreed = study.user_attrs.get(_AGREED)
         if agreed is None:
-            settled_predictor(file.parent, decide)
+            settled_predictor(file.parent, decide, threads=plan.execution.threads)
             study.set_user_attr(_AGREED, json.loads(file.read_text(encoding="utf-8")))
             # another machine's, where that was quicker
             agreed = study.user_attrs[_AGREED]
     write_atomic(file, json.dumps(agreed, indent=1) + "\n")
-    return settled_predictor(file.parent, decide)
+    return settled_predictor(file.parent, decide, threads=plan.execution.threads)
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

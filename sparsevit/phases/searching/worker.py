@@ -76,7 +76,9 @@ class SearchWorker:
             backend = plan.execution.backend
             reporter.note(f"{backend}: ready for a first configuration after {seconds:.1f} s")
 
-        self._timing = Stopwatch(self.workload, options.latency_seconds, tell)
+        self._timing = Stopwatch(
+            self.workload, options.latency_seconds, tell, warn=lambda text: reporter.note(text)
+        )
         self._alone: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def share_machine(self) -> None:
@@ -94,6 +96,11 @@ class SearchWorker:
         """Latency as measured now."""
         with self._alone():
             return self._timing(configuration)
+
+    @property
+    def busy(self) -> str | None:
+        """What timings say of a machine that does other work; see :class:`Machine`."""
+        return self._timing.clock.machine.busy
 
     def latency_ms(self, configuration: Configuration) -> float:
         """Latency as candidates are judged by it."""
