@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,9 +21,13 @@ from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.tasks import task_of
+from sparsevit.tasks import Task, task_of
 
 CACHE_LIMIT_BYTES = 1 << 30
+
+# Looking for the sizes of images ends after so many different ones, and after so many images.
+_MOST_SIZES = 4
+_MOST_LOOKS = 1000
 
 
 class Evaluation:
@@ -116,6 +121,31 @@ class Evaluation:
         dataset = self.loader.dataset
         return [self._task.image_id(dataset.get_data_info(i)) for i in range(len(dataset))]
 
+    def image_sizes(self, model: Any) -> frozenset[tuple[int, int]]:
+        """(height, width) of what the model may be given of these images, padded as batches are;
+        nothing where they have many sizes, or sizes that cannot be told.
+
+        Every size that annotations name is put through the pipeline once.
+        """
+        dataset, shapes, kinds = self.loader.dataset, set(), set()
+        for number in range(len(dataset)):
+            info = dataset.get_data_info(number)
+            kind = (info.get("height", number), info.get("width"))
+            if kind in kinds:
+                continue
+            kinds.add(kind)
+            sample = dataset[number]
+            pixels = sample.get("inputs") if isinstance(sample, dict) else None
+            if not isinstance(pixels, torch.Tensor) or pixels.ndim != 3:
+                return frozenset()
+            shapes.add(tuple(pixels.shape[-2:]))
+            if len(shapes) > _MOST_SIZES or len(kinds) > _MOST_LOOKS:
+                return frozenset()
+        # a batch is as high as its highest image and as wide as its widest
+        sides = zip(*shapes, strict=True)
+        sizes = itertools.product(*map(set, sides)) if shapes else ()
+        return frozenset(given_size(self._task, model, size) for size in sizes)
+
     def _run(self, model: Any, reporter: Reporter, description: str) -> None:
         was_training = model.training
         model.eval()
@@ -158,6 +188,13 @@ class Evaluation:
         inputs = tree_leaves(self.loader.dataset[0]["inputs"])
         pixels = sum(one.numel() for one in inputs if isinstance(one, torch.Tensor))
         return pixels * self.num_images / dist.get_world_size() < CACHE_LIMIT_BYTES
+
+
+def given_size(task: Task, model: Any, img_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of what a model is given of images of a size: it may pad them."""
+    batch = model.data_preprocessor(task.random_batch(1, img_size), False)
+    height, width = batch["inputs"].shape[-2:]
+    return int(height), int(width)
 
 
 def _short_names(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -155,8 +155,10 @@ def summary_line(result: SearchResult) -> str:
         "candidates": " (the limit on candidates was reached)",
         "exhausted": " (the whole space was searched)",
     }
+    same = f" ({result.same_network} of them the same network as another)"
     line = (
-        f"{result.feasible} scored of {result.distinct} different configurations, "
+        f"{result.feasible} scored of {result.distinct} different configurations"
+        f"{same if result.same_network else ''}, "
         f"{result.candidates} drawn{reasons[result.stopped]}; "
         f"dense {result.dense_ms:.4g} ms, sparsest {result.fastest_ms:.4g} ms."
     )

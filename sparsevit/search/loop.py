@@ -16,13 +16,14 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from sparsevit.errors import UserError
-from sparsevit.search.candidates import Candidates, Draws, Limits
+from sparsevit.search.candidates import Alike, Candidates, Draws, Limits
 from sparsevit.search.halving import Halving
 from sparsevit.search.history import DENSE, FASTEST, SLOWEST
 from sparsevit.search.options import Budget, SearchOptions
 from sparsevit.search.plugged import PluggedSampler
 from sparsevit.search.results import SearchResult
 from sparsevit.search.samplers import Predict, SpaceSampler, make_sampler
+from sparsevit.search.samplers.feasible import SMALL_SPACE
 from sparsevit.search.session import Measure, OnEvent, Problem, Score, Session, bounds
 from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna
 from sparsevit.search.workers import BEAT_SECONDS, Worker
@@ -46,6 +47,7 @@ def search(
     storage: BaseStorage | None = None,
     identity: Mapping[str, Any] | None = None,
     latencies: Mapping[Configuration, float] | None = None,
+    alike: Alike | None = None,
     log_path: str | Path | None = None,
     on_event: OnEvent | None = None,
     confirm_best: bool = True,
@@ -78,6 +80,8 @@ def search(
             size, ...); a study that was made with another one is not gone on with.
         latencies: what is known to have been measured, by an earlier search for instance; all
             processes must know the same.
+        alike: which configurations are the same network; each by itself where None. One that is the
+            same as one before takes over what is known of that.
         log_path: where to write the log of the paper's form.
         on_event: is told the progress before and after every step.
         confirm_best: measure the winner again, and take the next best where it misses the interval.
@@ -115,8 +119,9 @@ def search(
             space,
             draws,
             interval,
-            Limits(options.trials, options.max_candidates, distinct=space.size()),
+            Limits(options.trials, options.max_candidates, distinct=_networks(space, alike)),
             None if predict is None else problem.foretold,
+            alike,
         )
         for configuration, latency_ms in (latencies or {}).items():
             candidates.note_latency(configuration, latency_ms)
@@ -136,6 +141,7 @@ def search(
         trials=tuple(candidates.trials()),
         candidates=candidates.finished,
         distinct=candidates.distinct,
+        same_network=candidates.same_network,
         feasible=candidates.settled,
         unconfirmed=unconfirmed,
         min_ms=interval[0],
@@ -188,6 +194,13 @@ def require_reach(interval: Budget, dense_ms: float, fastest_ms: float, slowest_
             f"sparsest takes {fastest_ms:.4g} ms, and the dense model {dense_ms:.4g} ms.",
             f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max).",
         )
+
+
+def _networks(space: Space, alike: Alike | None) -> int:
+    """How many different networks a space has, at most."""
+    if alike is None or space.size() > SMALL_SPACE:
+        return space.size()
+    return len({alike.network(configuration) for configuration in space.every()})
 
 
 def _identity(problem: Problem, sampler: Draws, extra: Mapping[str, Any]) -> dict[str, Any]:
