@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -29,6 +30,13 @@ from sparsevit.cli.options import (
 )
 
 
+class Split(str, Enum):
+    """Datasets that a config has metrics for."""
+
+    val = "val"
+    test = "test"
+
+
 def evaluate(
     config: ConfigArgument = None,
     checkpoint: EvaluateCheckpointArgument = None,
@@ -39,6 +47,13 @@ def evaluate(
         bool, typer.Option("--dense", help="Evaluate at ratio 0, whatever the config says.")
     ] = False,
     overrides: SetOption = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            show_default="val, or test where the config has no val",
+            help="The config's dataset to evaluate on.",
+        ),
+    ] = None,
     eval_images: EvalImagesOption = None,
     scope: ScopeOption = Scope.backbone,
     backend: BackendOption = Backend.eager,
@@ -63,6 +78,7 @@ def evaluate(
         dense=dense,
         overrides=overrides or (),
         images=eval_images,
+        split=None if split is None else split.value,
         scope=scope.value,
         backend=backend.value,
         precision=precision.value,

@@ -41,12 +41,15 @@ class Evaluation:
         images: score the first N images only; all where None, or where there are fewer.
         batch_size: images a batch; the config's where None.
         only: numbers of the images to score instead of the first N.
+        split: ``val`` or ``test``; None for that of validation, or the test set where there is none.
+        by_class: also score every class by itself, where the metrics can.
 
     Attributes:
+        split: that is scored.
         during_batch: entered around the work on each batch and on the metrics.
 
     Raises:
-        UserError: the config has no validation set.
+        UserError: the config has no such set.
     """
 
     def __init__(
@@ -55,17 +58,14 @@ class Evaluation:
         images: int | None = None,
         batch_size: int | None = None,
         only: Sequence[int] | None = None,
+        split: str | None = None,
+        by_class: bool = False,
     ) -> None:
         self.during_batch: Callable[[], AbstractContextManager[None]] = nullcontext
         self._task = task = task_of(cfg)
         init_default_scope(cfg.get("default_scope", task.scope))
-        split = "val" if cfg.get("val_dataloader") else "test"
+        self.split = split = split_of(cfg, split)
         loader_cfg, metric_cfg = cfg.get(f"{split}_dataloader"), cfg.get(f"{split}_evaluator")
-        if not loader_cfg or not metric_cfg:
-            raise UserError(
-                "The config has no validation set.",
-                "Add val_dataloader and val_evaluator (or test_dataloader and test_evaluator).",
-            )
         loader_cfg = copy.deepcopy(loader_cfg)
         if batch_size is not None:
             loader_cfg["batch_size"] = batch_size
@@ -78,6 +78,8 @@ class Evaluation:
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
         self.num_images = len(self.loader.dataset)
+        if by_class:
+            task.score_classes(self.evaluator.metrics)
         if chosen is not None:
             task.score_only(self.evaluator.metrics, self.image_ids())
         self._cache: list[Any] | None = [] if self._fits() else None
@@ -91,6 +93,11 @@ class Evaluation:
         """
         self._run(model, reporter, description)
         return self._metrics()
+
+    def classes(self) -> dict[str, dict[str, float]]:
+        """What the last call found of every class: metric -> class -> value; in the first process,
+        and of metrics that can."""
+        return self._task.class_scores(self.evaluator.metrics)
 
     def predictions(self, model: Any) -> list[list[Any]]:
         """What each metric keeps of the model's predictions, to be scored with others'."""
@@ -188,6 +195,40 @@ class Evaluation:
         inputs = tree_leaves(self.loader.dataset[0]["inputs"])
         pixels = sum(one.numel() for one in inputs if isinstance(one, torch.Tensor))
         return pixels * self.num_images / dist.get_world_size() < CACHE_LIMIT_BYTES
+
+
+SPLITS = ("val", "test")
+
+
+def split_of(cfg: Config, split: str | None = None) -> str:
+    """The split of a config that is scored where this one is asked for.
+
+    Args:
+        cfg: of a task.
+        split: ``val`` or ``test``; None for the validation set, or the test set where there is none.
+
+    Raises:
+        UserError: the config has no such split; it says which it has.
+    """
+    has = [name for name in SPLITS if cfg.get(f"{name}_dataloader")]
+    chosen = split or (has or SPLITS)[0]
+    missing = [part for part in ("dataloader", "evaluator") if not cfg.get(f"{chosen}_{part}")]
+    if split is not None and split not in SPLITS:
+        raise UserError(f"{split!r} is not a split to evaluate on.", f"Use {' or '.join(SPLITS)}.")
+    if not missing:
+        return chosen
+    if split is None:
+        raise UserError(
+            "The config has no validation set.",
+            "Add val_dataloader and val_evaluator (or test_dataloader and test_evaluator).",
+        )
+    others = [n for n in SPLITS if n != chosen and cfg.get(f"{n}_dataloader")]
+    needed = " and ".join(f"{chosen}_{part}" for part in missing)
+    raise UserError(
+        f"The config has no {chosen} split: it sets no {needed}.",
+        f"Add {needed} to the config"
+        + (f", or evaluate on its other split: --split {others[0]}." if others else "."),
+    )
 
 
 def given_size(task: Task, model: Any, img_size: tuple[int, int]) -> tuple[int, int]:
