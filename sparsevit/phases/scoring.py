@@ -74,6 +74,11 @@ class Scorer:
         }
 
     @property
+    def split(self) -> str:
+        """Which of the config's splits a score is of."""
+        return self._evaluation.split
+
+    @property
     def images(self) -> int:
         """How many images a score is from."""
         return self._evaluation.num_images

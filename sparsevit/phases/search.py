@@ -72,6 +72,7 @@ class SearchPhaseResult:
         metric: what the score is, in points (AP x 100).
         execution: how latency was measured.
         images: how many images a score is from.
+        split: of the config, that they are of.
         latency: whether candidates' was ``predicted`` or ``measured``; the winner's is measured.
         prediction_error: the mean on held-out configurations, as a share; None where latency is
             measured.
@@ -91,6 +92,7 @@ class SearchPhaseResult:
     metric: str
     execution: Execution = field(metadata=FLAT)
     images: int
+    split: str
     latency: str
     prediction_error: float | None
     search: SearchResult
@@ -200,7 +202,7 @@ def search(
             distributed.share(None)
         made = write_results(ws, worker, found, references, scored)
         run.update(
-            metrics=summary(found[0], plan.metric),
+            metrics=summary(found[0], plan.metric, worker.scorer.split),
             outputs={**made.outputs, "config": save_config(inputs, run)},
         )
     predictor = worker.predictor
@@ -214,6 +216,7 @@ def search(
         metric=plan.metric,
         execution=plan.execution,
         images=worker.scorer.images,
+        split=worker.scorer.split,
         latency=MEASURED if predictor is None else PREDICTED,
         prediction_error=None if predictor is None else predictor.calibration.mean_error,
         search=found[0],

@@ -228,7 +228,7 @@ def search_summary(result: SearchPhaseResult) -> Group:
     height, width = how.img_size
     return Group(
         *_tables(result.searches, result.references),
-        f"score: {result.metric} x 100 on {result.images} images; latency: {how.scope}, "
+        f"score: {result.metric} x 100 on {result.images} images of the {result.split} split; latency: {how.scope}, "
         f"{how.batch_size} x {width}x{height}, {how.backend} {how.precision}, "
         f"{how.device}, {_latency_source(result)}",
         *([] if result.best is None else [f"best: {result.best}"]),

@@ -40,7 +40,7 @@ def training_table(result: TrainResult) -> Group:
     took = timedelta(seconds=round(result.seconds))
     return Group(
         table,
-        f"{result.iterations} iterations{loss}, {took}",
+        f"{result.iterations} iterations{loss}, {took}; scores of the {result.split} split",
         f"checkpoint: {result.checkpoint}",
     )
 

@@ -119,7 +119,7 @@ def write_results(
     return Written(bests, log, plot, {**outputs, "log": log, "plot": plot})
 
 
-def summary(result: SearchResult, metric: str) -> dict[str, Any]:
+def summary(result: SearchResult, metric: str, split: str) -> dict[str, Any]:
     """What the record of a run says of its search."""
     best = result.best
     return {
@@ -131,4 +131,6 @@ def summary(result: SearchResult, metric: str) -> dict[str, Any]:
         "fastest_ms": result.fastest_ms,
         "candidates": result.candidates,
         "scored": result.feasible,
+        "same_network": result.same_network,
+        "split": split,
     }
