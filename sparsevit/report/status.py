@@ -69,6 +69,7 @@ class StatusTable:
     def _table(self, wide: bool) -> Table:
         table = Table(header_style="bold")
         if not wide:
+            table.show_lines = True
             for heading in ("Run", "Status"):
                 table.add_column(heading, no_wrap=True)
             table.add_column("Metrics", overflow="fold")

@@ -8,7 +8,8 @@ study, and come to the trials that one would have come to.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,9 @@ def search(
         UserError: where the sampler cannot be made, the interval cannot be met on this device, or
             the study was made with other inputs.
     """
+    options = with_dense(options, lambda: measure(space.dense()), storage)
+    if options.dense_ms is not None:
+        latencies = {**(latencies or {}), space.dense(): options.dense_ms}
     interval = options.searched[0] if interval is None else interval
     if sampler is None:
         sampler = make_sampler(
@@ -104,7 +108,7 @@ def search(
         )
     problem = Problem(space, measure, predict, score, interval, options, halving)
     began = time.monotonic()
-    directions: list[Direction] = ["maximize", "minimize"] if options.pareto else ["maximize"]
+    directions = _directions(options)
     with quiet_optuna():
         study = open_study(
             storage or options.storage, options.study_name(interval), directions=directions
@@ -154,6 +158,37 @@ def search(
     )
 
 
+def with_dense(
+    options: SearchOptions,
+    measure: Callable[[], float],
+    storage: BaseStorage | None = None,
+) -> SearchOptions:
+    """Options whose speedups are intervals of milliseconds; others are returned as they are.
+
+    A search that is gone on with keeps the intervals that it had: the latency of the dense model is
+    taken from its first study, where it is known.
+
+    Args:
+        measure: latency of the dense model in milliseconds.
+        storage: in place of the options'.
+    """
+    if not options.speedups or options.dense_ms is not None:
+        return options
+    with quiet_optuna():
+        study = open_study(
+            storage or options.storage, options.studies[0], directions=_directions(options)
+        )
+        name = f"{DENSE}_ms"
+        if study.user_attrs.get(name) is None:
+            study.set_user_attr(name, measure())
+        # another machine's, where that was quicker
+        return replace(options, dense_ms=study.user_attrs[name])
+
+
+def _directions(options: SearchOptions) -> list[Direction]:
+    return ["maximize", "minimize"] if options.pareto else ["maximize"]
+
+
 def _check_interval(session: Session) -> tuple[float, float]:
     """Measures the dense and the fastest; refuses an interval that lies outside of them."""
     space, problem = session.problem.space, session.problem
@@ -192,7 +227,8 @@ def require_reach(interval: Budget, dense_ms: float, fastest_ms: float, slowest_
         raise UserError(
             f"No configuration can be expected within {min_ms:g} to {max_ms:g} ms here: the "
             f"sparsest takes {fastest_ms:.4g} ms, and the dense model {dense_ms:.4g} ms.",
-            f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max).",
+            f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max)"
+            + (f", or a speedup up to {dense_ms / low:.3g} (--speedup)." if low > 0 else "."),
         )
 
 
