@@ -87,8 +87,9 @@ def search_configuration(
     score: Callable[[nn.Module], float],
     inputs: Inputs,
     *,
-    max_ms: float,
+    max_ms: float | None = None,
     min_ms: float = 0.0,
+    speedup: float | tuple[float, float] | None = None,
     trials: int = 200,
     storage: str | Path | None = None,
     study: str | None = None,
@@ -109,6 +110,8 @@ def search_configuration(
             higher is better.
         inputs: what the model is called with to time it.
         max_ms, min_ms: the interval in milliseconds, both ends included.
+        speedup: in place of milliseconds: how many times as fast as the dense model, from and to;
+            of one number, up to a tenth more.
         trials: stop when this many different configurations have been scored.
         storage: file or URL of an Optuna study that keeps the results; None keeps nothing.
         study: name of the study; None names it after the interval.
@@ -129,7 +132,8 @@ def search_configuration(
     """
     options = SearchOptions(
         max_ms=max_ms,
-        min_ms=min_ms,
+        min_ms=None if max_ms is None else min_ms,
+        speedups=() if speedup is None else (speedup,),
         trials=trials,
         storage=storage,
         study=study,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -31,6 +32,13 @@ from sparsevit.cli.options import (
 )
 
 
+class Split(str, Enum):
+    """Datasets that a config has metrics for."""
+
+    val = "val"
+    test = "test"
+
+
 def evaluate(
     config: ConfigArgument = None,
     checkpoint: EvaluateCheckpointArgument = None,
@@ -42,6 +50,13 @@ def evaluate(
     ] = False,
     overrides: SetOption = None,
     skip_broken: SkipBrokenOption = False,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            show_default="val, or test where the config has no val",
+            help="The config's dataset to evaluate on.",
+        ),
+    ] = None,
     eval_images: EvalImagesOption = None,
     scope: ScopeOption = Scope.backbone,
     backend: BackendOption = Backend.eager,
@@ -68,6 +83,7 @@ def evaluate(
         overrides=overrides or (),
         skip_broken=skip_broken,
         images=eval_images,
+        split=None if split is None else split.value,
         scope=scope.value,
         backend=backend.value,
         precision=precision.value,

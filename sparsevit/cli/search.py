@@ -40,7 +40,7 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
-from sparsevit.search.options import SearchOptions, parse_budget
+from sparsevit.search.options import SearchOptions, parse_budget, parse_speedup
 
 SEARCH_PANEL = "Search"
 
@@ -72,7 +72,17 @@ def search(
         typer.Option(
             metavar="MIN:MAX",
             show_default=False,
-            help="A latency interval in one word; repeat it to search several in turn.",
+            help="A latency interval in one word, or a speedup as 1.8x or 1.6x:2x; repeat it to "
+            "search several in turn.",
+        ),
+    ] = None,
+    speedup: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TIMES",
+            show_default=False,
+            help="How many times as fast as the dense model, such as 1.8, or 1.6:2.0; in place of "
+            "milliseconds. Repeat it to search several in turn.",
         ),
     ] = None,
     pareto: Annotated[
@@ -238,7 +248,11 @@ def search(
     options = SearchOptions(
         max_ms=max_ms,
         min_ms=min_ms,
-        budgets=tuple(parse_budget(text) for text in budget or ()),
+        budgets=tuple(parse_budget(text) for text in budget or () if "x" not in text.lower()),
+        speedups=tuple(
+            parse_speedup(text)
+            for text in (*(text for text in budget or () if "x" in text.lower()), *(speedup or ()))
+        ),
         pareto=pareto,
         trials=trials,
         max_candidates=max_candidates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,9 +23,13 @@ from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import RunFailed, UserError
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.tasks import task_of
+from sparsevit.tasks import Task, task_of
 
 CACHE_LIMIT_BYTES = 1 << 30
+
+# Looking for the sizes of images ends after so many different ones, and after so many images.
+_MOST_SIZES = 4
+_MOST_LOOKS = 1000
 
 
 class Evaluation:
@@ -38,12 +43,15 @@ class Evaluation:
         images: score the first N images only; all where None, or where there are fewer.
         batch_size: images a batch; the config's where None.
         only: numbers of the images to score instead of the first N.
+        split: ``val`` or ``test``; None for that of validation, or the test set where there is none.
+        by_class: also score every class by itself, where the metrics can.
 
     Attributes:
+        split: that is scored.
         during_batch: entered around the work on each batch and on the metrics.
 
     Raises:
-        UserError: the config has no validation set.
+        UserError: the config has no such set.
     """
 
     def __init__(
@@ -52,18 +60,15 @@ class Evaluation:
         images: int | None = None,
         batch_size: int | None = None,
         only: Sequence[int] | None = None,
+        split: str | None = None,
+        by_class: bool = False,
     ) -> None:
         self.during_batch: Callable[[], AbstractContextManager[None]] = nullcontext
         self._task = task = task_of(cfg)
         init_default_scope(cfg.get("default_scope", task.scope))
         self._cfg = cfg
-        self._split = split = "val" if cfg.get("val_dataloader") else "test"
+        self.split = split = split_of(cfg, split)
         loader_cfg, metric_cfg = cfg.get(f"{split}_dataloader"), cfg.get(f"{split}_evaluator")
-        if not loader_cfg or not metric_cfg:
-            raise UserError(
-                "The config has no validation set.",
-                "Add val_dataloader and val_evaluator (or test_dataloader and test_evaluator).",
-            )
         loader_cfg = copy.deepcopy(loader_cfg)
         if batch_size is not None:
             loader_cfg["batch_size"] = batch_size
@@ -77,6 +82,8 @@ class Evaluation:
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
         self.num_images = len(self.loader.dataset)
+        if by_class:
+            task.score_classes(self.evaluator.metrics)
         if chosen is not None:
             task.score_only(self.evaluator.metrics, self.image_ids())
         with self._mistakes():
@@ -91,6 +98,11 @@ class Evaluation:
         """
         self._run(model, reporter, description)
         return self._metrics()
+
+    def classes(self) -> dict[str, dict[str, float]]:
+        """What the last call found of every class: metric -> class -> value; in the first process,
+        and of metrics that can."""
+        return self._task.class_scores(self.evaluator.metrics)
 
     def predictions(self, model: Any) -> list[list[Any]]:
         """What each metric keeps of the model's predictions, to be scored with others'."""
@@ -120,6 +132,31 @@ class Evaluation:
         """Which images are scored, as their annotations name them."""
         dataset = self.loader.dataset
         return [self._task.image_id(dataset.get_data_info(i)) for i in range(len(dataset))]
+
+    def image_sizes(self, model: Any) -> frozenset[tuple[int, int]]:
+        """(height, width) of what the model may be given of these images, padded as batches are;
+        nothing where they have many sizes, or sizes that cannot be told.
+
+        Every size that annotations name is put through the pipeline once.
+        """
+        dataset, shapes, kinds = self.loader.dataset, set(), set()
+        for number in range(len(dataset)):
+            info = dataset.get_data_info(number)
+            kind = (info.get("height", number), info.get("width"))
+            if kind in kinds:
+                continue
+            kinds.add(kind)
+            sample = dataset[number]
+            pixels = sample.get("inputs") if isinstance(sample, dict) else None
+            if not isinstance(pixels, torch.Tensor) or pixels.ndim != 3:
+                return frozenset()
+            shapes.add(tuple(pixels.shape[-2:]))
+            if len(shapes) > _MOST_SIZES or len(kinds) > _MOST_LOOKS:
+                return frozenset()
+        # a batch is as high as its highest image and as wide as its widest
+        sides = zip(*shapes, strict=True)
+        sizes = itertools.product(*map(set, sides)) if shapes else ()
+        return frozenset(given_size(self._task, model, size) for size in sizes)
 
     def _run(self, model: Any, reporter: Reporter, description: str) -> None:
         was_training = model.training
@@ -164,7 +201,7 @@ class Evaluation:
         return _short_names({**self._nothing_found(), **found})
 
     def _mistakes(self) -> AbstractContextManager[None]:
-        return config_mistakes(self._cfg, f"The {self._split} set", self._split)
+        return config_mistakes(self._cfg, f"The {self.split} set", self.split)
 
     def _nothing_found(self) -> dict[str, float]:
         """What metrics leave out where a model finds nothing at all."""
@@ -190,6 +227,47 @@ class Evaluation:
         inputs = tree_leaves(self.loader.dataset[0]["inputs"])
         pixels = sum(one.numel() for one in inputs if isinstance(one, torch.Tensor))
         return pixels * self.num_images / dist.get_world_size() < CACHE_LIMIT_BYTES
+
+
+SPLITS = ("val", "test")
+
+
+def split_of(cfg: Config, split: str | None = None) -> str:
+    """The split of a config that is scored where this one is asked for.
+
+    Args:
+        cfg: of a task.
+        split: ``val`` or ``test``; None for the validation set, or the test set where there is none.
+
+    Raises:
+        UserError: the config has no such split; it says which it has.
+    """
+    has = [name for name in SPLITS if cfg.get(f"{name}_dataloader")]
+    chosen = split or (has or SPLITS)[0]
+    missing = [part for part in ("dataloader", "evaluator") if not cfg.get(f"{chosen}_{part}")]
+    if split is not None and split not in SPLITS:
+        raise UserError(f"{split!r} is not a split to evaluate on.", f"Use {' or '.join(SPLITS)}.")
+    if not missing:
+        return chosen
+    if split is None:
+        raise UserError(
+            "The config has no validation set.",
+            "Add val_dataloader and val_evaluator (or test_dataloader and test_evaluator).",
+        )
+    others = [n for n in SPLITS if n != chosen and cfg.get(f"{n}_dataloader")]
+    needed = " and ".join(f"{chosen}_{part}" for part in missing)
+    raise UserError(
+        f"The config has no {chosen} split: it sets no {needed}.",
+        f"Add {needed} to the config"
+        + (f", or evaluate on its other split: --split {others[0]}." if others else "."),
+    )
+
+
+def given_size(task: Task, model: Any, img_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of what a model is given of images of a size: it may pad them."""
+    batch = model.data_preprocessor(task.random_batch(1, img_size), False)
+    height, width = batch["inputs"].shape[-2:]
+    return int(height), int(width)
 
 
 def _short_names(metrics: Mapping[str, float]) -> dict[str, float]:

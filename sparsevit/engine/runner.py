@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from sparsevit.engine import distributed
@@ -50,12 +51,31 @@ class Training:
         checkpoint: the last checkpoint.
         iterations: iterations of the whole run, also those before it was resumed.
         loss: mean loss of the last iterations, None where none ran.
+        visualizer: mmengine's, which wrote the losses.
     """
 
     model: nn.Module
     checkpoint: Path
     iterations: int
     loss: float | None
+    visualizer: Visualizer
+
+    def write_scores(self, scores: Mapping[str, Mapping[str, float]], step: int) -> None:
+        """Write scores to where the losses are: ``scalars.json``, and TensorBoard if there is any.
+
+        Args:
+            scores: name of a setting -> its metrics; ``dense/bbox_mAP`` is what one is called.
+            step: the iteration they are of.
+        """
+        scalars = {
+            f"{setting}/{name}": value
+            for setting, metrics in scores.items()
+            for name, value in metrics.items()
+            # COCO gives -1 where there is no object of a size
+            if value >= 0
+        }
+        self.visualizer.add_scalars(scalars, step)
+        self.visualizer.close()
 
 
 class QuietRunner(Runner):
@@ -150,7 +170,11 @@ def train(
         )
     model = getattr(runner.model, "module", runner.model)
     return Training(
-        model, checkpoint, runner.iter, progress.mean_loss() if progress.losses else None
+        model,
+        checkpoint,
+        runner.iter,
+        progress.mean_loss() if progress.losses else None,
+        runner.visualizer,
     )
 
 

@@ -44,7 +44,7 @@ from sparsevit.phases.sensitivity import sensitivity_for
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.front import Reference
 from sparsevit.search.log import log_name
-from sparsevit.search.loop import require_reach
+from sparsevit.search.loop import require_reach, with_dense
 from sparsevit.search.options import FRONT, SearchOptions
 from sparsevit.search.results import Progress, SearchResult
 from sparsevit.search.samplers import GuidedSampler
@@ -65,13 +65,14 @@ class SearchPhaseResult:
         run: its name in the workspace.
         best: file with the best configuration of the first interval, which ``finetune`` takes by
             itself; None where only the front was searched.
-        bests: file with the best of each interval, by interval: ``37:42``.
+        bests: file with the best of each interval, by how it was asked for: ``37:42``, ``1.6x:2x``.
         log: every new best of the first search in the form of the paper's script.
         plot: picture of latency against score.
         storage: of the Optuna studies; ``optuna-dashboard`` opens it.
         metric: what the score is, in points (AP x 100).
         execution: how latency was measured.
         images: how many images a score is from.
+        split: of the config, that they are of.
         latency: whether candidates' was ``predicted`` or ``measured``; the winner's is measured.
         prediction_error: the mean on held-out configurations, as a share; None where latency is
             measured.
@@ -92,6 +93,7 @@ class SearchPhaseResult:
     metric: str
     execution: Execution = field(metadata=FLAT)
     images: int
+    split: str
     latency: str
     prediction_error: float | None
     search: SearchResult
@@ -189,7 +191,12 @@ def search(
         config_file = run.directory / "searched.py"
         config_file.write_text(dump_config(inputs.cfg), encoding="utf-8")
         storage = os.fspath(options.storage or run.directory / STUDY_NAME)
-        plans = divided(plan.begun(config_file, run.directory, storage))
+        plan = plan.begun(config_file, run.directory, storage)
+        options = with_dense(plan.options, lambda: worker.time_ms(worker.space.dense()))
+        if options.speedups:
+            intervals = {options.name_of(each): list(each) for each in options.intervals}
+            run.update(metrics={"intervals_ms": intervals})
+        plans = divided(replace(plan, options=options))
         worker.plan = plans[0]
         try:
             Evaluations(ws.path).remove_leftovers()
@@ -205,7 +212,10 @@ def search(
         made = write_results(ws, worker, found, references, scored)
         busy = worker.busy
         run.update(
-            metrics={**summary(found[0], plan.metric), **({"machine": busy} if busy else {})},
+            metrics={
+                **summary(found[0], plan.metric, worker.scorer.split),
+                **({"machine": busy} if busy else {}),
+            },
             outputs={**made.outputs, "config": save_config(inputs, run)},
         )
     predictor = worker.predictor
@@ -219,6 +229,7 @@ def search(
         metric=plan.metric,
         execution=plan.execution,
         images=worker.scorer.images,
+        split=worker.scorer.split,
         latency=MEASURED if predictor is None else PREDICTED,
         prediction_error=None if predictor is None else predictor.calibration.mean_error,
         search=found[0],

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from sparsevit.report.ratios import short_ratios
@@ -39,7 +40,7 @@ def training_table(result: TrainResult) -> Group:
     took = timedelta(seconds=round(result.seconds))
     return Group(
         table,
-        f"{result.iterations} iterations{loss}, {took}",
+        f"{result.iterations} iterations{loss}, {took}; scores of the {result.split} split",
         f"checkpoint: {result.checkpoint}",
     )
 
@@ -48,7 +49,8 @@ def evaluation_table(result: EvaluateResult) -> Group:
     """The metrics of one evaluation."""
     how = f"{result.scope} in {result.backend} {result.precision}"
     plain = (result.backend, result.precision) == ("eager", "fp32")
-    title = f"{result.images} images" if plain else f"{result.images} images, {how}"
+    images = f"{result.images} images of the {result.split} split"
+    title = images if plain else f"{images}, {how}"
     table = Table(title=title, title_justify="left")
     columns, rows = TASKS[result.task].table(result.metrics)
     for column in columns:
@@ -56,8 +58,16 @@ def evaluation_table(result: EvaluateResult) -> Group:
     for row in rows:
         table.add_row(*row)
     ratios = short_ratios(result.sparsity)
+    tables = [table]
+    if result.classes:
+        tables.append(Table(title="by class", title_justify="left"))
+        columns, rows = TASKS[result.task].class_table(result.classes)
+        for number, column in enumerate(columns):
+            tables[-1].add_column(column, justify="right" if number else "left")
+        for row in rows:
+            tables[-1].add_row(*map(escape, row))
     return Group(
-        table,
+        *tables,
         f"sparsity {ratios} ({result.sparsity_source})",
         f"checkpoint: {result.checkpoint} ({result.checkpoint_source})",
     )

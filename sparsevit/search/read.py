@@ -127,6 +127,7 @@ def _summed_up(
 ) -> dict[str, Any]:
     """The fields of a result that follow from its trials and its interval."""
     different = [trial for trial in trials if trial.state != "duplicate"]
+    drawn = len({trial.configuration for trial in trials})
     confirmed = [replace(trial, confirmed_ms=measured.get(trial.number)) for trial in different]
     best, missed = _best(confirmed, low, high)
     return {
@@ -134,7 +135,8 @@ def _summed_up(
         "unconfirmed": missed,
         "trials": tuple(trials),
         "candidates": len(trials),
-        "distinct": len(different),
+        "distinct": drawn,
+        "same_network": drawn - len(different),
         "feasible": sum(trial.feasible for trial in different),
         "min_ms": low,
         "max_ms": high,

@@ -21,6 +21,11 @@ OURS = "sparsevit"
 Rows = list[tuple[str, ...]]
 
 
+def shown(value: float | None) -> str:
+    """``0.512``; ``-`` for what the data cannot give."""
+    return "-" if value is None or not value >= 0 else f"{value:.3f}"
+
+
 class Task(ABC):
     """One kind of problem. It holds no state: a model, a batch or a config is always given.
 
@@ -126,6 +131,13 @@ class Task(ABC):
     def score_only(self, metrics: Sequence[Any], ids: Sequence[Any]) -> None:
         """Have metrics of mmengine count these images, by :meth:`image_id`, and no others."""
 
+    def score_classes(self, metrics: Sequence[Any]) -> None:
+        """Have metrics of mmengine score every class by itself too, those that can."""
+
+    def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+        """What :meth:`score_classes` had metrics find last: metric -> class -> value."""
+        return {}
+
     @abstractmethod
     def to_fp32(self, samples: Sequence[Any]) -> None:
         """Turn predictions in data samples to fp32: metrics are computed in numpy, which does not
@@ -138,6 +150,12 @@ class Task(ABC):
     @abstractmethod
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of all metrics; the first column names the row."""
+
+    def class_table(self, classes: Mapping[str, Mapping[str, float]]) -> tuple[Sequence[str], Rows]:
+        """Columns and rows of a table of :meth:`class_scores`, a row a class."""
+        names = dict.fromkeys(name for found in classes.values() for name in found)
+        rows = [(name, *(shown(of.get(name)) for of in classes.values())) for name in names]
+        return ("class", *(self.headlines.get(metric, metric) for metric in classes)), rows
 
     # --- predictions ----------------------------------------------------------------------------
 

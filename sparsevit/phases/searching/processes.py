@@ -112,7 +112,7 @@ def agree_on_latency(
     """
     options = plan.options
     directions: list[Direction] = ["maximize", "minimize"] if options.pareto else ["maximize"]
-    name = options.study_name(options.searched[0])
+    name = options.studies[0]
     file = Path(plan.directory) / DECISION
     with quiet_optuna():
         study = open_study(plan.storage, name, directions=directions)

@@ -99,15 +99,16 @@ def write_results(
     bests: dict[str, Path] = {}
     outputs: dict[str, PathLike] = {}
     for budget, result in zip(budgets, found, strict=False):
-        name = BEST_NAME if len(budgets) == 1 else best_name(budget)
+        asked = plan.options.name_of(budget)
+        name = BEST_NAME if len(budgets) == 1 else best_name(asked)
         path = write_best(directory / name, result, space, metric, how)
         if not bests:
             write_best(ws.path / BEST_NAME, result, space, metric, how)
             outputs["best"] = path
         if len(budgets) > 1:
             write_best(ws.path / name, result, space, metric, how)
-        outputs[best_key(budget)] = path
-        bests[best_key(budget).removeprefix("best ")] = path
+        outputs[best_key(asked)] = path
+        bests[asked] = path
     first = found[0]
     log = ws.path / (log_name(*budgets[0]) if budgets else "search_front.txt")
     if not log.exists() or plan.options.pareto:
@@ -119,7 +120,7 @@ def write_results(
     return Written(bests, log, plot, {**outputs, "log": log, "plot": plot})
 
 
-def summary(result: SearchResult, metric: str) -> dict[str, Any]:
+def summary(result: SearchResult, metric: str, split: str) -> dict[str, Any]:
     """What the record of a run says of its search."""
     best = result.best
     return {
@@ -131,4 +132,6 @@ def summary(result: SearchResult, metric: str) -> dict[str, Any]:
         "fastest_ms": result.fastest_ms,
         "candidates": result.candidates,
         "scored": result.feasible,
+        "same_network": result.same_network,
+        "split": split,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,10 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
     options = SearchOptions(
         budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
         pareto=bool(given.get("pareto")),
+        speedups=tuple(given.get("speedups") or ()),
         study=given.get("study"),
     )
-    names = [options.study_name(interval) for interval in options.searched]
+    names = options.studies
     with reading(where) as study:
         searches = [read_search(study, name) for name in names]
         # of those that stand beside several searches, the first's
@@ -80,6 +81,8 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
             each.name: each for name in reversed(names) for each in read_references(study, name)
         }
         known = read_confirmations(study, names[0])
+    if options.speedups:
+        options = replace(options, dense_ms=searches[0].dense_ms)
     if options.pareto and options.intervals:
         searches = [within(searches[0], low, high, known) for low, high in options.intervals]
     bests = {

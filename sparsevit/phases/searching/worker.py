@@ -21,15 +21,18 @@ import torch
 from mmengine.config import Config
 
 from sparsevit.engine.config import load_config
+from sparsevit.engine.evaluation import given_size
 from sparsevit.engine.runner import build_model
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.latency.shared_machine import SharedMachine
 from sparsevit.latency.workload import Stopwatch, Workload
+from sparsevit.methods import networks_of
 from sparsevit.phases.device import device_name
 from sparsevit.phases.latency_source import settled_predictor
 from sparsevit.phases.scoring import Scorer
 from sparsevit.phases.searching.plan import SearchPlan
 from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.search.candidates import Alike
 from sparsevit.search.front import Reference
 from sparsevit.search.halving import SHARES, Halving
 from sparsevit.search.loop import search
@@ -133,12 +136,22 @@ class SearchWorker:
             sensitivity=plan.known_scores(),
             identity=self.identity(),
             latencies=self._latencies,
+            alike=self._alike(),
             log_path=log,
             on_event=on_event,
             confirm_best=confirm_best,
         )
         self._note_latencies(result)
         return result
+
+    def _alike(self) -> Alike:
+        """Which configurations are one network, on the images that are scored and in a timed call."""
+        how = self.plan.execution
+        size = how.img_size
+        if how.whole:
+            size = given_size(self.workload.task, self.model, size)
+        scored, timed = self.scorer.network, networks_of(self.model, [size])
+        return Alike(lambda each: (scored(each), timed(each)), timed)
 
     def identity(self) -> dict[str, Any]:
         """What tells this search from others of the same interval, space and sampler."""

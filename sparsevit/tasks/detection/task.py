@@ -62,6 +62,13 @@ class Detection(Task):
             if hasattr(metric, "img_ids"):
                 metric.img_ids = list(ids)
 
+    def score_classes(self, metrics: Sequence[Any]) -> None:
+        for metric in metrics:
+            coco.score_classes(metric)
+
+    def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+        return coco.class_scores(metrics)
+
     def to_fp32(self, samples: Sequence[Any]) -> None:
         for sample in samples:
             found = sample.get("pred_instances", {})
