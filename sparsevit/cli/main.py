@@ -148,7 +148,7 @@ COMMANDS: dict[str, Entry] = {
 
 
 class Interrupted(Exception):
-    """A signal. Its own class, as typer turns KeyboardInterrupt into different things by version."""
+    """A signal came. Its own class: typer's versions make different things of KeyboardInterrupt."""
 
 
 class LazyGroup(Group):

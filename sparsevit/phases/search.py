@@ -36,6 +36,7 @@ from sparsevit.phases.searching.processes import (
 from sparsevit.phases.searching.results import (
     best_of_front,
     compared_with,
+    live_log,
     summary,
     write_results,
 )
@@ -43,7 +44,6 @@ from sparsevit.phases.searching.worker import SearchWorker
 from sparsevit.phases.sensitivity import sensitivity_for
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.front import Reference
-from sparsevit.search.log import log_name
 from sparsevit.search.loop import require_reach, with_dense
 from sparsevit.search.options import FRONT, SearchOptions
 from sparsevit.search.results import Progress, SearchResult
@@ -291,7 +291,7 @@ def _search_all(
     return tuple(
         worker.search(
             interval,
-            log=None if interval == FRONT else ws.path / log_name(*interval),
+            log=None if interval == FRONT else live_log(ws, Path(worker.plan.directory), interval),
             on_event=on_event,
         )
         for interval in worker.plan.options.searched

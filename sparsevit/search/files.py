@@ -84,7 +84,9 @@ def _refuse_what_is_no_file(path: Path) -> None:
             "Check the path, or search first: `sparsevit search`.",
         ) from error
     if not stat.S_ISREG(mode):
-        raise UserError(f"The study's file {path} cannot be opened: it is not a regular file.", ANOTHER)
+        raise UserError(
+            f"The study's file {path} cannot be opened: it is not a regular file.", ANOTHER
+        )
 
 
 def _copy_sqlite(path: Path, copy: Path) -> None:
@@ -92,7 +94,9 @@ def _copy_sqlite(path: Path, copy: Path) -> None:
         with open(path, "rb") as stream:
             header = stream.read(len(_HEADER))
         if header not in (b"", _HEADER):
-            raise UserError(f"The study's file {path} cannot be opened: it is not an SQLite database.", ANOTHER)
+            raise UserError(
+                f"The study's file {path} cannot be opened: it is not an SQLite database.", ANOTHER
+            )
         if any(Path(f"{path}{end}").exists() for end in ("-journal", "-wal")):
             # a writer was killed, or writes now: SQLite itself sorts that out, in the copy
             _wait_for_writer(path)
@@ -130,7 +134,9 @@ def _check_sqlite(path: Path, copy: Path) -> None:
         rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in rows}
         if tables and not tables >= _TABLES:
-            raise UserError(f"The study's file {path} cannot be opened: it belongs to another program.", ANOTHER)
+            raise UserError(
+                f"The study's file {path} cannot be opened: it belongs to another program.", ANOTHER
+            )
         (damage,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if damage != "ok":
             raise UserError(f"The study's file {path} is damaged: {damage}.", MEND)
@@ -163,7 +169,10 @@ def _copy_journal(path: Path, copy: Path) -> None:
         with open(path, "rb") as stream:
             first = stream.readline(_LONGEST_LINE)
         if first and not _is_journal(first):
-            raise UserError(f"The study's file {path} cannot be opened: it is not the journal of a study.", ANOTHER)
+            raise UserError(
+                f"The study's file {path} cannot be opened: it is not the journal of a study.",
+                ANOTHER,
+            )
         shutil.copyfile(path, copy)
 
 
