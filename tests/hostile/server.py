@@ -1,0 +1,307 @@
+"""Runs cases: one warm process, and a fork of it for each.
+
+torch and mmdet take seconds to import, so they are imported once. Nothing is computed before a fork
+and no thread is started, so that each copy is like a command that has just been started. Cases ask
+with ``fresh`` for a new interpreter where that matters.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hostile import examine
+from hostile.case import CANARY_NAME, Case, Place
+from hostile.kinds import kind_of
+
+GIB = 1024**3
+ADDRESS_SPACE = 6 * GIB
+CPU_SECONDS = 25
+CPU_SECONDS_FRESH = 60
+FILE_SIZE = GIB // 2
+SHOWN = 4_000
+LAUNCHER = "import sys\nfrom sparsevit.cli.main import main\nsys.exit(main())\n"
+WARM = (
+    *("torch", "mmdet.apis", "mmdet.models", "mmdet.datasets", "mmdet.evaluation", "mmdet.engine"),
+    *("mmdet.visualization", "optuna", "sqlalchemy", "matplotlib.figure", "safetensors", "yaml"),
+    *("matplotlib.backends.backend_agg", "cv2", "PIL.Image", "pycocotools.mask", "rich.progress"),
+    *(f"sparsevit.phases.{name}" for name in (
+        *("pretrain", "adapt", "search", "finetune", "evaluate", "latency", "export", "status"),
+        *("export_config", "sensitivity", "calibrate", "data", "doctor", "searching.show"),
+    )),
+)  # fmt: skip
+
+
+def serve(fixture: Path, slot: Path, wall: float, seed: int, answers: int) -> None:
+    """Read ``kind index`` lines from stdin, run each, and write an outcome a line to ``answers``."""
+    server = Server(fixture, slot, wall, seed)
+    with os.fdopen(answers, "w", encoding="utf-8") as out:
+        for line in sys.stdin:
+            name, index = line.split()
+            out.write(json.dumps(server.run(name, int(index))) + "\n")
+            out.flush()
+
+
+class Server:
+    """Runs one case after another in ``slot``, a folder of its own."""
+
+    def __init__(self, fixture: Path, slot: Path, wall: float, seed: int) -> None:
+        self._wall, self._seed = wall, seed
+        self._slot = slot
+        self._place = Place(slot / "case", slot / CANARY_NAME, slot / "template")
+        for name in ("home", "tmp", "outside"):
+            (slot / name).mkdir(parents=True, exist_ok=True)
+        (slot / "launcher.py").write_text(LAUNCHER, encoding="utf-8")
+        os.environ.update(surroundings(slot))
+        _template(fixture, slot / "template", self._place.folder)
+        _somebody_elses(slot / "outside")
+        self._outside = examine.tree(slot / "outside")
+        for module in WARM:
+            importlib.import_module(module)
+        from sparsevit.cli.main import COMMANDS, load_command
+
+        for name in COMMANDS:
+            load_command(name)
+        assert len(os.listdir("/proc/self/task")) == 1 if os.path.isdir("/proc/self") else True
+
+    def run(self, kind: str, index: int) -> dict[str, Any]:
+        """The outcome of a case, as plain data."""
+        case = kind_of(kind).case(index, self._seed)
+        words = self._words(case)
+        outcome: dict[str, Any] = {"kind": kind, "index": index, "name": case.name, "words": words}
+        try:
+            outcome.update(self._run(case, words))
+        except Exception:
+            # a case that cannot be made is a fault of the campaign, and is shown as one
+            outcome.update(problems={"broken cases": traceback.format_exc()[-900:]}, seconds=0.0)
+        return outcome
+
+    def _run(self, case: Case, words: list[str]) -> dict[str, Any]:
+        place = self._place
+        self._clear()
+        if case.workspace:
+            shutil.copytree(place.fixture, place.folder, symlinks=True)
+        else:
+            place.folder.mkdir()
+            shutil.copy(place.fixture / "tiny.py", place.folder)
+        _somebody_elses(place.folder)
+        before_cwd = os.getcwd()
+        os.chdir(place.folder)
+        try:
+            if case.make is not None:
+                case.make(place)
+        finally:
+            os.chdir(before_cwd)
+        before = examine.tree(place.folder)
+        runs = examine.finished_runs(place.workspace)
+        began = time.monotonic()
+        code, number, hung = self._process(case, words)
+        seconds = time.monotonic() - began
+        out, err = ((self._slot / name).read_bytes() for name in ("stdout", "stderr"))
+        now = examine.tree(self._slot / "outside")
+        harmed = [
+            f"outside/{path}"
+            for path in now.keys() | self._outside.keys()
+            if now.get(path) != self._outside.get(path)
+        ]
+        if harmed:
+            shutil.rmtree(self._slot / "outside")
+            (self._slot / "outside").mkdir()
+            _somebody_elses(self._slot / "outside")
+        found = examine.problems(
+            case,
+            place,
+            code=code,
+            signal=number,
+            hung=hung,
+            out=out,
+            err=err,
+            before=before,
+            runs_before=runs,
+            outside_harmed=harmed,
+        )
+        return {
+            "code": code,
+            "problems": found,
+            "seconds": round(seconds, 2),
+            "said": (err[-SHOWN:] + b"\n" + out[-SHOWN:]).decode("utf-8", "replace"),
+        }
+
+    def _words(self, case: Case) -> list[str]:
+        folder, canary = str(self._place.folder), str(self._place.canary)
+        return [w.replace("{folder}", folder).replace("{canary}", canary) for w in case.words]
+
+    def _clear(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._place.canary.unlink()
+        for name in ("case", "tmp"):
+            folder = self._slot / name
+            for top, folders, _ in os.walk(folder):
+                for each in folders:
+                    with contextlib.suppress(OSError):
+                        os.chmod(os.path.join(top, each), 0o700)
+            shutil.rmtree(folder, ignore_errors=True)
+        (self._slot / "tmp").mkdir(exist_ok=True)
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def _process(self, case: Case, words: list[str]) -> tuple[int | None, int | None, bool]:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            self._be_the_command(case, words)
+        hung = not _ends_within(child, self._wall)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            return None, number, hung or number == signal.SIGXCPU
+        return os.WEXITSTATUS(status), None, hung
+
+    def _be_the_command(self, case: Case, words: list[str]) -> NoReturn:
+        code = 70
+        try:
+            os.setsid()
+            os.chdir(self._place.folder)
+            self._redirect()
+            os.environ["PWD"] = str(self._place.folder)
+            for name, value in case.env.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value.replace("{folder}", str(self._place.folder)).replace(
+                        "{canary}", str(self._place.canary)
+                    )
+            _limits(case)
+            if case.setup is not None:
+                case.setup()
+            if case.fresh:
+                launcher = str(self._slot / "launcher.py")
+                os.execv(sys.executable, [sys.executable, launcher, *words])
+            code = _call_main(words)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _redirect(self) -> None:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            file = os.open(self._slot / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(file, number)
+            os.close(file)
+        os.close(null)
+        # the pipes of the server are not for commands
+        os.closerange(3, 64)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False,
+                          buffering=1)  # fmt: skip
+        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+
+
+def surroundings(slot: Path) -> dict[str, str]:
+    """Variables of every command."""
+    return {
+        "HOME": str(slot / "home"),
+        "TMPDIR": str(slot / "tmp"),
+        "MPLCONFIGDIR": str(slot / "home" / "matplotlib"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "100",
+    }
+
+
+def _call_main(words: list[str]) -> int:
+    from sparsevit.cli.main import main
+
+    sys.argv = ["sparsevit", *words]
+    try:
+        return main()
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        atexit._run_exitfuncs()
+
+
+def _limits(case: Case) -> None:
+    seconds = CPU_SECONDS_FRESH if case.fresh else CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
+
+
+def _ends_within(child: int, seconds: float) -> bool:
+    """Whether a process ends in time; it is not reaped."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.pidfd_open(child)
+        try:
+            return bool(select.select([handle], [], [], seconds)[0])
+        finally:
+            os.close(handle)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _template(fixture: Path, template: Path, folder: Path) -> None:
+    """A copy of the finished workspace whose files name the folder in which cases find it.
+
+    What no case needs, logs and checkpoints before the last, is left out.
+    """
+    shutil.rmtree(template, ignore_errors=True)
+    shutil.copytree(fixture / "ws", template / "ws")
+    shutil.copy(fixture / "tiny.py", template)
+    for run in (template / "ws").glob("*/run-*"):
+        last = sorted(run.glob("iter_*.pth"))[-1:]
+        for path in set(run.glob("iter_*.pth")) - set(last):
+            path.unlink()
+        for path in (p for p in run.glob("20*") if p.is_dir()):
+            shutil.rmtree(path)
+    for path in (p for p in template.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        if path.suffix not in (".pth", ".db") and str(fixture).encode() in data:
+            path.write_bytes(data.replace(str(fixture).encode(), str(folder).encode()))
+
+
+def _somebody_elses(folder: Path) -> None:
+    """Files that are nobody's business here."""
+    for name in ("notes.txt", "notes.log", "thesis.yaml", "photos.json", "x.yaml.tmp", "core"):
+        (folder / name).write_text(f"mine: {name}\n" * 20, encoding="utf-8")
+    (folder / "private").mkdir(exist_ok=True)
+    (folder / "private" / "key").write_text("do not touch\n", encoding="utf-8")
