@@ -8,7 +8,10 @@ import random
 import resource
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from hostile.case import FOUND, MAYBE, Case, Place
 
@@ -332,8 +335,6 @@ def _plant_libraries(place: Place) -> None:
     """A library that runs when it is loaded, under the names that are looked for."""
     import shutil
 
-    from sparsevit.ops.native import build
-
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return
@@ -341,17 +342,27 @@ def _plant_libraries(place: Place) -> None:
     library = place.folder / "out-planted.so"
     source.write_text(_SOURCE % place.canary)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    for name in library_names(build):
+    for name in _library_names():
         target = place.folder / "out-cache" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, target)
         target.chmod(0o777)
 
 
-def library_names(build: object) -> list[str]:
-    """The names under which a build would look for its library."""
-    find = getattr(build, "library_name", None)
-    return [find()] if callable(find) else []
+@functools.cache
+def _library_names() -> tuple[str, ...]:
+    """Under which names a build would look for its libraries: those that it really makes."""
+    code = (
+        "import torch, pathlib, sparsevit.ops.native as native\n"
+        "from sparsevit.ops.native import build\n"
+        "for source in pathlib.Path(native.__file__).parent.glob('*.cpp'):\n"
+        "    build.load(source)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        private = Path(folder, "cache")
+        environment = os.environ | {"SPARSEVIT_CACHE": str(private)}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        return tuple(str(p.relative_to(private)) for p in private.rglob("*.so"))
 
 
 def mutation(rng: random.Random) -> Case:

@@ -6,7 +6,9 @@ import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args
 
 from hostile.case import FOUND, MAYBE, MISTAKE, Case
 
@@ -98,22 +100,28 @@ def _options() -> Iterator[Option]:
             for parameter in members[sub].params:
                 if "--help" in parameter.opts:
                     continue
-                kind = parameter.type
                 names = [opt for opt in parameter.opts if opt.startswith("-")]
-                values = {"integer": "int", "float": "float", "boolean": "flag", "path": "path"}.get(
-                    str(kind.name).split(" ")[0], "text"
-                )
-                if getattr(parameter, "is_flag", False):
-                    values = "flag"
-                choices = tuple(str(getattr(c, "value", c)) for c in getattr(kind, "choices", ()))
-                yield Option(
-                    command,
-                    max(names, key=len, default=""),
-                    "choice" if choices else values,
-                    choices,
-                    getattr(kind, "min", None),
-                    getattr(kind, "max", None),
-                )
+                values, choices, low, high = _type_of(parameter)
+                yield Option(command, max(names, key=len, default=""), values, choices, low, high)
+
+
+def _type_of(parameter: Any) -> tuple[str, tuple[str, ...], float | None, float | None]:
+    """Kind of values, choices and bounds; where typer keeps them depends on its version."""
+    if getattr(parameter, "is_flag", False):
+        return "flag", (), None, None
+    descriptor = getattr(parameter, "type_descriptor", None)
+    if descriptor is None:
+        kind = parameter.type
+        choices = tuple(str(getattr(c, "value", c)) for c in getattr(kind, "choices", ()))
+        known = {"integer": "int", "float": "float", "path": "path"}
+        values = "choice" if choices else known.get(str(kind.name).split(" ")[0], "text")
+        return values, choices, getattr(kind, "min", None), getattr(kind, "max", None)
+    annotation = descriptor.annotation
+    annotation = next(iter(get_args(annotation)), annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return "choice", tuple(str(one.value) for one in annotation), None, None
+    values = {int: "int", float: "float", Path: "path", bool: "flag"}.get(annotation, "text")
+    return values, (), parameter.min, parameter.max
 
 
 def values_of(option: Option) -> list[tuple[str, frozenset[int]]]:
