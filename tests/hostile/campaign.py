@@ -8,7 +8,6 @@ import os
 import queue
 import random
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -157,6 +156,8 @@ def _work(
         outcomes.append(outcome)
         if sys.stderr.isatty():
             print(f"\r{len(outcomes)} tried", end="", file=sys.stderr)
+        elif len(outcomes) % 100 == 0:
+            print(f"{len(outcomes)} tried", file=sys.stderr, flush=True)
     if server is not None:
         server.close()
 
@@ -246,7 +247,3 @@ def table(outcomes: list[dict[str, Any]], seconds: float) -> int:
     bad = sum(bool(one["problems"]) for one in outcomes)
     print(f"{len(outcomes)} cases in {seconds:.0f} s, {bad} with something wrong")
     return bad
-
-
-def have_space(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free > 1024**3

@@ -134,7 +134,9 @@ def text(original: str, rng: random.Random) -> tuple[str, str]:
     elif what == "indent":
         lines[at] = "   " + lines[at]
     elif what == "hostile line":
-        lines.insert(at, rng.choice(["]", "}", "- ", "? ", ": ", "\t", "&a *a", "%TAG", "'", '"']) + "\n")
+        lines.insert(
+            at, rng.choice(["]", "}", "- ", "? ", ": ", "\t", "&a *a", "%TAG", "'", '"']) + "\n"
+        )
     else:
         head, colon, _ = lines[at].partition(":")
         lines[at] = f"{head}{colon or '='} {value(rng)!s:.2000}\n"

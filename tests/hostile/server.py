@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import io
 import json
 import os
 import resource
@@ -45,7 +46,7 @@ WARM = (
 
 
 def serve(fixture: Path, slot: Path, wall: float, seed: int, answers: int) -> None:
-    """Read ``kind index`` lines from stdin, run each, and write an outcome a line to ``answers``."""
+    """Read ``kind index`` lines from stdin; write an outcome each to the descriptor ``answers``."""
     server = Server(fixture, slot, wall, seed)
     with os.fdopen(answers, "w", encoding="utf-8") as out:
         for line in sys.stdin:
@@ -213,10 +214,9 @@ class Server:
         os.close(null)
         # the pipes of the server are not for commands
         os.closerange(3, 64)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False,
-                          buffering=1)  # fmt: skip
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), encoding="utf-8")
+        sys.stdout = _text(1, "strict")
+        sys.stderr = _text(2, "backslashreplace")
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
 
 
@@ -229,6 +229,12 @@ def surroundings(slot: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "100",
     }
+
+
+def _text(number: int, errors: str) -> io.TextIOWrapper:
+    """A descriptor as Python's own streams have it."""
+    raw = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
+    return io.TextIOWrapper(raw, "utf-8", errors, line_buffering=number == 2)
 
 
 def _call_main(words: list[str]) -> int:

@@ -76,7 +76,11 @@ def catalogue() -> list[Case]:
             protocol = (2, 0, 4, 5)[len(cases) % 4]
             phase = list(PHASES)[len(cases) % len(PHASES)]
             make = functools.partial(write_payload, call, form, where, protocol)
-            add(_case(f"{form} pickle that calls {name} ({where}, protocol {protocol})", make, phase))
+            add(
+                _case(
+                    f"{form} pickle that calls {name} ({where}, protocol {protocol})", make, phase
+                )
+            )
     for name, content in contents().items():
         add(_case(name, functools.partial(_write, content), "evaluate"))
     for suffix in (".pt", ".pkl", ".safetensors", ".bin", "", ".PTH", ".zip", ".json", ".onnx"):
@@ -116,7 +120,7 @@ def catalogue() -> list[Case]:
 
 def mutation(rng: random.Random) -> Case:
     what = rng.choice(["bytes", "bytes", "pickle", "object", "safetensors"])
-    phase = rng.choice(list(PHASES)[:3] + ["load_from"])
+    phase = rng.choice([*list(PHASES)[:3], "load_from"])
     seed = rng.random()
     if what == "bytes":
         return _case("damaged bytes", functools.partial(_damage, seed), phase, FOUND)
@@ -214,7 +218,9 @@ def payloads() -> dict[str, Callable[[Place], _Call]]:
         "subprocess.run": lambda p: _Call("subprocess", "run", ["touch", str(p.canary)]),
         "os.execv": lambda p: _Call("os", "execv", "/usr/bin/touch", ["touch", str(p.canary)]),
         "os.spawnv": lambda p: _Call("os", "spawnv", 0, "/usr/bin/touch", ["x", str(p.canary)]),
-        "functools.partial": lambda p: _Call("functools", "partial", _Call("os", "system", p.shell)),
+        "functools.partial": lambda p: _Call(
+            "functools", "partial", _Call("os", "system", p.shell)
+        ),
         "functools.reduce": lambda p: _Call("functools", "reduce", print, [1, 2]),
         "operator.methodcaller": lambda p: _Call("operator", "methodcaller", "system", p.shell),
         "operator.attrgetter": lambda p: _Call("operator", "attrgetter", "system"),
@@ -301,7 +307,9 @@ def write_payload(
         _zip(path, data)
     elif form == "legacy":
         head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
-        path.write_bytes(b"".join(pickle.dumps(one, 2) for one in head) + data + pickle.dumps([], 2))
+        path.write_bytes(
+            b"".join(pickle.dumps(one, 2) for one in head) + data + pickle.dumps([], 2)
+        )
     else:
         path.write_bytes(data)
 
@@ -379,7 +387,10 @@ def contents() -> dict[str, bytes]:
         "a pickle of protocol 255": b"\x80\xffN.",
         "a pickle of None": b"\x80\x02N.",
         "a pickle of itself": b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.",
-        "a pickle of a long number": b"\x80\x02\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + b".",
+        "a pickle of a long number": b"\x80\x02\x8b"
+        + struct.pack("<i", 5000)
+        + b"\x7f" * 5000
+        + b".",
         "a text pickle of a long number": b"I" + b"9" * 20_000 + b"\n.",
         "a pickle of an extension": b"\x80\x02\x82\x01.",
         "a pickle with a persistent id": b"Px\n.",
@@ -426,7 +437,18 @@ ADDRESSES = (
     *("s3://bucket/x.pth", "petrel://x", "file:///etc/passwd", "file://nowhere.pth", "ftp://x/y"),
     *("open-mmlab://resnet50", "torchvision://resnet50", "modelzoo://resnet50", "mmcls://x"),
     *("openmmlab://nothing", "local://x", "http://", "https://[::1", "data:,x", "://", "pavi://x"),
-    *("x" * 300, "x/" * 3000, "a\x1b[31mb.pth", "~nobody/x.pth", "~/x.pth", " ", "", "-", "--", "."),
+    *(
+        "x" * 300,
+        "x/" * 3000,
+        "a\x1b[31mb.pth",
+        "~nobody/x.pth",
+        "~/x.pth",
+        " ",
+        "",
+        "-",
+        "--",
+        ".",
+    ),
     *("nowhere/x.pth", "tiny.py/x.pth", "\udcff.pth", "²", "%s%s%n", "[bold]x[/bold]", "[/]"),
     *("https://user:hunter2Zq9xK@127.0.0.1:9/x.pth",),
 )
@@ -507,7 +529,9 @@ def checkpoints() -> dict[str, Callable[[dict[str, Any]], Any]]:
         "!state_dict is a number": lambda g: {**g, "state_dict": 3},
         "!state_dict holds itself": _itself,
         "!other names": lambda g: {"state_dict": {f"q{n}": torch.zeros(2) for n in range(9)}},
-        "!only the head of another model": lambda g: {"state_dict": {"fc.weight": torch.ones(2, 2)}},
+        "!only the head of another model": lambda g: {
+            "state_dict": {"fc.weight": torch.ones(2, 2)}
+        },
         "!other shapes": lambda g: {
             **g,
             "state_dict": {k: torch.zeros(5, 5) for k in g["state_dict"]},
@@ -729,12 +753,12 @@ RESUMED: dict[str, Callable[[Place], object]] = {
     "nothing in it": lambda p: (p.folder / GOOD).write_bytes(b""),
     "no file": lambda p: (p.folder / GOOD).unlink(),
     "a folder in its place": lambda p: ((p.folder / GOOD).unlink(), (p.folder / GOOD).mkdir()),
-    "a pointer to elsewhere": lambda p: (
-        p.workspace / "adapt/run-001/last_checkpoint"
-    ).write_text("/etc/passwd"),
-    "a pointer that is empty": lambda p: (
-        p.workspace / "adapt/run-001/last_checkpoint"
-    ).write_text(""),
+    "a pointer to elsewhere": lambda p: (p.workspace / "adapt/run-001/last_checkpoint").write_text(
+        "/etc/passwd"
+    ),
+    "a pointer that is empty": lambda p: (p.workspace / "adapt/run-001/last_checkpoint").write_text(
+        ""
+    ),
     "a pointer that is binary": lambda p: (
         p.workspace / "adapt/run-001/last_checkpoint"
     ).write_bytes(b"\xff\x00\x1b[31m"),

@@ -299,9 +299,7 @@ def runners() -> dict[str, Callable[[dict[str, Any], Place], Any]]:
             )
     for template in ("{{ fileDirname }}", "{{ $PATH:x }}", "{{ _base_.x }}", "{{ __import__('os') }}",
                      "{{$HOME:}}", "{{ fileBasename"):  # fmt: skip
-        changes[f"the template {template}"] = functools.partial(
-            _set_top, "work_dir", template
-        )
+        changes[f"the template {template}"] = functools.partial(_set_top, "work_dir", template)
     return changes
 
 
@@ -537,11 +535,46 @@ def additions() -> dict[str, str]:
 
 
 NAMES = (
-    *("nowhere.py", "nowhere.yaml", "x.toml", "tiny.pyc", "tiny", "tiny.py/x.py", "ws", ".", "..", "/"),
-    *("", " ", "-", "sparsevit::", "::", "sparsevit::nothing.py", "sparsevit::../../setup.py", "a::b::c"),
+    *(
+        "nowhere.py",
+        "nowhere.yaml",
+        "x.toml",
+        "tiny.pyc",
+        "tiny",
+        "tiny.py/x.py",
+        "ws",
+        ".",
+        "..",
+        "/",
+    ),
+    *(
+        "",
+        " ",
+        "-",
+        "sparsevit::",
+        "::",
+        "sparsevit::nothing.py",
+        "sparsevit::../../setup.py",
+        "a::b::c",
+    ),
     *("nothing::x.py", "mmdet::nothing.py", "os::x.py", "json::x.py", "http://127.0.0.1:9/x.py"),
     *("a" * 300 + ".py", "a/" * 3000 + "x.py", "x\x1b[31m.py", "\udcff.py", "~nobody/x.py"),
-    *("notes.txt", "photos.json", "thesis.yaml", "private/key", "/etc/passwd", "/dev/null", "[bold]x.py"),
+    *(
+        "notes.txt",
+        "photos.json",
+        "thesis.yaml",
+        "private/key",
+        "/etc/passwd",
+        "/dev/null",
+        "[bold]x.py",
+    ),
     *("ws/workspace.json", "ws/best.yaml", CHECKPOINT, "ws/search/run-001/study.db", "²", "%s%n"),
-    *("mask_rcnn_swin_shape", "faster_rcnn", "\u202excp.py", "x.py\n", "C:\\x.py", "file:///etc/passwd"),
+    *(
+        "mask_rcnn_swin_shape",
+        "faster_rcnn",
+        "\u202excp.py",
+        "x.py\n",
+        "C:\\x.py",
+        "file:///etc/passwd",
+    ),
 )

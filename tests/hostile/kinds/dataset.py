@@ -36,7 +36,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "show train": ("data", "show", "coco", "-o", "out.png", "--split", "train"),
     "adapt": ("adapt", "coco.py", CHECKPOINT, "--workspace", "ws"),
 }
-SPLITS = {"evaluate": "val", "pretrain": "train", "show": "val", "show train": "train", "adapt": "val"}
+SPLITS = {
+    "evaluate": "val",
+    "pretrain": "train",
+    "show": "val",
+    "show train": "train",
+    "adapt": "val",
+}
 WRITES = ("out.png",)
 
 Change = Callable[[dict[str, Any]], Any]
@@ -297,14 +303,42 @@ def annotations() -> dict[str, Change]:
         changes[f"image width {value!r}"] = _image("width", value)
         changes[f"image height {value!r}"] = _image("height", value)
     for value in (
-        *("", None, 5, [], {}, "nowhere.png", "../../../etc/passwd", "/etc/passwd", "/dev/zero", "."),
-        *("~nobody/x.png", "a" * 300 + ".png", "a\x00b.png", mutate.ESCAPE, "http://127.0.0.1:9/x.png"),
+        *(
+            "",
+            None,
+            5,
+            [],
+            {},
+            "nowhere.png",
+            "../../../etc/passwd",
+            "/etc/passwd",
+            "/dev/zero",
+            ".",
+        ),
+        *(
+            "~nobody/x.png",
+            "a" * 300 + ".png",
+            "a\x00b.png",
+            mutate.ESCAPE,
+            "http://127.0.0.1:9/x.png",
+        ),
         *("s3://b/x.png", "../annotations/instances_val.json", "000000.png/x", "\ud800.png", "-"),
     ):
         changes[f"file_name {value!a:.40}"] = _image("file_name", value)
     for field in ("file_name", "width", "height", "id"):
         changes[f"image without {field}"] = _no_image(field)
-    for value in ("", None, 5, [], mutate.ESCAPE, "x" * 100_000, "\ud800", "[bold]x", "a\nb", "other"):
+    for value in (
+        "",
+        None,
+        5,
+        [],
+        mutate.ESCAPE,
+        "x" * 100_000,
+        "\ud800",
+        "[bold]x",
+        "a\nb",
+        "other",
+    ):
         changes[f"category name {value!a:.40}"] = _category("name", value)
     for part in ("images", "annotations", "categories"):
         for value in ([], None, {}, "x", 5, [None], [5], [[]], [{}], ["x"], {"0": {}}):
@@ -331,7 +365,9 @@ def annotations() -> dict[str, Change]:
         )(d),
         "crowds alone": lambda d: _each("iscrowd", 1)(d),
         "one image": lambda d: _top("images", d["images"][:1])(d),
-        "!categories of another dataset": lambda d: _top("categories", [{"id": 1, "name": "cat"}])(d),
+        "!categories of another dataset": lambda d: _top("categories", [{"id": 1, "name": "cat"}])(
+            d
+        ),
         "categories in another order": lambda d: _top("categories", d["categories"][::-1])(d),
         "keypoints": _each("keypoints", [1, 2]),
         "ids as text": _ids_as_text,
@@ -390,10 +426,14 @@ def _png(width: int, height: int, data: bytes = b"", depth: int = 8, colour: int
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     body = zlib.compress(data)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
-def _painted(width: int, height: int, mode: str = "RGB", form: str = "PNG") -> Callable[[Path], object]:
+def _painted(
+    width: int, height: int, mode: str = "RGB", form: str = "PNG"
+) -> Callable[[Path], object]:
     def paint(path: Path) -> None:
         from PIL import Image
 
@@ -422,7 +462,9 @@ def images() -> dict[str, Callable[[Path], object]]:
         "zeros": write(bytes(5000)),
         "cut": lambda path: path.write_bytes(path.read_bytes()[:500]),
         "cut to its header": lambda path: path.write_bytes(path.read_bytes()[:33]),
-        "a bit flipped": lambda path: path.write_bytes(mutate.raw(path.read_bytes(), random.Random(0))[0]),
+        "a bit flipped": lambda path: path.write_bytes(
+            mutate.raw(path.read_bytes(), random.Random(0))[0]
+        ),
         "claims 10^9 pixels": write(_png(2**15, 2**15)),
         "claims 10^18 pixels": write(_png(2**30, 2**30)),
         "claims no pixels": write(_png(0, 0)),
@@ -457,8 +499,12 @@ def images() -> dict[str, Callable[[Path], object]]:
         "the workspace's record": replace(lambda path: path.symlink_to("../../ws/workspace.json")),
     }
     found["all of them missing"] = lambda path: [p.unlink() for p in path.parent.glob("*.png")]
-    found["all of them empty"] = lambda path: [p.write_bytes(b"") for p in path.parent.glob("*.png")]
-    found["all of them text"] = lambda path: [p.write_bytes(b"x") for p in path.parent.glob("*.png")]
+    found["all of them empty"] = lambda path: [
+        p.write_bytes(b"") for p in path.parent.glob("*.png")
+    ]
+    found["all of them text"] = lambda path: [
+        p.write_bytes(b"x") for p in path.parent.glob("*.png")
+    ]
     return found
 
 
@@ -469,13 +515,39 @@ def folders() -> dict[str, tuple[tuple[str, ...], Callable[[Place], object] | No
     """Commands on folders that are no dataset; ``?`` marks what may be legal."""
     small = ("--train", "2", "--val", "2", "--img-size", "64")
     cases: dict[str, tuple[tuple[str, ...], Callable[[Place], object] | None]] = {}
-    for folder in ("nowhere", "private", "tiny.py", "ws", ".", "/", "~nobody", "a" * 300, "x\x1b[31m", "/dev/null"):
+    for folder in (
+        "nowhere",
+        "private",
+        "tiny.py",
+        "ws",
+        ".",
+        "/",
+        "~nobody",
+        "a" * 300,
+        "x\x1b[31m",
+        "/dev/null",
+    ):
         cases[f"show {folder[:20]!a}"] = (("data", "show", folder, "-o", "out.png"), None)
-    for folder in ("private", "tiny.py", ".", "/dev/null", "~nobody/x", "a" * 300, "/proc/x", "tiny.py/x"):
+    for folder in (
+        "private",
+        "tiny.py",
+        ".",
+        "/dev/null",
+        "~nobody/x",
+        "a" * 300,
+        "/proc/x",
+        "tiny.py/x",
+    ):
         cases[f"make in {folder[:20]!a}"] = (("data", "make", folder, *small), None)
     cases["make in a dataset of another program"] = (("data", "make", "coco", *small), prepare)
-    cases["make --force in a user's folder"] = (("data", "make", "private", "--force", *small), None)
-    cases["make --force in the working directory"] = (("data", "make", ".", "--force", *small), None)
+    cases["make --force in a user's folder"] = (
+        ("data", "make", "private", "--force", *small),
+        None,
+    )
+    cases["make --force in the working directory"] = (
+        ("data", "make", ".", "--force", *small),
+        None,
+    )
     for out in ("nowhere/x/out.png", "private", "out", "out.xyz", "/dev/full", "tiny.py", "notes.txt", "a" * 300 + ".png",
                 "photos.json", "x\x1b[31m.png", "~nobody/x.png", "/proc/x.png", "out.png/x.png"):  # fmt: skip
         name = f"show to {out[:20]!a}"
@@ -483,16 +555,37 @@ def folders() -> dict[str, tuple[tuple[str, ...], Callable[[Place], object] | No
             name = f"?{name}"
         cases[name] = (("data", "show", "coco", "-o", out), prepare)
     for options in (
-        *(("--images", "0"), ("--images", "-1"), ("--images", "x"), ("--split", "x"), ("--split", "")),
+        *(
+            ("--images", "0"),
+            ("--images", "-1"),
+            ("--images", "x"),
+            ("--split", "x"),
+            ("--split", ""),
+        ),
         *(("--split", "../val"), ("--images", "²"), ("--split", "\x1b[31m")),
     ):
-        cases[f"show {' '.join(options)!a}"] = (("data", "show", "coco", "-o", "out.png", *options), prepare)
+        cases[f"show {' '.join(options)!a}"] = (
+            ("data", "show", "coco", "-o", "out.png", *options),
+            prepare,
+        )
     cases["?show 10^20 images"] = (
         ("data", "show", "coco", "-o", "out.png", "--images", "99999999999999999999"),
         prepare,
     )
     for option, values in {
-        "--img-size": ("0", "-1", "x", "²", "1x2x3", "64x", "1", "99999999999999999999", "1000000", "64.5", ""),
+        "--img-size": (
+            "0",
+            "-1",
+            "x",
+            "²",
+            "1x2x3",
+            "64x",
+            "1",
+            "99999999999999999999",
+            "1000000",
+            "64.5",
+            "",
+        ),
         "--train": ("-1", "x", "99999999999999999999", "1.5", "²"),
         "--val": ("-1", "x", "99999999999999999999", ""),
         "--objects": ("x", "5-1", "-1", "1-", "99999999999999999999", "1-2-3", "²", "", "0-0"),
@@ -503,6 +596,18 @@ def folders() -> dict[str, tuple[tuple[str, ...], Callable[[Place], object] | No
         "--seed": ("-1", "x", "1.5"),
     }.items():
         for value in values:
-            words = ("data", "make", "made", "--train", "2", "--val", "2", "--img-size", "64", option, value)
+            words = (
+                "data",
+                "make",
+                "made",
+                "--train",
+                "2",
+                "--val",
+                "2",
+                "--img-size",
+                "64",
+                option,
+                value,
+            )
             cases[f"make {option} {value[:20]!a}"] = (words, None)
     return cases

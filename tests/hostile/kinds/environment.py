@@ -63,7 +63,16 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "TORCH_NUM_THREADS": ("abc",),
     "MASTER_ADDR": ("", "nowhere.invalid", "²"),
     "MASTER_PORT": ("", "abc", "-1", "99999999"),
-    "SPARSEVIT_WORKSPACE": ("", " ", "nowhere", "/dev/null", "a" * 300, "\x1b[31m", "~nobody/x", "tiny.py"),
+    "SPARSEVIT_WORKSPACE": (
+        "",
+        " ",
+        "nowhere",
+        "/dev/null",
+        "a" * 300,
+        "\x1b[31m",
+        "~nobody/x",
+        "tiny.py",
+    ),
     "SPARSEVIT_OPS": ("", "nothing", "\x1b[31m", "compiled", "os"),
     "SPARSEVIT_NATIVE": ("", "0", "1", "abc", "planted.so", "\x1b[31m"),
     "SPARSEVIT_CACHE": ("", "/nowhere", "/dev/null", "relative", "{folder}/tiny.py", "a" * 5000),
@@ -114,15 +123,39 @@ AT_START: dict[str, tuple[str, ...]] = {
     "KMP_DUPLICATE_LIB_OK": ("x",),
 }
 PLANTED = (
-    *("yaml", "optuna", "torch", "numpy", "json", "typing", "rich", "typer", "mmengine", "mmdet", "logging"),
-    *("sitecustomize", "usercustomize", "random", "sqlite3", "matplotlib", "signal", "io", "six", "cv2"),
+    *(
+        "yaml",
+        "optuna",
+        "torch",
+        "numpy",
+        "json",
+        "typing",
+        "rich",
+        "typer",
+        "mmengine",
+        "mmdet",
+        "logging",
+    ),
+    *(
+        "sitecustomize",
+        "usercustomize",
+        "random",
+        "sqlite3",
+        "matplotlib",
+        "signal",
+        "io",
+        "six",
+        "cv2",
+    ),
 )
 
 
 def catalogue() -> list[Case]:
     cases: list[Case] = []
 
-    def add(name: str, words: tuple[str, ...], codes: frozenset[int] = MAYBE, **more: object) -> None:
+    def add(
+        name: str, words: tuple[str, ...], codes: frozenset[int] = MAYBE, **more: object
+    ) -> None:
         cases.append(Case(name, words, codes=codes, writes=WRITES, **more))  # type: ignore[arg-type]
 
     for n, variable in enumerate(RANKS):
@@ -153,7 +186,12 @@ def catalogue() -> list[Case]:
                 silent=True)  # fmt: skip
     for mask in (0o000, 0o777, 0o077, 0o177, 0o222):
         for words in (EXPORT, EVALUATE, TRAIN):
-            add(f"umask {mask:03o}: {words[0]}", words, MAYBE, setup=functools.partial(os.umask, mask))
+            add(
+                f"umask {mask:03o}: {words[0]}",
+                words,
+                MAYBE,
+                setup=functools.partial(os.umask, mask),
+            )
     for n, module in enumerate(PLANTED):
         make = functools.partial(_plant, module)
         add(f"a planted {module}.py", (STATUS, EVALUATE)[n % 2], make=make, fresh=True)
@@ -170,7 +208,11 @@ def catalogue() -> list[Case]:
         words = (*LATENCY, "--backend", "compile")
         add(f"a native cache {name}", words, make=make, env=env)
         add(f"a native cache {name}, calibrate", EVALUATE, make=make, env=env)
-    for name, number in (("SIGHUP", signal.SIGHUP), ("SIGCHLD", signal.SIGCHLD), ("SIGPIPE", signal.SIGPIPE)):
+    for name, number in (
+        ("SIGHUP", signal.SIGHUP),
+        ("SIGCHLD", signal.SIGCHLD),
+        ("SIGPIPE", signal.SIGPIPE),
+    ):
         setup = functools.partial(signal.signal, number, signal.SIG_IGN)
         for words in (EVALUATE, TRAIN):
             add(f"{name} is ignored: {words[0]}", words, setup=setup, fresh=words is TRAIN)
@@ -225,9 +267,14 @@ def limits() -> dict[str, Callable[[], object]]:
         return lambda: resource.setrlimit(what, (value, value))
 
     mib = 2**20
-    found = {f"files of {size}": limited(resource.RLIMIT_FSIZE, size) for size in (0, 1, 1000, 100_000, mib)}
+    found = {
+        f"files of {size}": limited(resource.RLIMIT_FSIZE, size)
+        for size in (0, 1, 1000, 100_000, mib)
+    }
     found |= {f"{n} open files": limited(resource.RLIMIT_NOFILE, n) for n in (3, 6, 10, 16, 30)}
-    found |= {f"memory of {n} MiB": limited(resource.RLIMIT_AS, n * mib) for n in (1300, 1500, 2000)}
+    found |= {
+        f"memory of {n} MiB": limited(resource.RLIMIT_AS, n * mib) for n in (1300, 1500, 2000)
+    }
     found |= {f"a stack of {n} KiB": limited(resource.RLIMIT_STACK, n * 1024) for n in (64, 512)}
     found["no other processes"] = limited(resource.RLIMIT_NPROC, 0)
     found["no locked memory"] = limited(resource.RLIMIT_MEMLOCK, 0)
@@ -270,7 +317,9 @@ def rc_files() -> dict[str, Callable[[Place], object]]:
     def repository(place: Place) -> None:
         subprocess.run(["git", "init", "-q", "."], cwd=place.folder, check=False)
         with open(place.folder / ".git" / "config", "a") as file:
-            file.write(f"[core]\n\tfsmonitor = touch {place.canary}\n\tpager = touch {place.canary}\n")
+            file.write(
+                f"[core]\n\tfsmonitor = touch {place.canary}\n\tpager = touch {place.canary}\n"
+            )
 
     return {
         "matplotlibrc": write("matplotlibrc", "backend: module://planted\n"),
@@ -319,7 +368,10 @@ def caches() -> dict[str, tuple[Callable[[Place], object], dict[str, str | None]
         "that is read only": (cache(0o500), here),
         "that is empty and open": (cache(0o777, fill=False), here),
         "that is a file": (lambda p: (p.folder / "out-cache").write_text("x"), here),
-        "that is a link to itself": (lambda p: (p.folder / "out-cache").symlink_to("out-cache"), here),
+        "that is a link to itself": (
+            lambda p: (p.folder / "out-cache").symlink_to("out-cache"),
+            here,
+        ),
         "without a home": (lambda p: None, {"HOME": None, "SPARSEVIT_CACHE": None}),
     }
 

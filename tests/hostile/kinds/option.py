@@ -28,7 +28,16 @@ BASES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "--workspace", "ws", "--eval-images", "1"),
     "latency": ("latency", "--workspace", "ws", "--img-size", "64", "--seconds", "0.01"),
     "calibrate": (
-        *("calibrate", "--workspace", "ws", "--img-size", "64", "--seconds", "0.01", "--batch-size"),
+        *(
+            "calibrate",
+            "--workspace",
+            "ws",
+            "--img-size",
+            "64",
+            "--seconds",
+            "0.01",
+            "--batch-size",
+        ),
         *("1", "--held-out", "1"),
     ),
     "sensitivity": (
@@ -44,22 +53,170 @@ BASES: dict[str, tuple[str, ...]] = {
 WRITES = ("made", "made/*", "out*", "ws2", "ws2/*", "work_dirs", "work_dirs/*", "new*")
 
 NUMBERS = (
-    *("x", "", " ", "²", "１２", "nan", "inf", "-inf", "1e999", "0x10", "1_0", "--", "-", "+5", " 5", "5 "),
-    *("0.5.5", "1,5", HUGE, "-" + HUGE, "9" * 5000, "1e308", "-0", "0", "-1", "true", "None", "\x1b[31m5"),
+    *(
+        "x",
+        "",
+        " ",
+        "²",
+        "１２",
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "0x10",
+        "1_0",
+        "--",
+        "-",
+        "+5",
+        " 5",
+        "5 ",
+    ),
+    *(
+        "0.5.5",
+        "1,5",
+        HUGE,
+        "-" + HUGE,
+        "9" * 5000,
+        "1e308",
+        "-0",
+        "0",
+        "-1",
+        "true",
+        "None",
+        "\x1b[31m5",
+    ),
 )
 PATHS = (
-    *("nowhere", "nowhere/x", "", " ", ".", "..", "/", "ws", "private", "tiny.py", "tiny.py/x", "notes.txt"),
-    *("a" * 300, "a/" * 3000, "~nobody/x", "x\x1b[31m", "\udcff", "[bold]x[/bold]", "[/x]", "²", "-", "--"),
-    *("/dev/null", "/dev/zero", "/dev/full", "/dev/stdin", "/proc/self/mem", "/proc/x", "a\nb", "\u202ex"),
-    *("http://127.0.0.1:9/x", "file:///etc/passwd", "s3://b/x", "C:\\x", "$HOME", "*", "%s%n", "x" * 100_000),
+    *(
+        "nowhere",
+        "nowhere/x",
+        "",
+        " ",
+        ".",
+        "..",
+        "/",
+        "ws",
+        "private",
+        "tiny.py",
+        "tiny.py/x",
+        "notes.txt",
+    ),
+    *(
+        "a" * 300,
+        "a/" * 3000,
+        "~nobody/x",
+        "x\x1b[31m",
+        "\udcff",
+        "[bold]x[/bold]",
+        "[/x]",
+        "²",
+        "-",
+        "--",
+    ),
+    *(
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/stdin",
+        "/proc/self/mem",
+        "/proc/x",
+        "a\nb",
+        "\u202ex",
+    ),
+    *(
+        "http://127.0.0.1:9/x",
+        "file:///etc/passwd",
+        "s3://b/x",
+        "C:\\x",
+        "$HOME",
+        "*",
+        "%s%n",
+        "x" * 100_000,
+    ),
 )
 TEXTS = (
-    *("x", "", " ", "²", "\x1b[31mx", "\udcff", "a" * 300, "x" * 100_000, "[bold]x[/bold]", "[/x]", "None"),
-    *("0", "-1", "5", HUGE, "nan", ",", ":", "=", "a,b", "a:b", "1:2:3", "2:1", "-1:5", "nan:inf", "inf:nan"),
-    *("0.5", "0.5,", "0.5,x", "1.0", "2", "64x64", "64x", "x64", "0x0", "64X64x64", "-64", "6.4", "64x²", "１x１"),
-    *("1000000", "99999999x1", HUGE + "x" + HUGE, "1", "31", "33", "cpu:0", "cpu:99", "cuda", "cuda:x", "meta"),
-    *("mps", "xla", "cuda:-1", "cpu ", "hpu", "vulkan", "privateuseone", "cuda:" + HUGE, "bbox_mAP_xyz", "\x00"),
-    *("evolution,random", "../../x", "os.system", "0:0", "0:" + HUGE, "1e308:inf", "1e-300:1e-299", ":5", "5:"),
+    *(
+        "x",
+        "",
+        " ",
+        "²",
+        "\x1b[31mx",
+        "\udcff",
+        "a" * 300,
+        "x" * 100_000,
+        "[bold]x[/bold]",
+        "[/x]",
+        "None",
+    ),
+    *(
+        "0",
+        "-1",
+        "5",
+        HUGE,
+        "nan",
+        ",",
+        ":",
+        "=",
+        "a,b",
+        "a:b",
+        "1:2:3",
+        "2:1",
+        "-1:5",
+        "nan:inf",
+        "inf:nan",
+    ),
+    *(
+        "0.5",
+        "0.5,",
+        "0.5,x",
+        "1.0",
+        "2",
+        "64x64",
+        "64x",
+        "x64",
+        "0x0",
+        "64X64x64",
+        "-64",
+        "6.4",
+        "64x²",
+        "１x１",
+    ),
+    *(
+        "1000000",
+        "99999999x1",
+        HUGE + "x" + HUGE,
+        "1",
+        "31",
+        "33",
+        "cpu:0",
+        "cpu:99",
+        "cuda",
+        "cuda:x",
+        "meta",
+    ),
+    *(
+        "mps",
+        "xla",
+        "cuda:-1",
+        "cpu ",
+        "hpu",
+        "vulkan",
+        "privateuseone",
+        "cuda:" + HUGE,
+        "bbox_mAP_xyz",
+        "\x00",
+    ),
+    *(
+        "evolution,random",
+        "../../x",
+        "os.system",
+        "0:0",
+        "0:" + HUGE,
+        "1e308:inf",
+        "1e-300:1e-299",
+        ":5",
+        "5:",
+    ),
 )
 
 
@@ -129,11 +286,25 @@ def values_of(option: Option) -> list[tuple[str, frozenset[int]]]:
     if option.values in ("int", "float"):
         return [(value, _number_codes(option, value)) for value in NUMBERS]
     if option.values == "choice":
-        wrong = ("x", "", " ", "²", "\x1b[31m", "a" * 300, "0", option.choices[0].upper() + "x", "[/x]")
+        wrong = (
+            "x",
+            "",
+            " ",
+            "²",
+            "\x1b[31m",
+            "a" * 300,
+            "0",
+            option.choices[0].upper() + "x",
+            "[/x]",
+        )
         return [(value, MISTAKE) for value in wrong] + [(c, MAYBE) for c in option.choices]
     if option.values == "path":
         return [(value, _path_codes(option, value)) for value in PATHS]
-    return [(value, FOUND if option.command == "doctor" else MAYBE) for value in TEXTS if "\x00" not in value]
+    return [
+        (value, FOUND if option.command == "doctor" else MAYBE)
+        for value in TEXTS
+        if "\x00" not in value
+    ]
 
 
 def _number_codes(option: Option, value: str) -> frozenset[int]:
@@ -141,7 +312,7 @@ def _number_codes(option: Option, value: str) -> frozenset[int]:
         number = float(value.replace("_", "x").strip()) if value.isascii() else None
     except ValueError:
         number = None
-    if value == "²" or number is None and not any(c.isdigit() for c in value):
+    if value == "²" or (number is None and not any(c.isdigit() for c in value)):
         return MISTAKE
     if number is not None and option.low is not None and number < option.low:
         return MISTAKE
@@ -172,7 +343,9 @@ def catalogue() -> list[Case]:
         if option.values == "flag":
             if option.words:
                 value = f"{option.words}=x"
-                cases.append(Case(f"{option.command} {value}", (*base, value), None, MISTAKE, writes=WRITES))
+                cases.append(
+                    Case(f"{option.command} {value}", (*base, value), None, MISTAKE, writes=WRITES)
+                )
             continue
         for value, codes in values_of(option):
             certain = _certain(option, value)
@@ -191,13 +364,27 @@ def catalogue() -> list[Case]:
 
 def _certain(option: Option, value: str) -> frozenset[int] | None:
     """Exit codes where the value says more than its kind; None where it is not tried."""
-    if (option.command, option.words) in _WORKS_LONG and value in (HUGE, "1e308", "9" * 5000, "inf"):
+    if (option.command, option.words) in _WORKS_LONG and value in (
+        HUGE,
+        "1e308",
+        "9" * 5000,
+        "inf",
+    ):
         return MISTAKE
     if option.words in _STARTS and value not in ("x", "", "0", "-1", "²", HUGE, "nan"):
         return None
     if option.words == "--workers" and value in ("1", "5"):
         return None
-    if option.values == "int" and value in ("inf", "nan", "1e308", "1e999", "5 ", " 5", "１２", "1_0"):
+    if option.values == "int" and value in (
+        "inf",
+        "nan",
+        "1e308",
+        "1e999",
+        "5 ",
+        " 5",
+        "１２",
+        "1_0",
+    ):
         return frozenset({0, 2})
     if option.command == "data make" and value in (HUGE, "9" * 5000) and option.values == "int":
         return MISTAKE if option.words in ("--train", "--val") else MAYBE
@@ -209,14 +396,26 @@ def _certain(option: Option, value: str) -> frozenset[int] | None:
         return MISTAKE
     if option.words == "--metric" and value != "None":
         return MISTAKE
-    if option.words == "--img-size" and value in (HUGE + "x" + HUGE, "²", "64x²", "0x0", HUGE, "99999999x1", "1000000"):
+    if option.words == "--img-size" and value in (
+        HUGE + "x" + HUGE,
+        "²",
+        "64x²",
+        "0x0",
+        HUGE,
+        "99999999x1",
+        "1000000",
+    ):
         return MISTAKE
     return frozenset()
 
 
 def _words(option: Option, base: tuple[str, ...], value: str) -> tuple[str, ...]:
     if option.words:
-        return (*base, f"{option.words}={value}") if value.startswith("-") else (*base, option.words, value)
+        return (
+            (*base, f"{option.words}={value}")
+            if value.startswith("-")
+            else (*base, option.words, value)
+        )
     # arguments come first
     at = len(option.command.split())
     kept = tuple(word for word in base[at:] if word not in ("tiny.py", "made"))
@@ -246,7 +445,18 @@ PAIRS: tuple[tuple[str, ...], ...] = (
     ("export-config", "--workspace", "ws", "--format", "json", "-o", "out.yaml"),
     ("evaluate", "--workspace", "ws", "--eval-images", "1", "--json"),
     ("evaluate", "--workspace", "ws", "--eval-images", "1", "--dense", "--device", "meta"),
-    ("latency", "--workspace", "ws", "--img-size", "64", "--repeats", "1", "--warmup", "0", "--compare"),
+    (
+        "latency",
+        "--workspace",
+        "ws",
+        "--img-size",
+        "64",
+        "--repeats",
+        "1",
+        "--warmup",
+        "0",
+        "--compare",
+    ),
     ("latency", "--workspace", "ws", "--img-size", "32", "--batch-size", "1000000"),
     ("latency", "--workspace", "ws", "--img-size", "100000", "--batch-size", "1"),
     ("latency", "--workspace", "ws", "--img-size", "30000x30000", "--batch-size", "8"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 
-
 from hostile import mutate
 from hostile.case import FOUND, MAYBE, MISTAKE, Case
 
@@ -174,8 +173,6 @@ FORMS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-
-
 def catalogue() -> list[Case]:
     cases = []
     for n, setting in enumerate(WRONG):
@@ -185,9 +182,13 @@ def catalogue() -> list[Case]:
         cases.append(Case(setting[:80], (*words, "--set", setting), None, codes, writes=WRITES))
     for n, setting in enumerate(FORMS):
         words = (EVALUATE, TRAIN, EXPORT, LATENCY, ADAPT)[n % 5]
-        codes = MAYBE if setting in MAY_BE_LEGAL or "=" in setting and n % 5 > 1 else MISTAKE
-        codes = MAYBE if "type" not in setting and "depths" not in setting and "=" in setting else codes
-        cases.append(Case(f"{setting[:60]!a}", (*words, "--set", setting), None, codes, writes=WRITES))
+        codes = MAYBE if setting in MAY_BE_LEGAL or ("=" in setting and n % 5 > 1) else MISTAKE
+        codes = (
+            MAYBE if "type" not in setting and "depths" not in setting and "=" in setting else codes
+        )
+        cases.append(
+            Case(f"{setting[:60]!a}", (*words, "--set", setting), None, codes, writes=WRITES)
+        )
     return cases
 
 
@@ -241,9 +242,39 @@ def mutation(rng: random.Random) -> Case:
 def _value(rng: random.Random) -> str:
     plain = rng.choice(
         [
-            *("5", "-1", "0", "1.5", "nan", "inf", "x", "", "None", "true", "[]", "{}", "()", "[1,2]"),
-            *("1,2,3", "{'type':'Nothing'}", "{'type':5}", "[{}]", "[None]", "'5'", "1e999", "[[1],[2]]"),
-            *("{'_delete_':True}", "{'_delete_':True,'type':'CocoDataset'}", "(1,)", "nowhere", "1e-300"),
+            *(
+                "5",
+                "-1",
+                "0",
+                "1.5",
+                "nan",
+                "inf",
+                "x",
+                "",
+                "None",
+                "true",
+                "[]",
+                "{}",
+                "()",
+                "[1,2]",
+            ),
+            *(
+                "1,2,3",
+                "{'type':'Nothing'}",
+                "{'type':5}",
+                "[{}]",
+                "[None]",
+                "'5'",
+                "1e999",
+                "[[1],[2]]",
+            ),
+            *(
+                "{'_delete_':True}",
+                "{'_delete_':True,'type':'CocoDataset'}",
+                "(1,)",
+                "nowhere",
+                "1e-300",
+            ),
         ]
     )
     value = mutate.value(rng) if rng.random() < 0.2 else plain

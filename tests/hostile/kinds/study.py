@@ -22,7 +22,16 @@ SMALL = (
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("search", "--show", "--workspace", "ws"),
     ("search", "--resume", "--workspace", "ws", *SMALL),
-    ("finetune", "--workspace", "ws", "--budget", "0:10000", "--force", "--set", "train_cfg.max_iters=1"),
+    (
+        "finetune",
+        "--workspace",
+        "ws",
+        "--budget",
+        "0:10000",
+        "--force",
+        "--set",
+        "train_cfg.max_iters=1",
+    ),
     ("status", "--workspace", "ws"),
     ("search", "--workspace", "ws", *SMALL),
     ("search", "--show", "--workspace", "ws", "--json"),
@@ -42,14 +51,28 @@ def catalogue() -> list[Case]:
         storage = ("sqlite:///x.db", "x.db", "sqlite:///{folder}/x.db")[n % 3]
         make = functools.partial(_foreign, spoil)
         for show in (True, False):
-            words = ("search", *(("--show",) if show else SMALL), "--workspace", "ws", "--storage", storage)
+            words = (
+                "search",
+                *(("--show",) if show else SMALL),
+                "--workspace",
+                "ws",
+                "--storage",
+                storage,
+            )
             cases.append(Case(f"--storage {name}", words, make, MAYBE if _empty(name) else MISTAKE,
                               writes=("x.db", "x.log", "x.db-journal") if _empty(name) else ()))  # fmt: skip
     for n, (name, content) in enumerate(journals().items()):
         storage = ("journal:///x.log", "x.log", "journal:///{folder}/x.log")[n % 3]
         make = functools.partial(_journal, content)
         for show in (True, False):
-            words = ("search", *(("--show",) if show else SMALL), "--workspace", "ws", "--storage", storage)
+            words = (
+                "search",
+                *(("--show",) if show else SMALL),
+                "--workspace",
+                "ws",
+                "--storage",
+                storage,
+            )
             legal = name.startswith("?")
             cases.append(Case(f"--storage {name}", words, make, MAYBE if legal else MISTAKE,
                               writes=("x.log", "x.log.lock") if legal and not show else ()))  # fmt: skip
@@ -57,16 +80,50 @@ def catalogue() -> list[Case]:
         for show in (True, False):
             if n % 2 and show:
                 continue
-            words = ("search", *(("--show",) if show else SMALL), "--workspace", "ws", "--storage", address)
+            words = (
+                "search",
+                *(("--show",) if show else SMALL),
+                "--workspace",
+                "ws",
+                "--storage",
+                address,
+            )
             cases.append(Case(f"--storage {address[:50]!a}", words, None, MISTAKE))
-    for name in ("", " ", "a" * 5000, "\x1b[31m", "\udcff", "a\nb", "'; DROP TABLE trials; --", "[bold]x", "²", "../x"):
-        words = ("search", "--workspace", "ws", *SMALL, "--storage", "sqlite:///new.db", "--study", name)
+    for name in (
+        "",
+        " ",
+        "a" * 5000,
+        "\x1b[31m",
+        "\udcff",
+        "a\nb",
+        "'; DROP TABLE trials; --",
+        "[bold]x",
+        "²",
+        "../x",
+    ):
+        words = (
+            "search",
+            "--workspace",
+            "ws",
+            *SMALL,
+            "--storage",
+            "sqlite:///new.db",
+            "--study",
+            name,
+        )
         cases.append(Case(f"--study {name[:30]!a}", words, None, MAYBE, writes=WRITES))
     for name, make in records().items():
         for n in (0, 1, 2):
             cases.append(Case(f"study.db: {name}", COMMANDS[n], make, FOUND))
     for show in (True, False):
-        words = ("search", *(("--show",) if show else SMALL), "--workspace", "ws", "--storage", "sqlite:///new.db")
+        words = (
+            "search",
+            *(("--show",) if show else SMALL),
+            "--workspace",
+            "ws",
+            "--storage",
+            "sqlite:///new.db",
+        )
         cases.append(Case(f"a new storage, show: {show}", words, None, MISTAKE if show else MAYBE,
                           writes=() if show else WRITES))  # fmt: skip
     return cases
@@ -163,7 +220,9 @@ def files() -> dict[str, Callable[[Path], object]]:
             path.read_bytes()[:40_000] + bytes(8192) + path.read_bytes()[48_192:]
         ),
         "noise in the middle": lambda path: path.write_bytes(
-            path.read_bytes()[:20_000] + random.Random(0).randbytes(20_000) + path.read_bytes()[40_000:]
+            path.read_bytes()[:20_000]
+            + random.Random(0).randbytes(20_000)
+            + path.read_bytes()[40_000:]
         ),
         "noise after the header": lambda path: path.write_bytes(
             path.read_bytes()[:100] + random.Random(0).randbytes(110_000)
@@ -198,7 +257,9 @@ def files() -> dict[str, Callable[[Path], object]]:
         "of an old schema": _sql("UPDATE version_info SET schema_version = 1"),
         "without a study in it": _sql("DELETE FROM studies"),
         "of a study of another name": _sql("UPDATE studies SET study_name = 'other'"),
-        "of a study named by an escape": _sql("UPDATE studies SET study_name = char(27) || '[31mx'"),
+        "of a study named by an escape": _sql(
+            "UPDATE studies SET study_name = char(27) || '[31mx'"
+        ),
         "with a trigger": _sql(
             "CREATE TRIGGER t AFTER INSERT ON trials BEGIN SELECT RAISE(ABORT, 'no'); END"
         ),
@@ -227,7 +288,20 @@ def records() -> dict[str, Callable[[Place], object]]:
     deep = "[" * 50_000 + "]" * 50_000
     found: dict[str, Callable[[Place], object]] = {}
     values = (
-        *("null", "5", '"x"', "[]", "{}", "NaN", "1e999", "{x", "", '"\\ud800"', '"\\u001b[31m"', "-5"),
+        *(
+            "null",
+            "5",
+            '"x"',
+            "[]",
+            "{}",
+            "NaN",
+            "1e999",
+            "{x",
+            "",
+            '"\\ud800"',
+            '"\\u001b[31m"',
+            "-5",
+        ),
         *(deep, "9" * 5000, '{"a": null}', "true", '["x"]', '[{"a": 1}]'),
     )
     for n, value in enumerate(values):
@@ -376,7 +450,8 @@ def _mutated(what: str, seed: float, place: Place) -> None:
         return
     with contextlib.closing(sqlite3.connect(path)) as database:
         tables = [
-            row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            row[0]
+            for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]
         for _ in range(rng.choice([1, 2, 4])):
             table = rng.choice(tables)

@@ -30,7 +30,18 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("data", "show", "--workspace", "ws", "-o", "out.png", "--images", "1"),
     ("finetune", "--workspace", "ws", "--budget", "0:10000", "--force", *ITER),
     (
-        *("search", "--workspace", "ws", "--resume", "--min", "0", "--max", "10000", "--trials", "3"),
+        *(
+            "search",
+            "--workspace",
+            "ws",
+            "--resume",
+            "--min",
+            "0",
+            "--max",
+            "10000",
+            "--trials",
+            "3",
+        ),
         *("--population", "2", "--parents", "2", "--latency-seconds", "0.01"),
     ),
 )
@@ -66,7 +77,15 @@ def catalogue() -> list[Case]:
     ):
         for command in (COMMANDS[0], COMMANDS[2], COMMANDS[7]):
             words = tuple(folder if word == "ws" else word for word in command)
-            legal = command is COMMANDS[0] and folder in ("nowhere", "private", "/", "", " ", "-", "[bold]x")
+            legal = command is COMMANDS[0] and folder in (
+                "nowhere",
+                "private",
+                "/",
+                "",
+                " ",
+                "-",
+                "[bold]x",
+            )
             codes = MAYBE if legal or folder == "" else MISTAKE
             cases.append(Case(f"--workspace {folder[:30]!a} {n}", words, _loop, codes))
     return cases
@@ -219,7 +238,18 @@ def records() -> dict[str, Callable[[dict[str, Any]], Any]]:
         "error": (5, [], "x" * 100_000, mutate.ESCAPE, "\ud800", "a\n" * 500, {"a": 1}, "[/red]"),
         "started": (None, 5, "x", "9999-99-99", "", [], mutate.ESCAPE, "2026-01-01", math.nan),
         "ended": (5, "x", "0000-00-00T00:00:00", [], math.inf),
-        "directory": (None, 5, "", "/", "..", "../outside", "/etc", "a\x00b", "x" * 5000, "notes.txt"),
+        "directory": (
+            None,
+            5,
+            "",
+            "/",
+            "..",
+            "../outside",
+            "/etc",
+            "a\x00b",
+            "x" * 5000,
+            "notes.txt",
+        ),
         "id": (None, 5, "", "../..", "run-²", "run-" + "9" * 5000, mutate.ESCAPE, "run-001\n", []),
         "phase": (None, 5, "x", "search", "../x", mutate.ESCAPE),
         "command": (None, 5, [], mutate.ESCAPE, "x" * 100_000),
@@ -239,18 +269,28 @@ def records() -> dict[str, Callable[[dict[str, Any]], Any]]:
         changes[f"version {value!r}"] = functools.partial(_top, "version", value)
     for value in (None, [], {}, "x", 5, {"pretrain": None}, {"pretrain": []}, {"pretrain": {}}):
         changes[f"phases {value!r}"] = functools.partial(_top, "phases", value)
-    for value in ({"pretrain": {"runs": None}}, {"pretrain": {"runs": [None]}}, {"x": {"runs": [{}]}}):
+    for value in (
+        {"pretrain": {"runs": None}},
+        {"pretrain": {"runs": [None]}},
+        {"x": {"runs": [{}]}},
+    ):
         changes[f"phases {value!r}"] = functools.partial(_top, "phases", value)
     for value in (None, [], "x", 5, {"x": None}, {"x": {"sha256": 5}}, {"/etc/passwd": {}}):
         changes[f"digests {value!r}"] = functools.partial(_top, "digests", value)
     changes |= {
         "an unknown key": functools.partial(_top, "new", {"a": 1}),
-        "a phase with an escape": lambda d: d["phases"].update({mutate.ESCAPE: d["phases"]["adapt"]}),
+        "a phase with an escape": lambda d: d["phases"].update(
+            {mutate.ESCAPE: d["phases"]["adapt"]}
+        ),
         "a phase upwards": lambda d: d["phases"].update({"../x": d["phases"]["adapt"]}),
         "an unknown phase": lambda d: d["phases"].update({"distil": d["phases"]["adapt"]}),
-        "a run twice": lambda d: d["phases"]["adapt"]["runs"].append(d["phases"]["adapt"]["runs"][0]),
+        "a run twice": lambda d: d["phases"]["adapt"]["runs"].append(
+            d["phases"]["adapt"]["runs"][0]
+        ),
         "an unknown field": _run("adapt", "new", 5),
-        "5,000 runs": lambda d: d["phases"]["adapt"].update(runs=d["phases"]["adapt"]["runs"] * 5000),
+        "5,000 runs": lambda d: d["phases"]["adapt"].update(
+            runs=d["phases"]["adapt"]["runs"] * 5000
+        ),
         "no runs": lambda d: d["phases"]["adapt"].update(runs=[]),
         "runs without adapt": lambda d: d["phases"].pop("adapt"),
         "runs without search": lambda d: d["phases"].pop("search"),
@@ -312,13 +352,13 @@ def layouts() -> dict[str, Callable[[Place], object]]:
         "the lock's holder is strange": lambda p: (p.workspace / "workspace.lock.json").write_text(
             json.dumps({"pid": 10**20, "host": mutate.ESCAPE, "phase": mutate.ESCAPE, "command": 5})
         ),
-        "the next run's folder is a file": lambda p: (p.workspace / "adapt/run-002").write_text("x"),
+        "the next run's folder is a file": lambda p: (p.workspace / "adapt/run-002").write_text(
+            "x"
+        ),
         "the next run's folder is a link": lambda p: (p.workspace / "adapt/run-002").symlink_to(
             "../../private"
         ),
-        "a run of a huge number": lambda p: (
-            p.workspace / "adapt" / ("run-" + "9" * 200)
-        ).mkdir(),
+        "a run of a huge number": lambda p: (p.workspace / "adapt" / ("run-" + "9" * 200)).mkdir(),
         "evaluations that are damaged": lambda p: [
             f.write_bytes(b"{") for f in (p.workspace / "evaluations").rglob("*.json")
         ],
