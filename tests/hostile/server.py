@@ -299,10 +299,14 @@ def _template(fixture: Path, template: Path, folder: Path) -> None:
             path.unlink()
         for path in (p for p in run.glob("20*") if p.is_dir()):
             shutil.rmtree(path)
+    moved = {(fixture / "ws").resolve(): folder / "ws", fixture: folder}
     for path in (p for p in template.rglob("*") if p.is_file()):
+        if path.suffix in (".pth", ".db"):
+            continue
         data = path.read_bytes()
-        if path.suffix not in (".pth", ".db") and str(fixture).encode() in data:
-            path.write_bytes(data.replace(str(fixture).encode(), str(folder).encode()))
+        for old, new in moved.items():
+            data = data.replace(str(old).encode(), str(new).encode())
+        path.write_bytes(data)
 
 
 def _somebody_elses(folder: Path) -> None:
