@@ -56,8 +56,6 @@ def main() -> int:
         began = time.monotonic()
         outcomes = run_all(chosen, fixture, Path(scratch), asked)
         seconds = time.monotonic() - began
-    if asked.out:
-        asked.out.write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
     for one in sorted(outcomes, key=lambda each: (each["kind"], each["index"])):
         if one["problems"] or len(chosen) == 1:
             show(one, asked)
@@ -74,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--wall", type=float, default=60.0, help="seconds after which it hangs")
     parser.add_argument("--fixture", type=Path, help="folder with tiny.py and a finished ws")
-    parser.add_argument("--out", type=Path, help="write every outcome to this JSON file")
+    parser.add_argument("--out", type=Path, help="add every outcome to this file, a line each")
     parser.add_argument("--list", action="store_true", help="list the catalogues")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--answers", type=int, help=argparse.SUPPRESS)
@@ -154,6 +152,9 @@ def _work(
             outcome = {"kind": name, "index": index, "problems": problem, **case}
             server = None
         outcomes.append(outcome)
+        if asked.out:
+            with asked.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(outcome) + "\n")
         if sys.stderr.isatty():
             print(f"\r{len(outcomes)} tried", end="", file=sys.stderr)
         elif len(outcomes) % 100 == 0:

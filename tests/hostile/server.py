@@ -145,8 +145,10 @@ class Server:
         return [w.replace("{folder}", folder).replace("{canary}", canary) for w in case.words]
 
     def _clear(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._place.canary.unlink()
+        canary = self._place.canary
+        if canary.is_dir() and not canary.is_symlink():
+            shutil.rmtree(canary)
+        canary.unlink(missing_ok=True)
         for name in ("case", "tmp"):
             folder = self._slot / name
             for top, folders, _ in os.walk(folder):

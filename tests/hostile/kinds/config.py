@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hostile import mutate
-from hostile.case import FOUND, MAYBE, MISTAKE, Case, Place
+from hostile.case import FINE, FOUND, MAYBE, MISTAKE, Case, Place
 from hostile.kinds.checkpoint import special_files
 
 CHECKPOINT = "ws/pretrain/run-001/iter_4.pth"
@@ -33,11 +33,26 @@ def _plain(path: str) -> Any:
 
 def plain(place: Place) -> dict[str, Any]:
     """The config of a finished run, as plain data."""
-    return json.loads(json.dumps(_plain(str(place.fixture / PYTHON))))
+    return _without_tuples(json.loads(json.dumps(_plain(str(place.fixture / PYTHON)))))
+
+
+def _without_tuples(node: Any) -> Any:
+    """The same config where a list cannot stand for the tuple that mmdet insists on."""
+    if isinstance(node, list):
+        return [_without_tuples(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("type") == "Resize":
+        node = {"type": "Resize", "scale_factor": 1.0, "keep_ratio": True}
+    return {key: _without_tuples(item) for key, item in node.items()}
 
 
 def catalogue() -> list[Case]:
     cases = []
+    for n in range(len(COMMANDS)):
+        file = f"x.{('json', 'yaml')[n % 2]}"
+        make = functools.partial(_changed, lambda cfg, place: None, file)
+        cases.append(Case("a config as it is", _words(n, file), make, FINE, writes=("out.py",)))
     for name, change in runners().items():
         for suffix in ("yaml", "json"):
             n = len(cases)
