@@ -70,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=0, help="cases a kind; 0: the whole catalogue")
     parser.add_argument("--jobs", type=int, default=min(8, os.cpu_count() or 1))
-    parser.add_argument("--wall", type=float, default=60.0, help="seconds after which it hangs")
+    parser.add_argument("--wall", type=float, default=20.0, help="seconds of waiting: it hangs")
     parser.add_argument("--fixture", type=Path, help="folder with tiny.py and a finished ws")
     parser.add_argument("--out", type=Path, help="add every outcome to this file, a line each")
     parser.add_argument("--list", action="store_true", help="list the catalogues")
