@@ -103,7 +103,7 @@ def _without_images(
     probes = _PROBES
     if embedded and {"width", "height"} <= set(embedded):
         probes = ((int(embedded["height"]), int(embedded["width"])),)
-    with quiet_libraries(), config_mistakes("The test pipeline"):
+    with quiet_libraries(), config_mistakes(cfg, "The test pipeline"):
         steps = [
             TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline if _is_geometry(step["type"])
         ]
@@ -201,12 +201,12 @@ def _padding(cfg: Config) -> Callable[[Size], Size]:
     described = cfg.model.get("data_preprocessor")
     if not described:
         return lambda size: size
-    with quiet_libraries(), config_mistakes("The data_preprocessor"):
+    with quiet_libraries(), config_mistakes(cfg, "The data_preprocessor"):
         preprocessor: Any = task_of(cfg).build(copy.deepcopy(described))
 
     def padded(size: Size) -> Size:
         image = torch.zeros(3, *size, dtype=torch.uint8)
-        with quiet_libraries(), config_mistakes("The data_preprocessor"):
+        with quiet_libraries(), config_mistakes(cfg, "The data_preprocessor"):
             made = preprocessor({"inputs": [image], "data_samples": None}, False)["inputs"]
         return int(made.shape[-2]), int(made.shape[-1])
 
