@@ -133,7 +133,7 @@ def show(
     ] = Path("dataset.png"),
     split: Annotated[str, typer.Option(metavar="train|val", help="Which split to draw.")] = "val",
     images: Annotated[
-        int, typer.Option(max=1000, metavar="N", help="How many images to draw.")
+        int, typer.Option(min=1, max=1000, metavar="N", help="How many images to draw.")
     ] = 8,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
