@@ -223,7 +223,7 @@ def _refuse_depth(document: Any) -> None:
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Parser):  # type: ignore[misc]
+class _Loader(_Parser):
     """What safe loading makes of plain data, each key once."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

@@ -135,7 +135,7 @@ def show(
         str, typer.Option(metavar="train|val", help="Which split of a folder to draw.")
     ] = "val",
     images: Annotated[
-        int, typer.Option(max=1000, metavar="N", help="How many images to draw.")
+        int, typer.Option(min=1, max=1000, metavar="N", help="How many images to draw.")
     ] = 8,
     image_dir: Annotated[
         Path | None,

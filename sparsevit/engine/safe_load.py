@@ -242,7 +242,7 @@ def _refuse_odd_weights(source: Path, content: Any) -> None:
             continue
         if not isinstance(name, str):
             raise UserError(
-                f"{source} has a weight whose name is no text but a {type(name).__name__}.",
+                f"{source} names a weight by a value of type {type(name).__name__}, not by text.",
                 "Save the weights by name: torch.save(model.state_dict(), ...).",
             )
         kind = _odd(value)
