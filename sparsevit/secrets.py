@@ -10,12 +10,12 @@ MASK = "***"
 _SECRET = re.compile(r"(?i)pass|pwd|secret|token|key|auth|cred|sig")
 _URL = re.compile(r"[A-Za-z][\w+.-]*:/{0,2}(?:(?<=//)|(?=[^\s/@'\"]*:[^\s'\"]*@))[^\s'\"<>]+")
 _WORD = re.compile(
-    r"(?i)(password|passwd|passphrase|pwd)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s;&,)]+)"
+    r"(?i)(password|passwd|passphrase|pwd)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s;&,)'\"]+)"
 )
 # What was found in a URL, to be found again where only a part of the URL is shown.
 _known: dict[str, None] = {}
 _MOST_KNOWN = 64
-_SHORTEST_KNOWN = 4
+_SHORTEST_KNOWN = 6
 
 
 def masked(text: str) -> str:
@@ -53,6 +53,13 @@ def masked_url(url: str) -> str:
         if colon:
             _remember(secret)
             base = f"{user}:{MASK}@{where}"
+    elif scheme not in ("sqlite", "journal"):
+        # what stands after a colon is a port, or a password whose host was forgotten
+        user, colon, secret = base.partition(":")
+        port = base.partition("/")[0].rpartition(":")[2]
+        if colon and not port.isdigit() and not user.startswith("["):
+            _remember(secret)
+            base = f"{user}:{MASK}"
     if "@" in query and "@" in base:
         _remember(query)
         query = MASK

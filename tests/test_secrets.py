@@ -43,6 +43,9 @@ URLS = [
     "sqlite+pysqlcipher://:hunter2@/file.db?cipher=aes",
     "sqlite:///file.db?key=hunter2",
     "redis://:hunter2@host/0",
+    "postgresql://me:hunter2",
+    "postgresql://me:hunter2/db?sslmode=require",
+    "postgresql://me:hunter2@[::1]:5432/db",
     "weird+x.y-z://me:hunter2@host",
     "postgres:me:hunter2@host/db",
     "postgresql:/me:hunter2@host/db",
@@ -84,7 +87,10 @@ def test_no_password_is_in_the_error_of_a_storage_that_cannot_be_opened(url, tmp
 def test_a_password_with_a_space_is_masked_in_a_command_line(monkeypatch):
     url = "postgresql://me:two hunter2@host/db"
     monkeypatch.setattr(sys, "argv", ["sparsevit", "search", "--storage", url])
-    assert "hunter2" not in provenance.command_line()
+    assert SECRET not in provenance.command_line()
+    assert SECRET not in shown_url(url)
+    # and from then on in any text
+    assert SECRET not in masked(f"cannot open {url}")
 
 
 def test_a_driver_that_shows_a_part_of_the_url_shows_no_password():
@@ -103,6 +109,7 @@ def test_a_driver_that_shows_a_part_of_the_url_shows_no_password():
         "sqlite:////home/me@work/a:b.db",
         "journal:////home/me@work/study.log",
         "postgresql://me@host:5432/db?sslmode=require&connect_timeout=3",
+        "redis://localhost:6379/0, postgresql://[::1]:5432/db, sqlite:///:memory:, mysql://host:3306",
         "https://github.com/open-mmlab/mmdetection",
         "work_dirs/a@b: 12 of 13 images, 14:32:11",
         "me@host.org: see http://example.com/a?b=c",

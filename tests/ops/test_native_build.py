@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from sparsevit.ops.native import build
+from sparsevit.ops.native import build, private
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None, reason="no g++"
@@ -200,3 +201,33 @@ class TestDoneWithout:
         monkeypatch.setenv("SPARSEVIT_NATIVE", "off")
         assert load() is None
         assert not compilations
+
+
+class TestTheCacheOfPytorchsCompiler:
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+
+    def test_is_made_private(self, tmp_path):
+        before = os.umask(0)
+        try:
+            private.keep_inductor_private()
+        finally:
+            os.umask(before)
+        assert (tmp_path / "inductor").stat().st_mode & 0o777 == 0o700
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
+
+    @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757])
+    def test_is_another_where_others_can_write(self, tmp_path, mode, caplog):
+        (tmp_path / "inductor").mkdir()
+        (tmp_path / "inductor").chmod(mode)
+        private.keep_inductor_private()
+        other = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        assert other != tmp_path / "inductor"
+        assert other.stat().st_mode & 0o777 == 0o700
+        assert "others can write to" in caplog.text
+
+    def test_has_pytorchs_usual_name(self, monkeypatch):
+        torchs = pytest.importorskip("torch._inductor.runtime.cache_dir_utils")
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        assert str(private._inductor_folder()) == torchs.default_cache_dir()

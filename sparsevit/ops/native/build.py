@@ -20,6 +20,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from sparsevit.ops.native.private import doubt_of
+
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC"]
 COMPILERS = ["g++", "c++", "clang++"]
 SECONDS = 120
@@ -89,7 +91,7 @@ def _folder(stack: contextlib.ExitStack) -> Path:
         kept = _cache()
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = kept.resolve(strict=True)
-        if doubt := _doubt(kept):
+        if doubt := doubt_of(kept):
             logger.warning(
                 "Native code is not kept: %s. It is compiled for this process alone; to keep it, "
                 "make that private (chmod go-w), or set SPARSEVIT_CACHE to a folder of your own.",
@@ -112,24 +114,6 @@ def _cache() -> Path:
     if not home.is_absolute():
         raise OSError("there is no home directory")
     return home / "sparsevit"
-
-
-def _doubt(folder: Path) -> str | None:
-    """Who beside the user could put a library into a folder, or another folder in its place."""
-    if not hasattr(os, "getuid"):
-        return None
-    user = os.getuid()
-    for each in (folder, *folder.parents):
-        status = each.stat()
-        if status.st_uid not in ((user,) if each == folder else (user, 0)):
-            return f"{each} belongs to another user"
-        # in a sticky folder such as /tmp nobody can move what is not theirs
-        loose = 0o022 if each == folder else 0 if status.st_mode & stat.S_ISVTX else 0o022
-        if status.st_gid in (user, 0):  # a group of one, as many systems give every user
-            loose &= ~0o020
-        if status.st_mode & loose:
-            return f"others can write to {each}"
-    return None
 
 
 def _is_ours(built: Path) -> bool:
