@@ -404,7 +404,9 @@ def _arguments(one: type) -> list[str]:
 
 def _missing_file(error: OSError, cfg: Config) -> UserError:
     name = str(error.filename or error)
-    key = next((key for key, value in _texts(cfg, "") if value and name.endswith(value)), None)
+    key = next(
+        (key for key, value in _texts(cfg, "") if len(value) > 3 and name.endswith(value)), None
+    )
     said = f" ({key})" if key else ""
     reason = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
     return UserError(
