@@ -75,11 +75,11 @@ class Evaluation:
         chosen = images if only is None else [int(number) for number in only]
         if chosen is not None:
             loader_cfg["dataset"]["indices"] = chosen
-        self.known_metrics = task.known_metrics(metric_cfg)
         with quiet_libraries(), self._mistakes():
             self.loader = Runner.build_dataloader(loader_cfg)
             name_broken_images(self.loader.dataset)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
+            self.known_metrics = task.known_metrics(metric_cfg)
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
         self.num_images = len(self.loader.dataset)
         if by_class:

@@ -167,6 +167,7 @@ def _blamed(error: BaseException, cfg: Config, split: str) -> _Blamed | None:
         if key is not None:
             return _Blamed(key, building=False)
     vague: str | None = None
+    building = any(frame.f_code.co_name == "build_from_cfg" for frame, _ in frames)
     for frame, _ in frames:
         name, values = frame.f_code.co_name, frame.f_locals
         if name == "build_from_cfg" and "registry" in values:
@@ -188,12 +189,12 @@ def _blamed(error: BaseException, cfg: Config, split: str) -> _Blamed | None:
         if len(keys) > 1 and isinstance(runner, nn.Module):
             keys = _by_place(runner, frames, cfg) or keys
         if len(keys) == 1:
-            return _Blamed(keys[0], building=False)
+            return _Blamed(keys[0], building, type(runner))
         if keys and vague is None:
             vague = _common(keys)
         if "DataLoaderIter" in type(runner).__name__ and vague is None:
             vague = f"{split}_dataloader"
-    return _Blamed(vague, building=False) if vague else None
+    return _Blamed(vague, building) if vague else None
 
 
 def _typed(cfg: Config, split: str) -> list[tuple[str, dict[str, Any]]]:
@@ -403,7 +404,9 @@ def _arguments(one: type) -> list[str]:
 
 def _missing_file(error: OSError, cfg: Config) -> UserError:
     name = str(error.filename or error)
-    key = next((key for key, value in _texts(cfg, "") if value and name.endswith(value)), None)
+    key = next(
+        (key for key, value in _texts(cfg, "") if len(value) > 3 and name.endswith(value)), None
+    )
     said = f" ({key})" if key else ""
     reason = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
     return UserError(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.config.config import DELETE_KEY, RESERVED_KEYS
+from mmengine.config.config import BASE_KEY, DELETE_KEY, RESERVED_KEYS
 
 from sparsevit.engine.plain_values import check_plain_values, shortened
 from sparsevit.errors import UserError
@@ -69,10 +69,11 @@ def given_overrides(cfg: Config) -> tuple[str, ...]:
 
 def _check_key(parts: list[str]) -> None:
     key = ".".join(parts)
-    if parts[0] in RESERVED_KEYS or DELETE_KEY in parts:
+    reserved = parts[0] if parts[0] in RESERVED_KEYS else None
+    reserved = next((part for part in parts if part in (BASE_KEY, DELETE_KEY)), reserved)
+    if reserved is not None:
         raise UserError(
-            f"{parts[0] if parts[0] in RESERVED_KEYS else DELETE_KEY!r} is a name reserved by "
-            "mmengine.",
+            f"{reserved!r} is a name reserved by mmengine.",
             f"To replace a whole dict: --set \"key={{'{DELETE_KEY}': True, ...}}\"",
         )
     if len(key) > _LONGEST_KEY or len(parts) > _DEEPEST:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
 from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
@@ -40,6 +43,8 @@ from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.tasks import Task, task_of
 
 TRAINING_CONFIG = "training.py"
+# Images in a batch beyond which its size in memory is worth a look.
+_LARGE_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ def train(
         apply_sparsity(cfg, runner.model)
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
+        _require_batches(runner.train_dataloader)
     hooks: list[Hook] = [FiniteHook(), MethodsHook(seed)]
     if not torch.cuda.is_available():
         hooks.append(TrimMemoryHook())
@@ -196,6 +202,29 @@ def _saying_what_is_left(runner: Runner, directory: Path) -> Iterator[None]:
         left = newest_checkpoint(directory)
         said = f"The last good checkpoint is {left}." if left else "No checkpoint was saved."
         raise RunFailed(f"{failed.problem} {said}", failed.remedy) from error
+
+
+def _require_batches(loader: DataLoader[Any]) -> None:
+    """Refuse a training set from which no batch ever comes."""
+    images = len(loader.dataset)  # type: ignore[arg-type]
+    if not images:
+        raise UserError(
+            "The training set has no images: everything is left out of it.",
+            "Check filter_cfg, indices and metainfo of train_dataloader.dataset.",
+        )
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1
+    if size <= _LARGE_BATCH:
+        return
+    inputs = tree_leaves(loader.dataset[0].get("inputs"))
+    values = sum(one.numel() for one in inputs if isinstance(one, torch.Tensor))
+    needed = 4 * values * size
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"train_dataloader.batch_size={size} needs at least {needed / 1e9:,.0f} GB for its "
+            f"images alone; this machine has {there / 1e9:,.0f} GB.",
+            f"Lower it, to {images} or less: the training set has {images} images.",
+        )
 
 
 def training_config(
@@ -303,6 +332,8 @@ def build_model(
                 model.init_weights()
         else:
             said = load_weights(model, checkpoint).summary()
+    # as mmdet's init_detector leaves it: what fails later can name its key
+    model.cfg = cfg
     model.to(device)
     model.eval()
     return model, said
