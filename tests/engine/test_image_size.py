@@ -85,7 +85,7 @@ def test_several_sizes_are_named_and_one_is_asked_for(tiny_config, tmp_path):
     dataset(tmp_path, [(640, 480)] * 30 + [(480, 640)] + [(640, 480)] * 30)
     with pytest.raises(UserError) as raised:
         image_size(config(tiny_config, tmp_path, KEPT))
-    assert f"512x384 ({IMAGES - 1}), 288x384 (1)" in raised.value.problem
+    assert f"512x384 ({IMAGES - 1}), 384x512 (1)" in raised.value.problem
     assert "--img-size 512x384" in raised.value.remedy
 
 
@@ -112,11 +112,7 @@ def test_where_the_test_set_is_not_here_the_validation_set_tells(tiny_config, tm
         ({"scale": (672, 672), "keep_ratio": False}, (), (672, 672)),
         ({"scale": (672, 672), "keep_ratio": True}, (), (672, 672)),
         ({"scale": (512, 384), "keep_ratio": False}, (), (384, 512)),
-        (
-            {"scale": (512, 384), "keep_ratio": True},
-            ({"type": "Pad", "size": (512, 512)},),
-            (512, 512),
-        ),
+        (KEPT, ({"type": "Pad", "size": (512, 512)},), (512, 512)),
     ],
 )
 def test_without_data_a_pipeline_may_still_have_one_size(
