@@ -124,6 +124,7 @@ class Task(ABC):
 
     def score_classes(self, metrics: Sequence[Any]) -> None:
         """Have metrics of mmengine score every class by itself too, those that can."""
+        return None
 
     def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
         """What :meth:`score_classes` had metrics find last: metric -> class -> value."""

@@ -32,7 +32,7 @@ def as_networks(landscape):
             self.function, self.of = function, Counter()
 
         def __call__(self, configuration, *share):
-            self.of[kept(configuration), *share] += 1
+            self.of[(kept(configuration), *share)] += 1
             ratios = [1 - count / WINDOWS for count in kept(configuration)]
             return self.function(Configuration(zip(configuration, ratios, strict=True)))
 
