@@ -166,8 +166,8 @@ def test_on_a_narrow_terminal_no_word_is_broken(width):
     )
     text = render(run, width=width)
     assert max(map(len, text.splitlines())) <= width
-    words = ("adapt", "run-001 (x12)", "interrupted", "23 h 53 min", "dense.bbox_mAP 0.5123")
-    for word in (*words, "uniform 0.3.bbox_mAP 0.4987", "on val"):
+    words = ("adapt", "run-001 (x12)", "interrupted", "23 h 53 min", "dense.bbox_mAP", "0.5123")
+    for word in (*words, "uniform", "0.3.bbox_mAP", "0.4987", "on val"):
         assert word in text
 
 
