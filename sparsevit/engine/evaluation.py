@@ -43,7 +43,7 @@ class Evaluation:
         images: score the first N images only; all where None, or where there are fewer.
         batch_size: images a batch; the config's where None.
         only: numbers of the images to score instead of the first N.
-        split: ``val`` or ``test``; None for that of validation, or the test set where there is none.
+        split: ``val`` or ``test``; None for val, or test where there is no val.
         by_class: also score every class by itself, where the metrics can.
 
     Attributes:
@@ -237,7 +237,7 @@ def split_of(cfg: Config, split: str | None = None) -> str:
 
     Args:
         cfg: of a task.
-        split: ``val`` or ``test``; None for the validation set, or the test set where there is none.
+        split: ``val`` or ``test``; None for val, or test where there is no val.
 
     Raises:
         UserError: the config has no such split; it says which it has.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from sparsevit.engine.hooks import (
 from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import mute_console, quiet_libraries
 from sparsevit.errors import RunFailed, UserError
+from sparsevit.limits import require_memory
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.tasks import Task, task_of
 
@@ -217,14 +217,11 @@ def _require_batches(loader: DataLoader[Any]) -> None:
         return
     inputs = tree_leaves(loader.dataset[0].get("inputs"))
     values = sum(one.numel() for one in inputs if isinstance(one, torch.Tensor))
-    needed = 4 * values * size
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise UserError(
-            f"train_dataloader.batch_size={size} needs at least {needed / 1e9:,.0f} GB for its "
-            f"images alone; this machine has {there / 1e9:,.0f} GB.",
-            f"Lower it, to {images} or less: the training set has {images} images.",
-        )
+    require_memory(
+        4 * values * size,
+        f"A batch of train_dataloader.batch_size={size} images",
+        f"Lower it, to {images} or less: the training set has {images} images.",
+    )
 
 
 def training_config(

@@ -22,7 +22,8 @@ def best_of(ws: Workspace, budget: str | None) -> Path | None:
     """The file of the best configuration that the last search found.
 
     Args:
-        budget: for which interval, ``37:42`` or ``1.6x:2x``; the first that was searched where None.
+        budget: for which interval, ``37:42`` or ``1.6x:2x``; the first that was searched where
+            None.
 
     Raises:
         UserError: the last search had no such interval; it says which it had.

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from sparsevit.report.columns import add_figures
 from sparsevit.report.ratios import short_ratios
 from sparsevit.search.front import Reference, front_of
 from sparsevit.search.options import described
@@ -154,13 +155,10 @@ def results_table(result: SearchResult, top: int = 10) -> Table:
         caption=summary_line(result),
         caption_justify="left",
     )
-    table.add_column("")
-    table.add_column("score", justify="right")
-    table.add_column("ms", justify="right")
-    table.add_column("ms again", justify="right")
-    table.add_column("speedup", justify="right")
-    table.add_column("ratios", no_wrap=True)
-    table.add_column("trial", justify="right")
+    table.add_column("", no_wrap=True)
+    add_figures(table, "score", "ms", "ms again", "speedup")
+    table.add_column("ratios", overflow="fold")
+    add_figures(table, "trial")
     for trial in _best_first(result)[:top]:
         table.add_row(*_row(trial, result), style=_style(trial, result))
     return table
@@ -257,7 +255,8 @@ def search_summary(result: SearchPhaseResult) -> Group:
     height, width = how.img_size
     return Group(
         *_tables(result.searches, result.references),
-        f"score: {result.metric} x 100 on {result.images} images of the {result.split} split; latency: {how.scope}, "
+        f"score: {result.metric} x 100 on {result.images} images of the {result.split} split; "
+        f"latency: {how.scope}, "
         f"{how.batch_size} x {width}x{height}, {how.backend} {how.precision}, "
         f"{how.device}, {_latency_source(result)}",
         *([] if result.best is None else [f"best: {result.best}"]),
@@ -293,9 +292,9 @@ def budgets_table(searches: Sequence[SearchResult], references: Sequence[Referen
     table = Table(
         title="Best of each interval" if len(searches) > 1 else "Compared with dense and uniform"
     )
-    for name in ("", "score", "ms", "speedup"):
-        table.add_column(name, justify="right" if name else "left")
-    table.add_column("ratios", no_wrap=True)
+    table.add_column("")
+    add_figures(table, "score", "ms", "speedup")
+    table.add_column("ratios", overflow="fold")
     dense_ms = searches[0].dense_ms
     for reference in references:
         ratios = _ratios(reference.configuration)
@@ -304,9 +303,7 @@ def budgets_table(searches: Sequence[SearchResult], references: Sequence[Referen
         )
     for result in searches:
         best = result.best
-        name = (
-            "best" if result.max_ms == float("inf") else _interval(result)
-        )
+        name = "best" if result.max_ms == float("inf") else _interval(result)
         if best is None:
             table.add_row(f"{name} ms", "nothing found", "", "", "")
             continue
@@ -323,12 +320,13 @@ def front_table(result: SearchResult) -> Table:
     """The trials that no other beats in both score and latency, the fastest first."""
     front = front_of(result.trials)
     table = Table(
-        title="Front: no trial is better in both score and latency", caption=summary_line(result)
+        title="Front: no trial is better in both score and latency",
+        caption=summary_line(result),
+        caption_justify="left",
     )
-    for name in ("score", "ms", "speedup"):
-        table.add_column(name, justify="right")
-    table.add_column("ratios", no_wrap=True)
-    table.add_column("trial", justify="right")
+    add_figures(table, "score", "ms", "speedup")
+    table.add_column("ratios", overflow="fold")
+    add_figures(table, "trial")
     for trial in front:
         latency_ms = trial.latency_ms or float("nan")
         line = _line("", trial.score, latency_ms, result.dense_ms, _ratios(trial.configuration))
@@ -356,5 +354,6 @@ def _how_to_name(bests: Mapping[str, Path]) -> list[str]:
     lines = [f"best for {described(budget)}: {path}" for budget, path in bests.items()]
     return [
         *lines,
-        f"The next phase uses the best for {described(first)}; choose another with --budget {second}.",
+        f"The next phase uses the best for {described(first)}; choose another with "
+        f"--budget {second}.",
     ]

@@ -196,7 +196,11 @@ def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _is_detail(name: str) -> bool:
-    return name == "split" or name.startswith(("sparsity.", "classes.")) or re.search(r"mAP_\w+$", name) is not None
+    return (
+        name == "split"
+        or name.startswith(("sparsity.", "classes."))
+        or re.search(r"mAP_\w+$", name) is not None
+    )
 
 
 def _metric_rank(name: str) -> int:

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from sparsevit.report.columns import add_figures
 from sparsevit.report.ratios import short_ratios
 from sparsevit.tasks import TASKS, headlines
 
@@ -27,8 +28,8 @@ def training_table(result: TrainResult) -> Group:
     shown = [key for key in names if any(key in metrics for metrics in measured)]
     for key in shown:
         if result.before:
-            table.add_column(f"{names[key]} before", justify="right")
-        table.add_column("after" if result.before else names[key], justify="right")
+            add_figures(table, f"{names[key]} before")
+        add_figures(table, "after" if result.before else names[key])
     for name, after in result.after.items():
         cells = [name if name != "sparse" else short_ratios(result.sparsity or {})]
         for key in shown:
@@ -53,8 +54,8 @@ def evaluation_table(result: EvaluateResult) -> Group:
     title = images if plain else f"{images}, {how}"
     table = Table(title=title, title_justify="left")
     columns, rows = TASKS[result.task].table(result.metrics)
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
+    table.add_column(columns[0])
+    add_figures(table, *columns[1:])
     for row in rows:
         table.add_row(*row)
     ratios = short_ratios(result.sparsity)
@@ -62,8 +63,8 @@ def evaluation_table(result: EvaluateResult) -> Group:
     if result.classes:
         tables.append(Table(title="by class", title_justify="left"))
         columns, rows = TASKS[result.task].class_table(result.classes)
-        for number, column in enumerate(columns):
-            tables[-1].add_column(column, justify="right" if number else "left")
+        tables[-1].add_column(columns[0])
+        add_figures(tables[-1], *columns[1:])
         for row in rows:
             tables[-1].add_row(*map(escape, row))
     return Group(

@@ -32,8 +32,8 @@ class SearchOptions:
     Attributes:
         max_ms, min_ms: the latency interval in milliseconds, both ends included.
         budgets: more intervals, or all of them: (lowest, highest) each.
-        speedups: intervals by how many times as fast as the dense model a configuration is: (lowest,
-            highest) each, or the lowest alone, the highest being a tenth more.
+        speedups: intervals by how many times as fast as the dense model a configuration is:
+            (lowest, highest) each, or the lowest alone, the highest being a tenth more.
         dense_ms: latency of the dense model, by which speedups become milliseconds; where None, it
             is measured when the search begins, and kept with its study.
         pareto: search the whole latency-accuracy front in one study; intervals, if any, take their

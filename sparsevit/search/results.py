@@ -72,8 +72,8 @@ class SearchResult:
             ``exhausted``.
         seconds: of this session.
         resumed_from: candidates that earlier sessions had finished.
-        same_network: of the different configurations, those that compute the same as one before, and
-            took over its result.
+        same_network: of the different configurations, those that compute the same as one before,
+            and took over its result.
     """
 
     best: Trial | None

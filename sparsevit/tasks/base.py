@@ -133,6 +133,7 @@ class Task(ABC):
 
     def score_classes(self, metrics: Sequence[Any]) -> None:
         """Have metrics of mmengine score every class by itself too, those that can."""
+        return None
 
     def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
         """What :meth:`score_classes` had metrics find last: metric -> class -> value."""
@@ -151,7 +152,9 @@ class Task(ABC):
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of all metrics; the first column names the row."""
 
-    def class_table(self, classes: Mapping[str, Mapping[str, float]]) -> tuple[Sequence[str], Rows]:
+    def class_table(
+        self, classes: Mapping[str, Mapping[str, float]]
+    ) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of :meth:`class_scores`, a row a class."""
         names = dict.fromkeys(name for found in classes.values() for name in found)
         rows = [(name, *(shown(of.get(name)) for of in classes.values())) for name in names]

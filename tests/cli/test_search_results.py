@@ -25,7 +25,9 @@ def searched(workspace, *words):
 
 def windows_kept(configuration):
     """By knob, on the 64x64 pixels of the tiny dataset."""
-    return tuple(int(n * (1 - r)) for n, r in zip((9, 4, 1, 1, 1), configuration.values()))
+    return tuple(
+        int(n * (1 - r)) for n, r in zip((9, 4, 1, 1, 1), configuration.values(), strict=True)
+    )
 
 
 def test_several_intervals_have_a_best_each_and_score_nothing_twice(pretrained):

@@ -32,7 +32,7 @@ def as_networks(landscape):
             self.function, self.of = function, Counter()
 
         def __call__(self, configuration, *share):
-            self.of[kept(configuration), *share] += 1
+            self.of[(kept(configuration), *share)] += 1
             ratios = [1 - count / WINDOWS for count in kept(configuration)]
             return self.function(Configuration(zip(configuration, ratios, strict=True)))
 
@@ -43,9 +43,7 @@ def drawn(result):
     return [trial.configuration for trial in result.trials]
 
 
-def test_a_network_is_timed_and_scored_once_however_its_ratios_are_written(
-    run_search, as_networks
-):
+def test_a_network_is_timed_and_scored_once_however_its_ratios_are_written(run_search, as_networks):
     asked = as_networks()
     result = run_search(**asked, alike=ALIKE)
     assert set(asked["score"].of.values()) == {1}
@@ -97,9 +95,7 @@ def test_several_workers_come_to_what_one_comes_to(run_search, as_networks, halv
     assert set(asked["score"].of.values()) == {1}
 
 
-def test_a_study_of_before_networks_were_told_apart_is_gone_on_with(
-    run_search, as_networks
-):
+def test_a_study_of_before_networks_were_told_apart_is_gone_on_with(run_search, as_networks):
     storage = InMemoryStorage()
     before = run_search(**as_networks(), storage=storage)
     asked = as_networks()

@@ -145,7 +145,7 @@ class SearchWorker:
         return result
 
     def _alike(self) -> Alike:
-        """Which configurations are one network, on the images that are scored and in a timed call."""
+        """Which configurations are one network, on the scored images and in a timed call."""
         how = self.plan.execution
         size = how.img_size
         if how.whole:

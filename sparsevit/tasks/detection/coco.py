@@ -58,7 +58,8 @@ def score_classes(metric: Any) -> None:
     kinds = getattr(metric, "metrics", ())
     if type(metric) is not CocoMetric or not set(kinds) <= set(_KINDS):
         return
-    compute, asked, found = metric.compute_metrics, metric.classwise, {}
+    compute, asked = metric.compute_metrics, metric.classwise
+    found: dict[str, dict[str, float]] = {}
     setattr(metric, _CLASSES, found)
     metric.classwise = True
 
