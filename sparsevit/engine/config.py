@@ -191,5 +191,3 @@ def _describe(path: Path, error: Exception) -> UserError:
     if isinstance(cause, FileNotFoundError):
         return UserError(f"{where} inherits from a config that does not exist ({reason}).", "")
     return UserError(f"{where} has an error ({reason}).", "Correct it and run the command again.")
-
-
