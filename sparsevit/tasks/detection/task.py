@@ -101,7 +101,7 @@ class Detection(Task):
     def palette(self, classes: int) -> list[tuple[int, int, int]]:
         from mmdet.visualization import get_palette
 
-        return [tuple(map(int, colour)) for colour in get_palette("random", classes)]
+        return [(int(r), int(g), int(b)) for r, g, b in get_palette("random", classes)]
 
     # --- what is timed --------------------------------------------------------------------------
 
