@@ -74,11 +74,11 @@ class Evaluation:
             self.loader = Runner.build_dataloader(loader_cfg)
             name_broken_images(self.loader.dataset)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
-        self.evaluator.dataset_meta = self.loader.dataset.metainfo
-        self.num_images = len(self.loader.dataset)
-        if chosen is not None:
-            task.score_only(self.evaluator.metrics, self.image_ids())
-        self._cache: list[Any] | None = [] if self._fits() else None
+            self.evaluator.dataset_meta = self.loader.dataset.metainfo
+            self.num_images = len(self.loader.dataset)
+            if chosen is not None:
+                task.score_only(self.evaluator.metrics, self.image_ids())
+            self._cache: list[Any] | None = [] if self._fits() else None
 
     def __call__(
         self, model: Any, reporter: Reporter = SILENT, description: str = "evaluate"
