@@ -207,7 +207,7 @@ def named_faults(found: Annotations, faults: Sequence[Fault]) -> str:
     """How many images cannot be used, and the first few, for people."""
     first: dict[int | str, str] = {}
     for fault in faults:
-        first.setdefault(fault.image, fault.what)
+        first.setdefault(fault.image, f"{' ' if fault.category is None else ': '}{fault.what}")
     some = [
         f"{shown(found.images[i].file_name)}: {what}" for i, what in list(first.items())[:_NAMED]
     ]

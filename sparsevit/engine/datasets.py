@@ -117,9 +117,9 @@ class NamingPipeline(Compose):
             if path is None:
                 raise
             wrong = image_fault(path, whole=True) or (
-                f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+                f"cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:400]}"
             )
-            raise UnusableImage(f"{path} cannot be loaded: {wrong}.") from error
+            raise UnusableImage(f"{path} {wrong}.") from error
 
 
 def name_broken_images(dataset: Any) -> None:
