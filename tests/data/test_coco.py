@@ -155,7 +155,6 @@ NAN, INF = float("nan"), float("inf")
         ({"segmentation": {"size": [48, 64], "counts": "P" * 12 + "1"}}, "malformed"),
         ({"segmentation": {"size": [48, 64]}}, "malformed"),
     ],
-    ids=str,
 )
 def test_an_annotation_that_cannot_be_used_is_named(tmp_path: Path, changes: dict, says: str):
     path = write(tmp_path, content(annotations=[annotation(**changes), annotation(id=2)]))
