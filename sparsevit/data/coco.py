@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import stat
 from collections import Counter, defaultdict
@@ -207,10 +208,8 @@ def named_faults(found: Annotations, faults: Sequence[Fault]) -> str:
     """How many images cannot be used, and the first few, for people."""
     first: dict[int | str, str] = {}
     for fault in faults:
-        first.setdefault(fault.image, fault.what)
-    some = [
-        f"{shown(found.images[i].file_name)}: {what}" for i, what in list(first.items())[:_NAMED]
-    ]
+        first.setdefault(fault.image, f"{' ' if fault.category is None else ': '}{fault.what}")
+    some = [f"{shown(found.images[i].file_name)}{what}" for i, what in list(first.items())[:_NAMED]]
     more = len(first) - len(some)
     return (
         f"{len(first)} of its {len(found.images)} images cannot be used ("
@@ -484,6 +483,14 @@ def _is_number(value: Any, most: float = _MOST, least: float = -_MOST) -> bool:
     return type(value) in (int, float) and least <= value <= most
 
 
+def _are_finite(numbers: list[Any]) -> bool:
+    """Whether all are finite numbers; there are millions of them."""
+    try:
+        return {*map(type, numbers)} <= {int, float} and math.isfinite(sum(numbers))
+    except OverflowError:
+        return False
+
+
 def _wrong_with_mask(mask: Any, image: ImageEntry) -> str | None:
     if isinstance(mask, list):
         # it is drawn pixel by pixel, wherever it leads
@@ -512,9 +519,9 @@ def _wrong_with_mask(mask: Any, image: ImageEntry) -> str | None:
 
 
 def _wrong_with_polygon(polygon: Any, most: float) -> str | None:
-    if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
+    if not isinstance(polygon, list) or not _are_finite(polygon):
         return f"has a polygon that is not a list of finite numbers ({short(polygon)})"
-    if any(abs(number) > most for number in polygon):
+    if polygon and (min(polygon) < -most or max(polygon) > most):
         return f"has a polygon that leads far out of the image ({short(polygon)})"
     if len(polygon) < 6 or len(polygon) % 2:
         return f"has a polygon of {len(polygon)} numbers, not x and y of three points or more"

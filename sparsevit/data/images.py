@@ -49,7 +49,7 @@ def image_fault(
     whole: bool = False,
     turned: bool = True,
 ) -> str | None:
-    """Why an image file cannot be used; None where it can.
+    """Why an image file cannot be used, to follow its name in a sentence; None where it can.
 
     Args:
         path: the file. What is no regular file is not opened.
@@ -60,18 +60,18 @@ def image_fault(
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
-        return f"{getattr(error, 'strerror', None) or error}"
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if not stat.S_ISREG(status.st_mode):
-        return "it is not a regular file"
+        return "is not a regular file"
     if not status.st_size:
-        return "the file is empty"
+        return "is empty"
     stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
     key = (str(path), stamp, size, whole, turned)
     if key not in _known:
         try:
             _known[key] = _look(Path(path), size, whole, turned)
         except OSError as error:
-            return error.strerror or str(error)
+            return f"cannot be read: {error.strerror or error}"
     return _known[key]
 
 
@@ -81,13 +81,13 @@ def _look(path: Path, size: tuple[int, int] | None, whole: bool, turned: bool) -
         # what Pillow does not know OpenCV may
         decoded = _decoded_size(path)
         if decoded is None:
-            return "it is not an image that can be read"
+            return "is not an image that can be read"
         header = header or (decoded, None)
     found, form = header
     if form in _ENDS and not _has_end(path, form):
-        return "the file is cut short"
+        return "is cut short"
     if size is not None and found != size:
-        return f"it is {found[0]}x{found[1]}, and the annotation file says {size[0]}x{size[1]}"
+        return f"is {found[0]}x{found[1]}, and the annotation file says {size[0]}x{size[1]}"
     return None
 
 

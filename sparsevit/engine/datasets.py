@@ -115,7 +115,7 @@ class NamingPipeline(Compose):
             wrong = None if path is None else image_fault(path, whole=True)
             if wrong is None:
                 raise  # the image is not to blame
-            raise UnusableImage(f"{path} cannot be loaded: {wrong}.") from error
+            raise UnusableImage(f"{path} {wrong}.") from error
 
 
 def name_broken_images(dataset: Any) -> None:

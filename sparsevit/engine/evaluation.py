@@ -80,13 +80,12 @@ class Evaluation:
             name_broken_images(self.loader.dataset)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
             self.known_metrics = task.known_metrics(metric_cfg)
-        self.evaluator.dataset_meta = self.loader.dataset.metainfo
-        self.num_images = len(self.loader.dataset)
-        if by_class:
-            task.score_classes(self.evaluator.metrics)
-        if chosen is not None:
-            task.score_only(self.evaluator.metrics, self.image_ids())
-        with self._mistakes():
+            self.evaluator.dataset_meta = self.loader.dataset.metainfo
+            self.num_images = len(self.loader.dataset)
+            if by_class:
+                task.score_classes(self.evaluator.metrics)
+            if chosen is not None:
+                task.score_only(self.evaluator.metrics, self.image_ids())
             self._cache: list[Any] | None = [] if self._fits() else None
 
     def __call__(

@@ -112,7 +112,7 @@ class FiniteHook(Hook):
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        _refuse(not_finite_in(runner.model), f"after iteration {runner.iter}")
+        _refuse(not_finite_in(runner.model), f"after iteration {runner.iter + 1}")
 
 
 def diverged(model: nn.Module) -> RunFailed | None:

@@ -151,7 +151,7 @@ def show_data(
         wrong = image_fault(folder / entry.file_name, (entry.width, entry.height))
         if wrong:
             raise UserError(
-                f"{folder / entry.file_name} cannot be drawn: {wrong}.",
+                f"{folder / entry.file_name} {wrong}.",
                 "Replace the image, correct its entry in the annotation file, or remove both.",
             )
     # matplotlib is needed for nothing else here

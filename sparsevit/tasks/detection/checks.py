@@ -122,7 +122,7 @@ def _metrics(cfg: Any, split: str) -> Iterator[tuple[str, Any, Path, tuple[str, 
         if not _is_path(one["ann_file"]) or "://" in str(one["ann_file"]):
             continue
         kinds = one.get("metric", "bbox")
-        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        kinds = tuple(kinds) if isinstance(kinds, (list, tuple)) else (kinds,)
         key = f"{split}_evaluator.{place}" if several else f"{split}_evaluator"
         yield key, one, Path(one["ann_file"]), kinds
 
@@ -162,7 +162,9 @@ def _has(value: Any, key: str, wanted: Any) -> bool:
 
 def _read(key: str, cfg: Any, scored: set[Path]) -> _Data:
     root, prefix = cfg.get("data_root") or "", cfg.get("data_prefix") or {}
-    inside: Any = prefix.get("img", "") if isinstance(prefix, Mapping) else None
+    if not isinstance(prefix, Mapping):
+        raise UserError(f"{key}.data_prefix is {prefix!r}.", "Write it as dict(img='FOLDER/').")
+    inside = prefix.get("img", "")
     paths = {"data_root": root, "ann_file": cfg["ann_file"], "data_prefix.img": inside}
     for name, value in paths.items():
         if not _is_path(value):
@@ -187,21 +189,24 @@ def _read(key: str, cfg: Any, scored: set[Path]) -> _Data:
 
 
 def _classes(key: str, cfg: Any) -> tuple[tuple[str, ...], bool]:
-    classes = (cfg.get("metainfo") or {}).get("classes")
+    metainfo = cfg.get("metainfo") or {}
+    if not isinstance(metainfo, Mapping):
+        raise UserError(f"{key}.metainfo is {metainfo!r}.", "Write it as dict(classes=(...)).")
+    classes = metainfo.get("classes")
     if classes is None:
         from mmdet.datasets import CocoDataset
 
         return tuple(CocoDataset.METAINFO["classes"]), True
     if isinstance(classes, str) and os.path.isfile(classes):
         classes = Path(classes).read_text(encoding="utf-8").splitlines()
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    names = classes if isinstance(classes, (list, tuple)) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        hint = f", such as {(classes,)!r}" if isinstance(classes, str) else ""
         raise UserError(
             f"{key}.metainfo.classes is {classes!r}, not a list of names.",
-            f"Write it as a list or a tuple, such as {(classes,)!r}."
-            if isinstance(classes, str)
-            else "Write it as a list of strings.",
+            f"Write it as a list or a tuple of strings{hint}.",
         )
-    return tuple(classes), False
+    return tuple(names), False
 
 
 def _read_metric(cfg: Any, key: str, one: Any, path: Path, kinds: tuple[str, ...]) -> _Metric:
