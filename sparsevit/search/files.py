@@ -94,34 +94,25 @@ def _copy_sqlite(path: Path, copy: Path) -> None:
         with open(path, "rb") as stream:
             header = stream.read(len(_HEADER))
         if header not in (b"", _HEADER):
-            raise UserError(
-                f"The study's file {path} cannot be opened: it is not an SQLite database.", ANOTHER
-            )
-        if any(Path(f"{path}{end}").exists() for end in ("-journal", "-wal")):
-            # a writer was killed, or writes now: SQLite itself sorts that out, in the copy
-            _wait_for_writer(path)
-            for end in ("-journal", "-wal", ""):
-                if Path(f"{path}{end}").exists():
-                    shutil.copyfile(f"{path}{end}", f"{copy}{end}")
-        else:
-            with (
-                closing(_read_only(path)) as reader,
-                closing(sqlite3.connect(copy)) as target,
-            ):
-                reader.execute("BEGIN")
-                # holds off writers, or backup() would wait for one for ever
-                reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                reader.backup(target)
+            raise _foreign(path, "it is not an SQLite database")
+        try:
+            _back_up(path, copy)
+        except sqlite3.OperationalError as error:
+            # a writer was killed: SQLite itself takes back what it had begun, in the copy
+            left = [end for end in ("-journal", "-wal") if Path(f"{path}{end}").exists()]
+            if "locked" in str(error) or not left:
+                raise
+            for end in (*left, ""):
+                shutil.copyfile(f"{path}{end}", f"{copy}{end}")
         _check_sqlite(path, copy)
 
 
-def _wait_for_writer(path: Path) -> None:
-    with closing(_read_only(path)) as reader:
-        try:
-            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise
+def _back_up(path: Path, copy: Path) -> None:
+    with closing(_read_only(path)) as reader, closing(sqlite3.connect(copy)) as target:
+        reader.execute("BEGIN")
+        # holds off writers: backup() would wait for one for ever
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        reader.backup(target)
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -182,3 +173,7 @@ def _is_journal(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(entry, dict) and {"op_code", "worker_id"} <= set(entry)
+
+
+def _foreign(path: Path, why: str) -> UserError:
+    return UserError(f"The study's file {path} cannot be opened: {why}.", ANOTHER)
