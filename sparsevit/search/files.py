@@ -42,7 +42,7 @@ def check_study_file(storage: str | os.PathLike[str]) -> None:
         UserError: it is no study's, is damaged, or is locked by another program.
     """
     found = study_file(storage)
-    if found is None or not os.path.lexists(found[1]):
+    if found is None or not _is_there(found[1]):
         return
     with snapshot(storage):
         kind, path = found
@@ -51,6 +51,13 @@ def check_study_file(storage: str | os.PathLike[str]) -> None:
             writer.isolation_level = None
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("ROLLBACK")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return True  # no path at all: said by who looks at it
 
 
 @contextmanager
@@ -78,9 +85,10 @@ def snapshot(storage: str | os.PathLike[str]) -> Iterator[str]:
 def _refuse_what_is_no_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"The study's file {path} cannot be read: {error.strerror}.",
+            f"The study's file {path} cannot be read: {reason}.",
             "Check the path, or search first: `sparsevit search`.",
         ) from error
     if not stat.S_ISREG(mode):

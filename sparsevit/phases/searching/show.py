@@ -16,7 +16,7 @@ from sparsevit.search.options import SearchOptions
 from sparsevit.search.read import read_confirmations, read_references, read_search, within
 from sparsevit.search.results import SearchResult
 from sparsevit.search.study import reading
-from sparsevit.workspace import Workspace
+from sparsevit.workspace import RECORD_NAME, Workspace
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,21 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
             "Run a search first: `sparsevit search --max 42 --min 37`.",
         )
     given = run.inputs
-    where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)
-    options = SearchOptions(
-        budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
-        pareto=bool(given.get("pareto")),
-        study=given.get("study"),
-    )
+    try:
+        where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)
+        os.fsencode(where)
+        options = SearchOptions(
+            budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
+            pareto=bool(given.get("pareto")),
+            study=given.get("study"),
+        )
+        metric = str(given["metric"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The record of {run.name} in {ws.path / RECORD_NAME} does not say what was searched: "
+            f"{type(error).__name__} {error}.",
+            "Repair it, or search anew: `sparsevit search --force`.",
+        ) from error
     names = [options.study_name(interval) for interval in options.searched]
     with reading(where) as study:
         searches = [read_search(study, name) for name in names]
@@ -92,7 +101,7 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
         bests=bests,
         plot=ws.locate(run, "plot"),
         storage=where,
-        metric=str(given["metric"]),
+        metric=metric,
         timing=_timing(given),
         searches=tuple(searches),
         references=tuple(sorted(references.values(), key=lambda each: each.name)),
