@@ -25,6 +25,7 @@ from sparsevit.engine.config import apply_sparsity, dump_config
 from sparsevit.engine.hooks import (
     FirstWeightsHook,
     MethodsHook,
+    OwnCheckpointsHook,
     ProgressHook,
     RandomSparsityHook,
     TrimMemoryHook,
@@ -116,7 +117,7 @@ def train(
         apply_sparsity(cfg, runner.model)
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
-    hooks: list[Hook] = [MethodsHook(seed)]
+    hooks: list[Hook] = [MethodsHook(seed), OwnCheckpointsHook(directory)]
     if not torch.cuda.is_available():
         hooks.append(TrimMemoryHook())
     if random_sparsity:
