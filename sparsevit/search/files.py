@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ _TABLES = {"studies", "trials", "version_info"}
 _LONGEST_LINE = 1 << 20
 # Another worker holds an SQLite file for an instant; who holds it longer does something else.
 _LOCKED_SECONDS = 5.0
+_MEMORY = "/dev/shm"
 
 ANOTHER = "Give a new file, or one made by an earlier search, with --storage."
 MEND = "Restore it from a copy, or search anew with --force, in a new file."
@@ -73,13 +75,22 @@ def snapshot(storage: str | os.PathLike[str]) -> Iterator[str]:
         return
     kind, path = found
     _refuse_what_is_no_file(path)
-    with tempfile.TemporaryDirectory(prefix="sparsevit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sparsevit-", dir=_place_for(path)) as folder:
         copy = Path(folder, path.name)
         if kind == "sqlite":
             _copy_sqlite(path, copy)
         else:
             _copy_journal(path, copy)
         yield f"{kind}:///{copy}"
+
+
+def _place_for(path: Path) -> str | None:
+    """Where a copy goes: to memory where there is room, so that a full disk can be looked at."""
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(_MEMORY).free
+        if os.access(_MEMORY, os.W_OK) and free > 4 * path.stat().st_size:
+            return _MEMORY
+    return None
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
