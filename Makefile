@@ -32,7 +32,7 @@ BENCHMARKS := backbone sparsify backends scaling adaptation detector ops demo gp
 PHASES := pretrain adapt sensitivity search finetune evaluate latency calibrate export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
 
-.PHONY: help setup demo demo-short test hostile lint benchmark status doctor clean $(PHASES)
+.PHONY: help setup demo demo-short test hostile kills lint benchmark status doctor clean $(PHASES)
 .DEFAULT_GOAL := help
 
 help: ## List the recipes.
@@ -54,6 +54,9 @@ test: $(READY) ## Run the tests, one process per core.
 
 hostile: $(READY) ## Try thousands of broken inputs (docs/reliability.md): an hour on 2 cores.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile --count 500 $(ARGS)
+
+kills: $(READY) ## Kill every phase at random instants, 200 times: nothing may be lost.
+	$(BIN)/python tests/hostile/kills.py $(ARGS)
 
 lint: $(READY) ## Check style and types.
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsevit.atomic import replacing
 from sparsevit.engine.finite import not_finite
 from sparsevit.engine.safe_load import (
     MapLocation,
@@ -186,20 +187,17 @@ def write_weights(
         (name, value.detach().to("cpu", copy=True).contiguous())
         for name, value in state_dict.items()
     )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".safetensors":
-            from safetensors.torch import save_file
+        with replacing(target) as temporary:
+            if target.suffix == ".safetensors":
+                from safetensors.torch import save_file
 
-            save_file(plain, temporary, metadata={"format": "pt", "meta": json.dumps(meta or {})})
-        else:
-            torch.save({"meta": dict(meta or {}), "state_dict": plain}, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
+                about = {"format": "pt", "meta": json.dumps(meta or {})}
+                save_file(plain, temporary, metadata=about)
+            else:
+                torch.save({"meta": dict(meta or {}), "state_dict": plain}, temporary)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"{target} cannot be written: {error}.",
             "Choose a folder that is writable and has free space.",

@@ -31,6 +31,7 @@ from sparsevit.engine.finite import FiniteHook, diverged, not_finite
 from sparsevit.engine.hooks import (
     FirstWeightsHook,
     MethodsHook,
+    OwnCheckpointsHook,
     ProgressHook,
     RandomSparsityHook,
     TrimMemoryHook,
@@ -152,7 +153,7 @@ def train(
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
         _require_batches(runner.train_dataloader)
-    hooks: list[Hook] = [FiniteHook(), MethodsHook(seed)]
+    hooks: list[Hook] = [FiniteHook(), MethodsHook(seed), OwnCheckpointsHook(directory)]
     if not torch.cuda.is_available():
         hooks.append(TrimMemoryHook())
     if random_sparsity:

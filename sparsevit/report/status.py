@@ -128,7 +128,8 @@ def describe_age(moment: str, now: datetime) -> str:
     """
     try:
         then = datetime.fromisoformat(moment)
-    except ValueError:
+        then.timestamp()
+    except (ValueError, OverflowError):
         return moment
     if then.tzinfo is None:
         then = then.replace(tzinfo=timezone.utc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ _TABLES = {"studies", "trials", "version_info"}
 _LONGEST_LINE = 1 << 20
 # Another worker holds an SQLite file for an instant; who holds it longer does something else.
 _LOCKED_SECONDS = 5.0
+_MEMORY = "/dev/shm"
 
 ANOTHER = "Give a new file, or one made by an earlier search, with --storage."
 MEND = "Restore it from a copy, or search anew with --force, in a new file."
@@ -42,7 +44,7 @@ def check_study_file(storage: str | os.PathLike[str]) -> None:
         UserError: it is no study's, is damaged, or is locked by another program.
     """
     found = study_file(storage)
-    if found is None or not os.path.lexists(found[1]):
+    if found is None or not _is_there(found[1]):
         return
     with snapshot(storage):
         kind, path = found
@@ -51,6 +53,13 @@ def check_study_file(storage: str | os.PathLike[str]) -> None:
             writer.isolation_level = None
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("ROLLBACK")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return True  # no path at all: said by who looks at it
 
 
 @contextmanager
@@ -66,7 +75,7 @@ def snapshot(storage: str | os.PathLike[str]) -> Iterator[str]:
         return
     kind, path = found
     _refuse_what_is_no_file(path)
-    with tempfile.TemporaryDirectory(prefix="sparsevit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sparsevit-", dir=_place_for(path)) as folder:
         copy = Path(folder, path.name)
         if kind == "sqlite":
             _copy_sqlite(path, copy)
@@ -75,12 +84,22 @@ def snapshot(storage: str | os.PathLike[str]) -> Iterator[str]:
         yield f"{kind}:///{copy}"
 
 
+def _place_for(path: Path) -> str | None:
+    """Where a copy goes: to memory where there is room, so that a full disk can be looked at."""
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(_MEMORY).free
+        if os.access(_MEMORY, os.W_OK) and free > 4 * path.stat().st_size:
+            return _MEMORY
+    return None
+
+
 def _refuse_what_is_no_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"The study's file {path} cannot be read: {error.strerror}.",
+            f"The study's file {path} cannot be read: {reason}.",
             "Check the path, or search first: `sparsevit search`.",
         ) from error
     if not stat.S_ISREG(mode):
@@ -94,34 +113,25 @@ def _copy_sqlite(path: Path, copy: Path) -> None:
         with open(path, "rb") as stream:
             header = stream.read(len(_HEADER))
         if header not in (b"", _HEADER):
-            raise UserError(
-                f"The study's file {path} cannot be opened: it is not an SQLite database.", ANOTHER
-            )
-        if any(Path(f"{path}{end}").exists() for end in ("-journal", "-wal")):
-            # a writer was killed, or writes now: SQLite itself sorts that out, in the copy
-            _wait_for_writer(path)
-            for end in ("-journal", "-wal", ""):
-                if Path(f"{path}{end}").exists():
-                    shutil.copyfile(f"{path}{end}", f"{copy}{end}")
-        else:
-            with (
-                closing(_read_only(path)) as reader,
-                closing(sqlite3.connect(copy)) as target,
-            ):
-                reader.execute("BEGIN")
-                # holds off writers, or backup() would wait for one for ever
-                reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                reader.backup(target)
+            raise _foreign(path, "it is not an SQLite database")
+        try:
+            _back_up(path, copy)
+        except sqlite3.OperationalError as error:
+            # a writer was killed: SQLite itself takes back what it had begun, in the copy
+            left = [end for end in ("-journal", "-wal") if Path(f"{path}{end}").exists()]
+            if "locked" in str(error) or not left:
+                raise
+            for end in (*left, ""):
+                shutil.copyfile(f"{path}{end}", f"{copy}{end}")
         _check_sqlite(path, copy)
 
 
-def _wait_for_writer(path: Path) -> None:
-    with closing(_read_only(path)) as reader:
-        try:
-            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise
+def _back_up(path: Path, copy: Path) -> None:
+    with closing(_read_only(path)) as reader, closing(sqlite3.connect(copy)) as target:
+        reader.execute("BEGIN")
+        # holds off writers: backup() would wait for one for ever
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        reader.backup(target)
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -182,3 +192,7 @@ def _is_journal(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(entry, dict) and {"op_code", "worker_id"} <= set(entry)
+
+
+def _foreign(path: Path, why: str) -> UserError:
+    return UserError(f"The study's file {path} cannot be opened: {why}.", ANOTHER)

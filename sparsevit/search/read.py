@@ -43,6 +43,11 @@ def read_search(storage: Storage, study_name: str) -> SearchResult:
 
 def _read(study: optuna.Study) -> SearchResult:
     attrs = study.user_attrs
+    if IDENTITY not in attrs:
+        raise UserError(
+            f"Nothing was searched yet in the study {study.study_name!r}.",
+            "Run the search first: `sparsevit search`.",
+        )
     low, high = (float(end) for end in attrs[IDENTITY]["interval_ms"])
     found: dict[int, Trial] = {}
     known = confirmations(study)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from sparsevit.atomic import remove_leftovers, write_atomic
 from sparsevit.errors import UserError
 from sparsevit.plain_files import read_plain
 from sparsevit.sparsity.configuration import Configuration, ConfigurationError
@@ -147,17 +147,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         UserError: where the path cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        remove_leftovers(target.parent, target.name)
+        write_atomic(target, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(
             f"{target} cannot be written: {error.strerror or error}.",
             "Choose a folder that is writable and has free space.",

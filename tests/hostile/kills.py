@@ -43,6 +43,7 @@ from sparsevit.workspace import Workspace
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 PATIENCE_SECONDS = 300.0
+FIRST_SECONDS = 4.0
 COUNTS = (
     "wrong exit codes",
     "tracebacks",
@@ -104,7 +105,7 @@ CASES = (
     Case(("calibrate", "--seconds", "0.2", "--held-out", "2"), "calibrate"),
     Case(("calibrate", "--force", "--seconds", "0.2", "--held-out", "2"), "calibrate"),
     Case(("latency", "--seconds", "0.1", "--img-size", "64")),
-    Case(("export-config", "--out", "{folder}/exported.py", "--force")),
+    Case(("export-config", "--out", "{folder}/exported.py", "--force"), "", "empty"),
     Case(("data", "make", "{folder}/data", "--train", "8", "--val", "4"), "", "empty"),
 )
 
@@ -206,9 +207,11 @@ class Campaign:
         self._guard = threading.Lock()
 
     def prepare(self) -> None:
-        """Makes the workspaces that cases start from, and learns how long each takes."""
+        """Makes the workspaces that cases start from."""
         last = self.root / "base-empty"
         last.mkdir()
+        if all(case.base == "empty" for case in self.cases):
+            return
         for name, words in (
             ("pretrained", ["pretrain", str(self.config)]),
             ("adapted", ["adapt"]),
@@ -219,18 +222,7 @@ class Campaign:
             shutil.copytree(last, folder)
             self._must(words, folder)
             last = folder
-        for words in (["evaluate"],):
-            self._must(words, last)
-
-    def learn(self, case: Case) -> float:
-        """How long a case takes."""
-        if case not in self.seconds:
-            folder = self._copy(case, f"learn-{self.cases.index(case)}")
-            began = time.monotonic()
-            self._must(self._words(case, folder), folder / "ws", folder)
-            self.seconds[case] = time.monotonic() - began
-            shutil.rmtree(folder)
-        return self.seconds[case]
+        self._must(["evaluate"], last)
 
     def plan(self, kills: int, seed: int) -> list[tuple[int, Case, signal.Signals, float]]:
         """What is killed, how and when (as a share of its time)."""
@@ -250,8 +242,6 @@ class Campaign:
         """Kills so often, or until the time is up."""
         until = time.monotonic() + seconds
         planned = self.plan(kills, seed)
-        for case in dict.fromkeys(case for _, case, _, _ in planned):
-            self.learn(case)
 
         def attempt(entry: tuple[int, Case, signal.Signals, float]) -> None:
             if time.monotonic() < until:
@@ -271,7 +261,7 @@ class Campaign:
         faults = self.found.faults
         process = Process(words, folder)
         try:
-            time.sleep(share * self.learn(case))
+            time.sleep(share * self.seconds.get(case, FIRST_SECONDS))
             with contextlib.suppress(OSError):
                 os.kill(process.pid, which)
             code = process.wait(60.0)
@@ -325,11 +315,15 @@ class Campaign:
                 self._fault("files harmed", f"{name}: {path}")
 
     def _again(self, case: Case, name: str, words: Sequence[str], folder: Path) -> None:
+        began = time.monotonic()
         process = Process(words, folder)
         try:
             code = process.wait(PATIENCE_SECONDS)
         finally:
             process.end()
+        # within how long the next kill of it must fall
+        took = time.monotonic() - began
+        self.seconds[case] = max(took, self.seconds.get(case, 0.0))
         said = process.said.read_text(errors="replace") if process.said.exists() else ""
         done = code == 0 or (code == 2 and "already done" in " ".join(said.split()))
         if code is None:
@@ -418,12 +412,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", default="", help="cases whose words contain this")
+    parser.add_argument("--only", action="append", help="cases whose words contain this; repeat it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--keep", action="store_true", help="keep the folders of faults")
     asked = parser.parse_args(arguments)
     os.environ.update({"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"})
-    cases = [case for case in CASES if asked.only in case.name]
+    cases = [case for case in CASES if any(word in case.name for word in asked.only or [""])]
     warm_up()
     root = Path(tempfile.mkdtemp(prefix="sparsevit-kills-"))
     try:

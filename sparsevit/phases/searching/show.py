@@ -17,7 +17,7 @@ from sparsevit.search.read import read_confirmations, read_references, read_sear
 from sparsevit.search.results import SearchResult
 from sparsevit.search.storage import shown_url
 from sparsevit.search.study import reading
-from sparsevit.workspace import Workspace
+from sparsevit.workspace import RECORD_NAME, Workspace
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,22 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
             "Run a search first: `sparsevit search --max 42 --min 37`.",
         )
     given = run.inputs
-    where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)
-    options = SearchOptions(
-        budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
-        pareto=bool(given.get("pareto")),
-        speedups=tuple(given.get("speedups") or ()),
-        study=given.get("study"),
-    )
+    try:
+        where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)
+        os.fsencode(where)
+        options = SearchOptions(
+            budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
+            pareto=bool(given.get("pareto")),
+            speedups=tuple(given.get("speedups") or ()),
+            study=given.get("study"),
+        )
+        metric = str(given["metric"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The record of {run.name} in {ws.path / RECORD_NAME} does not say what was searched: "
+            f"{type(error).__name__} {error}.",
+            "Repair it, or search anew: `sparsevit search --force`.",
+        ) from error
     names = options.studies
     with reading(where) as study:
         searches = [read_search(study, name) for name in names]
@@ -96,7 +105,7 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
         bests=bests,
         plot=ws.locate(run, "plot"),
         storage=shown_url(where) if "://" in where else where,
-        metric=str(given["metric"]),
+        metric=metric,
         timing=_timing(given),
         searches=tuple(searches),
         references=tuple(sorted(references.values(), key=lambda each: each.name)),
