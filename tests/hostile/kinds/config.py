@@ -573,7 +573,13 @@ NAMES = (
         "a::b::c",
     ),
     *("nothing::x.py", "mmdet::nothing.py", "os::x.py", "json::x.py", "http://127.0.0.1:9/x.py"),
-    *("a" * 300 + ".py", "a/" * 3000 + "x.py", "x\x1b[31m.py", "\udcff.py", "~nobody/x.py"),
+    *(
+        "a" * 300 + ".py",
+        "a/" * 3000 + "x.py",
+        "x\x1b[31m.py",
+        "\udcff.py",
+        "~nobody-of-this-name/x.py",
+    ),
     *(
         "notes.txt",
         "photos.json",

@@ -57,7 +57,7 @@ def catalogue() -> list[Case]:
             ".yaml",
         ),
         *(
-            "~nobody/x.yaml",
+            "~nobody-of-this-name/x.yaml",
             "a" * 300 + ".yaml",
             "a/" * 3000 + "x.yaml",
             "x\x1b[31m.yaml",

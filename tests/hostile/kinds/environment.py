@@ -70,7 +70,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
         "/dev/null",
         "a" * 300,
         "\x1b[31m",
-        "~nobody/x",
+        "~nobody-of-this-name/x",
         "tiny.py",
     ),
     "SPARSEVIT_OPS": ("", "nothing", "\x1b[31m", "compiled", "os"),
@@ -294,7 +294,6 @@ def folders() -> dict[str, Callable[[], object]]:
     return {
         "a deleted working directory": deleted,
         "the root as working directory": lambda: os.chdir("/proc"),
-        "a file-less working directory": lambda: os.chdir("/dev"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,8 +94,8 @@ PATHS = (
         "",
         " ",
         ".",
-        "..",
-        "/",
+        "private/..",
+        "/proc",
         "ws",
         "private",
         "tiny.py",
@@ -104,7 +105,7 @@ PATHS = (
     *(
         "a" * 300,
         "a/" * 3000,
-        "~nobody/x",
+        "~nobody-of-this-name/x",
         "x\x1b[31m",
         "\udcff",
         "[bold]x[/bold]",
@@ -354,12 +355,35 @@ def catalogue() -> list[Case]:
             codes = certain or codes
             words = _words(option, base, value)
             name = f"{option.command} {option.words or 'argument'} {value[:30]!a}"
-            cases.append(Case(name, words, None, codes, writes=WRITES))
+            cases.append(Case(name, words, None, codes, writes=WRITES + _asked_for(option, value)))
     for words in FORMS:
         cases.append(Case(" ".join(words)[:80], words, None, MISTAKE, writes=WRITES))
     for words in PAIRS:
         cases.append(Case(" ".join(words)[:80], words, None, MAYBE, writes=WRITES))
     return cases
+
+
+_SOMEBODY_ELSES = ("tiny.py", "notes.txt", "ws", "private", "private/..", ".", "-", "--", "", " ")
+# what a workspace holds, where the working directory itself is made one
+_OF_A_WORKSPACE = tuple(
+    f"{name}*"
+    for name in (
+        *("workspace.", "pretrain", "adapt", "search", "finetune", "data", "evaluations", "best"),
+        *("calibrations", "sensitivity", "evaluate", "latency"),
+    )
+)
+
+
+def _asked_for(option: Option, value: str) -> tuple[str, ...]:
+    """What a command may write because this value names it."""
+    if option.values != "path":
+        return ()
+    named = () if value in _SOMEBODY_ELSES else (glob.escape(value), glob.escape(value) + "*")
+    if option.words != "--workspace":
+        return named
+    if value == "private":
+        return tuple(f"private/{one}" for one in _OF_A_WORKSPACE)
+    return named + _OF_A_WORKSPACE
 
 
 def _certain(option: Option, value: str) -> frozenset[int] | None:

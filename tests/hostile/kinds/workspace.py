@@ -71,8 +71,27 @@ def catalogue() -> list[Case]:
             cases.append(_case(name, n + step, make))
     for n, folder in enumerate(
         (
-            *("nowhere", "tiny.py", "tiny.py/x", "/dev/null", "/proc/x", "~nobody/x", "a" * 300),
-            *("a/" * 3000, "x\x1b[31m", "\udcff", "private", "/", "link", "", " ", "-", "[bold]x"),
+            *(
+                "nowhere",
+                "tiny.py",
+                "tiny.py/x",
+                "/dev/null",
+                "/proc/x",
+                "~nobody-of-this-name/x",
+                "a" * 300,
+            ),
+            *(
+                "a/" * 3000,
+                "x\x1b[31m",
+                "\udcff",
+                "private",
+                "/proc",
+                "link",
+                "",
+                " ",
+                "-",
+                "[bold]x",
+            ),
         )
     ):
         for command in (COMMANDS[0], COMMANDS[2], COMMANDS[7]):
@@ -80,7 +99,7 @@ def catalogue() -> list[Case]:
             legal = command is COMMANDS[0] and folder in (
                 "nowhere",
                 "private",
-                "/",
+                "/proc",
                 "",
                 " ",
                 "-",
@@ -242,10 +261,10 @@ def records() -> dict[str, Callable[[dict[str, Any]], Any]]:
             None,
             5,
             "",
-            "/",
+            "/proc",
             "..",
             "../outside",
-            "/etc",
+            "../private",
             "a\x00b",
             "x" * 5000,
             "notes.txt",
