@@ -439,21 +439,11 @@ ADDRESSES = (
     *("s3://bucket/x.pth", "petrel://x", "file:///etc/passwd", "file://nowhere.pth", "ftp://x/y"),
     *("open-mmlab://resnet50", "torchvision://resnet50", "modelzoo://resnet50", "mmcls://x"),
     *("openmmlab://nothing", "local://x", "http://", "https://[::1", "data:,x", "://", "pavi://x"),
-    *(
-        "x" * 300,
-        "x/" * 3000,
-        "a\x1b[31mb.pth",
-        "~nobody-of-this-name/x.pth",
-        "~/x.pth",
-        " ",
-        "",
-        "-",
-        "--",
-        ".",
-    ),
+    *("x" * 300, "x/" * 3000, "a\x1b[31mb.pth", "~nobody-of-this-name/x.pth", "~/x.pth", " "),
+    *("", "-", "--", "."),
     *("nowhere/x.pth", "tiny.py/x.pth", "\udcff.pth", "²", "%s%s%n", "[bold]x[/bold]", "[/]"),
     *("https://user:hunter2Zq9xK@127.0.0.1:9/x.pth",),
-)
+)  # fmt: skip
 
 
 def special_files() -> dict[str, Callable[[Place], object]]:

@@ -123,31 +123,11 @@ AT_START: dict[str, tuple[str, ...]] = {
     "KMP_DUPLICATE_LIB_OK": ("x",),
 }
 PLANTED = (
-    *(
-        "yaml",
-        "optuna",
-        "torch",
-        "numpy",
-        "json",
-        "typing",
-        "rich",
-        "typer",
-        "mmengine",
-        "mmdet",
-        "logging",
-    ),
-    *(
-        "sitecustomize",
-        "usercustomize",
-        "random",
-        "sqlite3",
-        "matplotlib",
-        "signal",
-        "io",
-        "six",
-        "cv2",
-    ),
-)
+    *("yaml", "optuna", "torch", "numpy", "json", "typing", "rich", "typer", "mmengine"),
+    *("mmdet", "logging"),
+    *("sitecustomize", "usercustomize", "random", "sqlite3", "matplotlib", "signal", "io"),
+    *("six", "cv2"),
+)  # fmt: skip
 
 
 def catalogue() -> list[Case]:

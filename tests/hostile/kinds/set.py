@@ -242,41 +242,14 @@ def mutation(rng: random.Random) -> Case:
 def _value(rng: random.Random) -> str:
     plain = rng.choice(
         [
-            *(
-                "5",
-                "-1",
-                "0",
-                "1.5",
-                "nan",
-                "inf",
-                "x",
-                "",
-                "None",
-                "true",
-                "[]",
-                "{}",
-                "()",
-                "[1,2]",
-            ),
-            *(
-                "1,2,3",
-                "{'type':'Nothing'}",
-                "{'type':5}",
-                "[{}]",
-                "[None]",
-                "'5'",
-                "1e999",
-                "[[1],[2]]",
-            ),
-            *(
-                "{'_delete_':True}",
-                "{'_delete_':True,'type':'CocoDataset'}",
-                "(1,)",
-                "nowhere",
-                "1e-300",
-            ),
+            *("5", "-1", "0", "1.5", "nan", "inf", "x", "", "None", "true", "[]", "{}", "()"),
+            *("[1,2]",),
+            *("1,2,3", "{'type':'Nothing'}", "{'type':5}", "[{}]", "[None]", "'5'", "1e999"),
+            *("[[1],[2]]",),
+            *("{'_delete_':True}", "{'_delete_':True,'type':'CocoDataset'}", "(1,)", "nowhere"),
+            *("1e-300",),
         ]
-    )
+    )  # fmt: skip
     value = mutate.value(rng) if rng.random() < 0.2 else plain
     if isinstance(value, int) and abs(value) > 10**300:
         value = "9" * 5000
