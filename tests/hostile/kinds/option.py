@@ -233,7 +233,8 @@ _OF_A_WORKSPACE = tuple(
 def _asked_for(option: Option, value: str) -> tuple[str, ...]:
     """What a command may write because this value names it."""
     if option.words == "--storage":
-        return (glob.escape(value), glob.escape(value.split("/")[0]) + "*")
+        made = value.split("/")[0].strip()
+        return (glob.escape(made) + "*",) if made and made not in _SOMEBODY_ELSES else ()
     if option.values != "path":
         return ()
     named = () if value in _SOMEBODY_ELSES else (glob.escape(value), glob.escape(value) + "*")
