@@ -142,6 +142,8 @@ def _case(
     file: str = "x.pth",
 ) -> Case:
     words = tuple(word.replace("{file}", file) for word in PHASES[phase])
+    if phase == "load_from":
+        codes |= MAYBE  # a phase starts from its CHECKPOINT, and sets this itself
     return Case(name, words, make, codes)
 
 
