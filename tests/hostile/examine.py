@@ -150,7 +150,7 @@ def _files(
             left.append(path)
         elif not _may_appear(path, case):
             harmed.append(f"new {path}")
-        elif code == 2 and _written_but_refused(path, case):
+        elif code == 2 and _written_but_refused(path):
             harmed.append(f"new though refused {path}")
     runs = finished_runs(place.workspace)
     for name, run in runs_before.items():
@@ -191,8 +191,9 @@ def _may_appear(path: str, case: Case) -> bool:
     return path.endswith("/") or any(fnmatch(inside, pattern) for pattern in _GROWING)
 
 
-def _written_but_refused(path: str, case: Case) -> bool:
-    return not path.startswith("ws/") and not _LOCKS.match(path) and not path.endswith("/")
+def _written_but_refused(path: str) -> bool:
+    """Whether a result appeared though the command refused; runs in a workspace are recorded."""
+    return "/" not in path and not _LOCKS.match(path)
 
 
 def _last_words(said: str) -> str:

@@ -31,9 +31,10 @@ NUMBERS: list[Any] = [
 ]
 TEXTS: list[str] = [
     *("", " ", "a", "0.5", "nan", "None", "null", "true", "-1", "1e999", "%s%n", "{}", "${HOME}"),
-    *("../../x", "~nobody/x", "/dev/null", "a" * 300, "x" * 100_000, "a\x00b", "a\nb", "a\tb"),
+    *("../../x", "~nobody-of-this/x", "/dev/null", "a" * 300, "x" * 100_000, "a\x00b", "a\nb"),
+    *("a\tb",),
     *(ESCAPE, "\u202eabc", "\u2028", "\U0001f600", "\ud800", "²", "１２", "[bold]x[/bold]", "[/x]"),
-]
+]  # fmt: skip
 OTHERS: list[Any] = [
     *(None, True, False, [], {}, [[]], [None], [{}], {"a": 1}, {"": {}}, {"type": "x"}),
     *([0] * 1000, deep_list(60), deep_dict(60)),
@@ -84,7 +85,7 @@ def _change(box: Any, key: Any, rng: random.Random) -> str:
     elif what == "insert" and isinstance(box, dict):
         box[rng.choice(["type", "_base_", "_delete_", "extra", *TEXTS])] = value(rng)
     elif what == "scale" and isinstance(box[key], (int, float)):
-        box[key] = box[key] * rng.choice([-1, 0, 1000, 1e-9, 1e9])
+        box[key] = box[key] * rng.choice([-1, 0, 1000, 10**9])
     else:
         what = "replace"
         box[key] = value(rng)

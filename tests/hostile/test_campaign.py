@@ -1,4 +1,4 @@
-"""A few hundred hostile inputs of every kind: nothing runs, nothing is lost, every mistake is told."""
+"""A few hundred hostile inputs: nothing runs, nothing is lost, and every mistake gets a message."""
 
 from __future__ import annotations
 

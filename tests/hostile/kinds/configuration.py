@@ -46,29 +46,13 @@ def catalogue() -> list[Case]:
         file = name if name.startswith("/") else "x.yaml"
         cases.append(Case(name, _words(n, file), functools.partial(_special, make), MISTAKE))
     names = (
-        *(
-            "x.txt",
-            "x",
-            "x.YAML",
-            "x.yaml.gz",
-            "x.yaml ",
-            "nowhere.yaml",
-            "nowhere/x.yaml",
-            ".yaml",
-        ),
-        *(
-            "~nobody/x.yaml",
-            "a" * 300 + ".yaml",
-            "a/" * 3000 + "x.yaml",
-            "x\x1b[31m.yaml",
-            "\udcff.yaml",
-        ),
+        *("x.txt", "x", "x.YAML", "x.yaml.gz", "x.yaml ", "nowhere.yaml", "nowhere/x.yaml"),
+        *(".yaml",),
+        *("~nobody-of-this-name/x.yaml", "a" * 300 + ".yaml", "a/" * 3000 + "x.yaml"),
+        *("x\x1b[31m.yaml", "\udcff.yaml"),
         *("tiny.py/x.yaml", "", ".", "ws", "-", "x.py", "x.toml", "http://127.0.0.1:9/x.yaml"),
-        *(
-            "[bold]x.yaml",
-            "private/key",
-        ),
-    )
+        *("[bold]x.yaml", "private/key"),
+    )  # fmt: skip
     for n, name in enumerate(names):
         cases.append(Case(f"the name {name[:40]!a}", _words(n, name), None, MISTAKE))
     return cases
@@ -265,61 +249,23 @@ def texts() -> dict[str, str | bytes]:
         "pruning_ratios null inside": "pruning_ratios: [[~, ~], [0, 0], [0, 0, 0, 0], [0, 0]]",
     }
     for value in (
-        *(
-            "-0.1",
-            "1.0",
-            "1.5",
-            "-1",
-            "1e308",
-            ".nan",
-            "-.inf",
-            ".inf",
-            "null",
-            "true",
-            "text",
-            "''",
-        ),
-        *(
-            "[0.5]",
-            "{a: 0.5}",
-            "'0.5'",
-            "0,5",
-            "50%",
-            "½",
-            "0.5 0.5",
-            "1e-400x",
-            "[]",
-            "{}",
-            "!!str 0.5",
-        ),
-        *(
-            "0.5e",
-            "0x1",
-            "1_0",
-            "１",
-            "0.5#",
-            "- 0.5",
-            "'\\x1b[31m'",
-            '"\\e[31m"',
-            "|",
-            ">",
-            "&a",
-            "*a",
-        ),
-    ):
+        *("-0.1", "1.0", "1.5", "-1", "1e308", ".nan", "-.inf", ".inf", "null", "true", "text"),
+        *("''",),
+        *("[0.5]", "{a: 0.5}", "'0.5'", "0,5", "50%", "½", "0.5 0.5", "1e-400x", "[]", "{}"),
+        *("!!str 0.5",),
+        *("0.5e", "0x1", "1_0", "１", "0.5#", "- 0.5", "'\\x1b[31m'", '"\\e[31m"', "|", ">"),
+        *("&a", "*a"),
+    ):  # fmt: skip
         perhaps = "?" if value in ("'0.5'", "!!str 0.5") else ""
         files[f"{perhaps}a ratio of {value}"] = _with(value)
     for tag in (
         *("python/object/apply:os.system", "python/object/new:os.system", "python/name:os.system"),
-        *(
-            "python/object/apply:subprocess.getoutput",
-            "python/module:os",
-            "python/object:os.system",
-        ),
+        *("python/object/apply:subprocess.getoutput", "python/module:os"),
+        *("python/object:os.system",),
         *("python/object/apply:builtins.eval", "python/object/apply:builtins.exec"),
         *("python/object/apply:builtins.open", "python/object/new:builtins.map", "python/tuple"),
         *("python/object/new:yaml.MappingNode", "python/bytes", "python/complex", "python/long"),
-    ):
+    ):  # fmt: skip
         files[f"!!{tag}"] = _with(f"!!{tag} ['touch {{canary}}']")
         files[f"!!{tag} beside it"] = _with("0.3") + f"extra: !!{tag} ['touch {{canary}}']\n"
     return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,16 +29,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "--workspace", "ws", "--eval-images", "1"),
     "latency": ("latency", "--workspace", "ws", "--img-size", "64", "--seconds", "0.01"),
     "calibrate": (
-        *(
-            "calibrate",
-            "--workspace",
-            "ws",
-            "--img-size",
-            "64",
-            "--seconds",
-            "0.01",
-            "--batch-size",
-        ),
+        *("calibrate", "--workspace", "ws", "--img-size", "64", "--seconds", "0.01"),
+        *("--batch-size",),
         *("1", "--held-out", "1"),
     ),
     "sensitivity": (
@@ -53,171 +46,35 @@ BASES: dict[str, tuple[str, ...]] = {
 WRITES = ("made", "made/*", "out*", "ws2", "ws2/*", "work_dirs", "work_dirs/*", "new*")
 
 NUMBERS = (
-    *(
-        "x",
-        "",
-        " ",
-        "²",
-        "１２",
-        "nan",
-        "inf",
-        "-inf",
-        "1e999",
-        "0x10",
-        "1_0",
-        "--",
-        "-",
-        "+5",
-        " 5",
-        "5 ",
-    ),
-    *(
-        "0.5.5",
-        "1,5",
-        HUGE,
-        "-" + HUGE,
-        "9" * 5000,
-        "1e308",
-        "-0",
-        "0",
-        "-1",
-        "true",
-        "None",
-        "\x1b[31m5",
-    ),
-)
+    *("x", "", " ", "²", "１２", "nan", "inf", "-inf", "1e999", "0x10", "1_0", "--", "-", "+5"),
+    *(" 5", "5 "),
+    *("0.5.5", "1,5", HUGE, "-" + HUGE, "9" * 5000, "1e308", "-0", "0", "-1", "true", "None"),
+    *("\x1b[31m5",),
+)  # fmt: skip
 PATHS = (
-    *(
-        "nowhere",
-        "nowhere/x",
-        "",
-        " ",
-        ".",
-        "..",
-        "/",
-        "ws",
-        "private",
-        "tiny.py",
-        "tiny.py/x",
-        "notes.txt",
-    ),
-    *(
-        "a" * 300,
-        "a/" * 3000,
-        "~nobody/x",
-        "x\x1b[31m",
-        "\udcff",
-        "[bold]x[/bold]",
-        "[/x]",
-        "²",
-        "-",
-        "--",
-    ),
-    *(
-        "/dev/null",
-        "/dev/zero",
-        "/dev/full",
-        "/dev/stdin",
-        "/proc/self/mem",
-        "/proc/x",
-        "a\nb",
-        "\u202ex",
-    ),
-    *(
-        "http://127.0.0.1:9/x",
-        "file:///etc/passwd",
-        "s3://b/x",
-        "C:\\x",
-        "$HOME",
-        "*",
-        "%s%n",
-        "x" * 100_000,
-    ),
-)
+    *("nowhere", "nowhere/x", "", " ", ".", "private/..", "/proc", "ws", "private", "tiny.py"),
+    *("tiny.py/x", "notes.txt"),
+    *("a" * 300, "a/" * 3000, "~nobody-of-this-name/x", "x\x1b[31m", "\udcff"),
+    *("[bold]x[/bold]", "[/x]", "²", "-", "--"),
+    *("/dev/null", "/dev/zero", "/dev/full", "/dev/stdin", "/proc/self/mem", "/proc/x", "a\nb"),
+    *("\u202ex",),
+    *("http://127.0.0.1:9/x", "file:///etc/passwd", "s3://b/x", "C:\\x", "$HOME", "*", "%s%n"),
+    *("x" * 100_000,),
+)  # fmt: skip
 TEXTS = (
-    *(
-        "x",
-        "",
-        " ",
-        "²",
-        "\x1b[31mx",
-        "\udcff",
-        "a" * 300,
-        "x" * 100_000,
-        "[bold]x[/bold]",
-        "[/x]",
-        "None",
-    ),
-    *(
-        "0",
-        "-1",
-        "5",
-        HUGE,
-        "nan",
-        ",",
-        ":",
-        "=",
-        "a,b",
-        "a:b",
-        "1:2:3",
-        "2:1",
-        "-1:5",
-        "nan:inf",
-        "inf:nan",
-    ),
-    *(
-        "0.5",
-        "0.5,",
-        "0.5,x",
-        "1.0",
-        "2",
-        "64x64",
-        "64x",
-        "x64",
-        "0x0",
-        "64X64x64",
-        "-64",
-        "6.4",
-        "64x²",
-        "１x１",
-    ),
-    *(
-        "1000000",
-        "99999999x1",
-        HUGE + "x" + HUGE,
-        "1",
-        "31",
-        "33",
-        "cpu:0",
-        "cpu:99",
-        "cuda",
-        "cuda:x",
-        "meta",
-    ),
-    *(
-        "mps",
-        "xla",
-        "cuda:-1",
-        "cpu ",
-        "hpu",
-        "vulkan",
-        "privateuseone",
-        "cuda:" + HUGE,
-        "bbox_mAP_xyz",
-        "\x00",
-    ),
-    *(
-        "evolution,random",
-        "../../x",
-        "os.system",
-        "0:0",
-        "0:" + HUGE,
-        "1e308:inf",
-        "1e-300:1e-299",
-        ":5",
-        "5:",
-    ),
-)
+    *("x", "", " ", "²", "\x1b[31mx", "\udcff", "a" * 300, "x" * 100_000, "[bold]x[/bold]"),
+    *("[/x]", "None"),
+    *("0", "-1", "5", HUGE, "nan", ",", ":", "=", "a,b", "a:b", "1:2:3", "2:1", "-1:5"),
+    *("nan:inf", "inf:nan"),
+    *("0.5", "0.5,", "0.5,x", "1.0", "2", "64x64", "64x", "x64", "0x0", "64X64x64", "-64"),
+    *("6.4", "64x²", "１x１"),
+    *("1000000", "99999999x1", HUGE + "x" + HUGE, "1", "31", "33", "cpu:0", "cpu:99", "cuda"),
+    *("cuda:x", "meta"),
+    *("mps", "xla", "cuda:-1", "cpu ", "hpu", "vulkan", "privateuseone", "cuda:" + HUGE),
+    *("bbox_mAP_xyz", "\x00"),
+    *("evolution,random", "../../x", "os.system", "0:0", "0:" + HUGE, "1e308:inf"),
+    *("1e-300:1e-299", ":5", "5:"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -354,12 +211,38 @@ def catalogue() -> list[Case]:
             codes = certain or codes
             words = _words(option, base, value)
             name = f"{option.command} {option.words or 'argument'} {value[:30]!a}"
-            cases.append(Case(name, words, None, codes, writes=WRITES))
+            cases.append(Case(name, words, None, codes, writes=WRITES + _asked_for(option, value)))
     for words in FORMS:
         cases.append(Case(" ".join(words)[:80], words, None, MISTAKE, writes=WRITES))
     for words in PAIRS:
         cases.append(Case(" ".join(words)[:80], words, None, MAYBE, writes=WRITES))
     return cases
+
+
+_SOMEBODY_ELSES = ("tiny.py", "notes.txt", "ws", "private", "private/..", ".", "-", "--", "", " ")
+# what a workspace holds, where the working directory itself is made one
+_OF_A_WORKSPACE = tuple(
+    f"{name}*"
+    for name in (
+        *("workspace.", "pretrain", "adapt", "search", "finetune", "data", "evaluations", "best"),
+        *("calibrations", "sensitivity", "evaluate", "latency"),
+    )
+)
+
+
+def _asked_for(option: Option, value: str) -> tuple[str, ...]:
+    """What a command may write because this value names it."""
+    if option.words == "--storage":
+        made = value.split("/")[0].strip()
+        return (glob.escape(made) + "*",) if made and made not in _SOMEBODY_ELSES else ()
+    if option.values != "path":
+        return ()
+    named = () if value in _SOMEBODY_ELSES else (glob.escape(value), glob.escape(value) + "*")
+    if option.words != "--workspace":
+        return named
+    if value == "private":
+        return tuple(f"private/{one}" for one in _OF_A_WORKSPACE)
+    return named + _OF_A_WORKSPACE
 
 
 def _certain(option: Option, value: str) -> frozenset[int] | None:

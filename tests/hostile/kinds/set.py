@@ -177,7 +177,8 @@ def catalogue() -> list[Case]:
     cases = []
     for n, setting in enumerate(WRONG):
         words = _command(setting, n)
-        legal = setting in MAY_BE_LEGAL
+        # an empty dict changes nothing: dicts are merged
+        legal = setting in MAY_BE_LEGAL or setting.endswith("={}")
         codes = FOUND if legal else MISTAKE
         cases.append(Case(setting[:80], (*words, "--set", setting), None, codes, writes=WRITES))
     for n, setting in enumerate(FORMS):
@@ -195,6 +196,8 @@ def catalogue() -> list[Case]:
 # what some framework takes without a complaint, and means something
 MAY_BE_LEGAL = frozenset(
     (
+        *("load_from=nowhere.pth", "load_from=5", "load_from=tiny.py"),
+        "load_from=https://127.0.0.1:9/x.pth",
         *("train_cfg.val_begin=x", "optim_wrapper.optimizer.lr=nan", "model.backbone.with_cp=x"),
         *("model.backbone.qkv_bias=x", "model.backbone.patch_norm=x", "model.backbone.convert_weights=x"),
         *("val_evaluator.format_only=x", "train_dataloader.persistent_workers=x", "resume=x", "resume=5"),
@@ -242,41 +245,14 @@ def mutation(rng: random.Random) -> Case:
 def _value(rng: random.Random) -> str:
     plain = rng.choice(
         [
-            *(
-                "5",
-                "-1",
-                "0",
-                "1.5",
-                "nan",
-                "inf",
-                "x",
-                "",
-                "None",
-                "true",
-                "[]",
-                "{}",
-                "()",
-                "[1,2]",
-            ),
-            *(
-                "1,2,3",
-                "{'type':'Nothing'}",
-                "{'type':5}",
-                "[{}]",
-                "[None]",
-                "'5'",
-                "1e999",
-                "[[1],[2]]",
-            ),
-            *(
-                "{'_delete_':True}",
-                "{'_delete_':True,'type':'CocoDataset'}",
-                "(1,)",
-                "nowhere",
-                "1e-300",
-            ),
+            *("5", "-1", "0", "1.5", "nan", "inf", "x", "", "None", "true", "[]", "{}", "()"),
+            *("[1,2]",),
+            *("1,2,3", "{'type':'Nothing'}", "{'type':5}", "[{}]", "[None]", "'5'", "1e999"),
+            *("[[1],[2]]",),
+            *("{'_delete_':True}", "{'_delete_':True,'type':'CocoDataset'}", "(1,)", "nowhere"),
+            *("1e-300",),
         ]
-    )
+    )  # fmt: skip
     value = mutate.value(rng) if rng.random() < 0.2 else plain
     if isinstance(value, int) and abs(value) > 10**300:
         value = "9" * 5000

@@ -46,21 +46,16 @@ def catalogue() -> list[Case]:
             make = functools.partial(_spoiled, spoil, STUDY)
             words = COMMANDS[step % len(COMMANDS)]
             cases.append(Case(f"study.db {name}", words, make, MAYBE))
-    # `--storage` on a file that is none of ours
     for n, (name, spoil) in enumerate(files().items()):
         storage = ("sqlite:///x.db", "x.db", "sqlite:///{folder}/x.db")[n % 3]
         make = functools.partial(_foreign, spoil)
         for show in (True, False):
-            words = (
-                "search",
-                *(("--show",) if show else SMALL),
-                "--workspace",
-                "ws",
-                "--storage",
-                storage,
-            )
-            cases.append(Case(f"--storage {name}", words, make, MAYBE if _empty(name) else MISTAKE,
-                              writes=("x.db", "x.log", "x.db-journal") if _empty(name) else ()))  # fmt: skip
+            options = ("--show",) if show else SMALL
+            words = ("search", *options, "--workspace", "ws", "--storage", storage)
+            ours = name not in FOREIGN
+            writes = ("x.db", "x.db-journal") if ours and not show else ()
+            codes = MAYBE if ours and not (show and name in EMPTY) else MISTAKE
+            cases.append(Case(f"--storage {name}", words, make, codes, writes=writes))
     for n, (name, content) in enumerate(journals().items()):
         storage = ("journal:///x.log", "x.log", "journal:///{folder}/x.log")[n % 3]
         make = functools.partial(_journal, content)
@@ -139,8 +134,15 @@ def mutation(rng: random.Random) -> Case:
     return Case(f"study.db, {what} mutated", rng.choice(COMMANDS), make, FOUND)
 
 
-def _empty(name: str) -> bool:
-    return name in ("empty", "missing", "an empty database")
+# nothing in it: a new storage to a search, and nothing to show
+EMPTY = ("empty", "missing", "an empty database")
+# certainly not a study of ours: refused, and left as it is
+FOREIGN = (
+    *("text", "binary", "a header alone", "a header and zeros", "another program's database"),
+    *("another program's database with a table studies", "another program's alembic", "a pickle"),
+    *("noise after the header", "a folder", "a named pipe", "a link to itself", "locked"),
+    *("an endless device", "a link to nothing"),
+)
 
 
 def _spoiled(spoil: Callable[[Path], object], name: str, place: Place) -> None:
@@ -268,9 +270,6 @@ def files() -> dict[str, Callable[[Path], object]]:
         ),
         "with a column less": _sql("ALTER TABLE studies RENAME COLUMN study_name TO name"),
         "locked": _locked,
-        "with a hot journal": lambda path: path.with_name(path.name + "-journal").write_bytes(
-            b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(600)
-        ),
         "with a folder as its journal": lambda path: path.with_name(path.name + "-journal").mkdir(),
         "missing": replace(lambda path: None),
         "a folder": replace(lambda path: path.mkdir()),
@@ -288,22 +287,10 @@ def records() -> dict[str, Callable[[Place], object]]:
     deep = "[" * 50_000 + "]" * 50_000
     found: dict[str, Callable[[Place], object]] = {}
     values = (
-        *(
-            "null",
-            "5",
-            '"x"',
-            "[]",
-            "{}",
-            "NaN",
-            "1e999",
-            "{x",
-            "",
-            '"\\ud800"',
-            '"\\u001b[31m"',
-            "-5",
-        ),
+        *("null", "5", '"x"', "[]", "{}", "NaN", "1e999", "{x", "", '"\\ud800"'),
+        *('"\\u001b[31m"', "-5"),
         *(deep, "9" * 5000, '{"a": null}', "true", '["x"]', '[{"a": 1}]'),
-    )
+    )  # fmt: skip
     for n, value in enumerate(values):
         shown = value[:12]
         found[f"user attributes of trials {shown!a}"] = _bound(
@@ -434,7 +421,7 @@ ADDRESSES = (
     *("journal:///", "journal://", "journal:///nowhere/x.log", "journal:///tiny.py", "journal:///notes.log"),
     *("journal:///ws/workspace.json", "sqlite:///photos.json", "sqlite:///thesis.yaml", "thesis.yaml"),
     *("sqlite:///{folder}/private/key", "private/key", "", " ", "://", "x://", "//", "a" * 300, "\x1b[31m"),
-    *("sqlite:///" + "a" * 300, "sqlite:///" + "a/" * 3000 + "x.db", "sqlite:///~nobody/x.db", "~nobody/x.db"),
+    *("sqlite:///" + "a" * 300, "sqlite:///" + "a/" * 3000 + "x.db", "sqlite:///~nobody-of-this-name/x.db", "~nobody-of-this-name/x.db"),
     *("sqlite:////proc/x.db", "/dev/null", "sqlite:////dev/null", "/dev/full", "/dev/zero", "\udcff.db"),
     *("journal:////dev/null", "journal:////dev/full", "journal:////proc/x.log", "file:///etc/passwd", "-"),
     *("sqlite:///file:x.db?mode=ro&uri=true", "sqlite:///x.db?nothing=1", "sqlite+nothing:///x.db", "[bold]"),

@@ -30,21 +30,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("data", "show", "--workspace", "ws", "-o", "out.png", "--images", "1"),
     ("finetune", "--workspace", "ws", "--budget", "0:10000", "--force", *ITER),
     (
-        *(
-            "search",
-            "--workspace",
-            "ws",
-            "--resume",
-            "--min",
-            "0",
-            "--max",
-            "10000",
-            "--trials",
-            "3",
-        ),
+        *("search", "--workspace", "ws", "--resume", "--min", "0", "--max", "10000"),
+        *("--trials", "3"),
         *("--population", "2", "--parents", "2", "--latency-seconds", "0.01"),
     ),
-)
+)  # fmt: skip
 RECORD = "ws/workspace.json"
 
 
@@ -71,16 +61,18 @@ def catalogue() -> list[Case]:
             cases.append(_case(name, n + step, make))
     for n, folder in enumerate(
         (
-            *("nowhere", "tiny.py", "tiny.py/x", "/dev/null", "/proc/x", "~nobody/x", "a" * 300),
-            *("a/" * 3000, "x\x1b[31m", "\udcff", "private", "/", "link", "", " ", "-", "[bold]x"),
+            *("nowhere", "tiny.py", "tiny.py/x", "/dev/null", "/proc/x"),
+            *("~nobody-of-this-name/x", "a" * 300),
+            *("a/" * 3000, "x\x1b[31m", "\udcff", "private", "/proc", "link", "", " ", "-"),
+            *("[bold]x",),
         )
-    ):
+    ):  # fmt: skip
         for command in (COMMANDS[0], COMMANDS[2], COMMANDS[7]):
             words = tuple(folder if word == "ws" else word for word in command)
             legal = command is COMMANDS[0] and folder in (
                 "nowhere",
                 "private",
-                "/",
+                "/proc",
                 "",
                 " ",
                 "-",
@@ -242,10 +234,10 @@ def records() -> dict[str, Callable[[dict[str, Any]], Any]]:
             None,
             5,
             "",
-            "/",
+            "/proc",
             "..",
             "../outside",
-            "/etc",
+            "../private",
             "a\x00b",
             "x" * 5000,
             "notes.txt",
