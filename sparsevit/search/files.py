@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sparsevit.errors import UserError
-from sparsevit.search.storage import storage_url
+from sparsevit.search.storage import shown_url, storage_url
 
 _HEADER = b"SQLite format 3\0"
 _TABLES = {"studies", "trials", "version_info"}
@@ -29,8 +29,17 @@ MEND = "Restore it from a copy, or search anew with --force, in a new file."
 
 
 def study_file(storage: str | os.PathLike[str]) -> tuple[str, Path] | None:
-    """``sqlite`` or ``journal``, and the file of a storage; None where it is a server's or none."""
+    """``sqlite`` or ``journal``, and the file of a storage; None where it is a server's or none.
+
+    Raises:
+        UserError: it is the URL of a file on another host.
+    """
     kind, _, rest = storage_url(storage).partition("://")
+    if kind in ("sqlite", "journal") and not rest.startswith("/"):
+        raise UserError(
+            f"The storage {shown_url(storage)} names a host, and {kind} is a file.",
+            f"Write {kind}:/// and the path, or the path alone.",
+        )
     path = rest.removeprefix("/").partition("?")[0] if kind == "sqlite" else rest.removeprefix("/")
     if kind not in ("sqlite", "journal") or path in ("", ":memory:") or path.startswith("file:"):
         return None

@@ -270,7 +270,9 @@ class Workspace:
             raise unwritable(self.path, error) from error
         if self.readonly:
             return
-        if not os.access(self.path, os.W_OK | os.X_OK):
+        # a missing one is made by the first run in it
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.is_dir())
+        if not os.access(there, os.W_OK | os.X_OK):
             raise unwritable(self.path)
 
     def _make_directory(self, create: bool) -> None:
@@ -287,5 +289,3 @@ class Workspace:
                 f"There is no workspace {self.path}.",
                 "Check the path, or make one by running a phase, e.g. `sparsevit demo`.",
             )
-        if not self.readonly:
-            self.path.mkdir(parents=True, exist_ok=True)

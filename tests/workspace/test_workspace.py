@@ -35,8 +35,11 @@ def test_no_path_means_the_environment_then_work_dirs(tmp_path, monkeypatch):
     assert Workspace.open("given").path == tmp_path / "given"
 
 
-def test_a_workspace_is_made_with_its_parents(tmp_path):
-    assert Workspace.open(tmp_path / "a" / "b").path.is_dir()
+def test_a_workspace_is_made_with_its_parents_by_its_first_run(tmp_path):
+    ws = Workspace.open(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    with ws.run("pretrain", {}):
+        assert ws.path.is_dir()
 
 
 def test_one_that_must_be_there_is_not_made(tmp_path):
