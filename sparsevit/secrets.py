@@ -8,7 +8,11 @@ from urllib.parse import unquote
 MASK = "***"
 
 _SECRET = re.compile(r"(?i)pass|pwd|secret|token|key|auth|cred|sig")
-_URL = re.compile(r"[A-Za-z][\w+.-]*:/{0,2}(?:(?<=//)|(?=[^\s/@'\"]*:[^\s'\"]*@))[^\s'\"<>]+")
+# Bounded, or the time that it takes would grow with the square of a text.
+_URL = re.compile(
+    r"[A-Za-z][\w+.-]{0,40}:/{0,2}"
+    r"(?:(?<=//)|(?=[^\s/@'\"]{0,200}:[^\s'\"]{0,400}@))[^\s'\"<>]+"
+)
 _WORD = re.compile(
     r"(?i)(password|passwd|passphrase|pwd)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s;&,)'\"]+)"
 )

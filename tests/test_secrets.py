@@ -141,3 +141,9 @@ def test_the_plan_of_a_worker_has_no_password(tmp_path):
     assert SECRET not in (tmp_path / "plan.json").read_text()
     again = SearchPlan.read(tmp_path / "plan.json", "postgresql://me:hunter2@host/db")
     assert again.storage == options.storage
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, "a:" * 100_000, "://" * 50_000, "pwd='" * 50_000])
+def test_a_long_text_is_masked_in_time_that_grows_with_its_length(text):
+    # the square of it would take minutes
+    assert masked(text)

@@ -113,13 +113,12 @@ def _torchrun(devices: int) -> None:
     except ChildFailedError as error:
         # where one process gives up, torchrun stops the others with a signal
         codes = {rank: f.exitcode for rank, f in error.failures.items() if f.exitcode > 0}
-        for number, code in interruption.CODES.items():
-            if code in codes.values():
-                interruption.note(number)
-        interruption.check()
-        if 0 in codes:
-            raise SystemExit(codes[0]) from None
-        raise SystemExit(min(codes.values(), default=1)) from None
+        stopped = {code: number for number, code in interruption.CODES.items()}
+        failed = {rank: code for rank, code in codes.items() if code not in stopped}
+        if codes and not failed:
+            interruption.note(stopped[min(codes.values())])
+            interruption.check()
+        raise SystemExit(failed.get(0, min(failed.values(), default=1))) from None
     finally:
         os.environ.clear()
         os.environ.update(before)

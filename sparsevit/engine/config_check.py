@@ -12,6 +12,7 @@ import mmengine.registry
 from mmengine.config import Config, ConfigDict
 
 from sparsevit.engine.plain_values import shortened
+from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError
 
 # Parts of a model that mmdet builds from its MODELS; a `type` elsewhere (an assigner, an op, an
@@ -68,18 +69,19 @@ def check_config(cfg: Config, needed: tuple[str, ...] = MODEL_ONLY) -> None:
             that is not registered, or an argument that its type does not take.
     """
     model = require_model(cfg)
-    for name in needed:
-        if name in _INDISPENSABLE and not cfg.get(name):
-            raise UserError(
-                f"The config has no {name}, which training needs.",
-                f"Add {name} to the config, or inherit from one that has it.",
-            )
     scope = cfg.get("default_scope") or "mmdet"
-    for where, part in _components(model, "model"):
-        _check_type(where, part, "MODELS", scope)
-    for name in needed:
-        for where, part, registry in _typed_parts(cfg.get(name), name):
-            _check_type(where, part, registry, scope)
+    with quiet_libraries():  # some are imported for the first time
+        for where, part in _components(model, "model"):
+            _check_type(where, part, "MODELS", scope)
+        for name in needed:
+            if name in _INDISPENSABLE and not cfg.get(name):
+                raise UserError(
+                    f"The config has no {name}, which training needs.",
+                    f"Add {name} to the config, or inherit from one that has it.",
+                )
+        for name in needed:
+            for where, part, registry in _typed_parts(cfg.get(name), name):
+                _check_type(where, part, registry, scope)
 
 
 def require_model(cfg: Config) -> ConfigDict:

@@ -264,11 +264,13 @@ def _by_line(file: str, line: int, parts: list[tuple[str, dict[str, Any]]]) -> s
     """The key of the transform that has this line, from the text of a worker's traceback."""
     from mmengine.registry import TRANSFORMS
 
-    for key, part in parts:
-        if ".pipeline." not in key:
-            continue
-        kind = part["type"]
-        built = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+    with TRANSFORMS.switch_scope_and_registry(None) as registry:
+        transforms = [
+            (key, registry.get(part["type"]) if isinstance(part["type"], str) else part["type"])
+            for key, part in parts
+            if ".pipeline." in key
+        ]
+    for key, built in transforms:
         for base in inspect.getmro(built) if inspect.isclass(built) else ():
             for function in vars(base).values():
                 code = getattr(inspect.unwrap(function), "__code__", None)

@@ -70,7 +70,7 @@ class Training:
         """Write scores to where the losses are: ``scalars.json``, and TensorBoard if there is any.
 
         Args:
-            scores: name of a setting -> its metrics; ``dense/bbox_mAP`` is what one is called.
+            scores: name of a setting -> its metrics; each is called ``setting/metric``.
             step: the iteration they are of.
         """
         scalars = {

@@ -108,7 +108,7 @@ def test_two_workers_and_halving_come_to_what_one_comes_to(pretrained):
         (("--budget", "5:4"), "37:42"),
         (("--max", 5), "Missing option '--min'"),
         (("--budget", "0:10000", "--workers", 0), "workers"),
-        (("--budget", "0:10000", "--storage", "nonsense://x"), "cannot be opened"),
+        (("--budget", "0:10000", "--storage", "nonsense://x"), "cannot be used"),
         (("--budget", "0:10000", "--sampler", "grid"), "evolution"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A few hundred hostile inputs: nothing runs, nothing is lost, and every mistake gets a message."""
+"""A sample of hostile inputs: nothing runs, nothing is lost, and every mistake gets a message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CASES_OF_A_KIND = 35
+CASES_OF_A_KIND = 10
 
 
 @pytest.mark.timeout(1200)

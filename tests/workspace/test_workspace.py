@@ -177,6 +177,7 @@ def test_a_running_record_whose_lock_is_free_is_interrupted(ws):
         "version": 1,
         "phases": {"adapt": {"runs": [{**RUN, "status": "running", "pid": os.getpid()}]}},
     }
+    ws.path.mkdir()
     (ws.path / "workspace.json").write_text(json.dumps(document))
     assert ws.last("adapt", finished=False).status == "interrupted"
     assert json.loads((ws.path / "workspace.json").read_text()) == document
@@ -267,6 +268,7 @@ def test_a_config_is_given_by_path_or_name_or_comes_from_a_run(ws):
 
 def test_the_best_configuration_is_the_last_finished_searchs_else_the_one_at_the_top(ws):
     assert ws.best_configuration() is None
+    ws.path.mkdir()
     (ws.path / "best.yaml").touch()
     assert ws.best_configuration() == ws.path / "best.yaml"
     make(ws, "search", best="mine.yaml")
