@@ -238,7 +238,7 @@ class _Tour:
         return interval
 
     def speedups(self, interval: tuple[float, float]) -> tuple[float, float]:
-        """The interval against the dense model, whose latency may be another when it is searched."""
+        """The interval as times as fast as dense, whose latency may differ when it is searched."""
         dense_ms = float(self.run.record.metrics["dense_ms"])
         return round(dense_ms / interval[1], 2), round(dense_ms / interval[0], 2)
 
