@@ -32,7 +32,7 @@ BENCHMARKS := backbone sparsify backends scaling adaptation detector ops demo gp
 PHASES := pretrain adapt sensitivity search finetune evaluate latency calibrate export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
 
-.PHONY: help setup demo demo-short test lint benchmark status doctor clean $(PHASES)
+.PHONY: help setup demo demo-short test hostile kills lint benchmark status doctor clean $(PHASES)
 .DEFAULT_GOAL := help
 
 help: ## List the recipes.
@@ -51,6 +51,12 @@ demo-short: $(NEEDS) ## The same phases with a few iterations each: shows that t
 
 test: $(READY) ## Run the tests, one process per core.
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+hostile: $(READY) ## Try thousands of broken inputs (docs/reliability.md): an hour on 2 cores.
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile --count 500 $(ARGS)
+
+kills: $(READY) ## Kill every phase at random instants, 200 times: nothing may be lost.
+	$(BIN)/python tests/hostile/kills.py $(ARGS)
 
 lint: $(READY) ## Check style and types.
 	$(BIN)/ruff check .

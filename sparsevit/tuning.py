@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from sparsevit.latency import calibration as calibrating
 from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS, Plan, measure_plan
+from sparsevit.latency.clock import Clock, believable
 from sparsevit.latency.cost import gmacs
 from sparsevit.latency.memory import keep_freed_memory
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.latency.relative import Share, measure_share
 from sparsevit.latency.structure import structure_digest
-from sparsevit.latency.timer import measure
 from sparsevit.search.loop import search
 from sparsevit.search.options import SearchOptions
 from sparsevit.search.results import Progress, SearchResult
@@ -72,12 +72,9 @@ def calibrate(
             return gmacs(call, model)
 
         def share(configuration: Configuration, allowed: float) -> Share:
-            return measure_share(
-                _at(handle, configuration, call),
-                _at(handle, handle.space.dense(), call),
-                device,
-                seconds=allowed,
-            )
+            sparse = _at(handle, configuration, call)
+            dense = _at(handle, handle.space.dense(), call)
+            return believable(lambda: measure_share(sparse, dense, device, seconds=allowed))
 
         plan = Plan(handle.space, work, held_out, seed)
         shares = measure_plan(plan, share, seconds=seconds)
@@ -90,8 +87,9 @@ def search_configuration(
     score: Callable[[nn.Module], float],
     inputs: Inputs,
     *,
-    max_ms: float,
+    max_ms: float | None = None,
     min_ms: float = 0.0,
+    speedup: float | tuple[float, float] | None = None,
     trials: int = 200,
     storage: str | Path | None = None,
     study: str | None = None,
@@ -112,6 +110,8 @@ def search_configuration(
             higher is better.
         inputs: what the model is called with to time it.
         max_ms, min_ms: the interval in milliseconds, both ends included.
+        speedup: in place of milliseconds: how many times as fast as the dense model, from and to;
+            of one number, up to a tenth more.
         trials: stop when this many different configurations have been scored.
         storage: file or URL of an Optuna study that keeps the results; None keeps nothing.
         study: name of the study; None names it after the interval.
@@ -132,7 +132,8 @@ def search_configuration(
     """
     options = SearchOptions(
         max_ms=max_ms,
-        min_ms=min_ms,
+        min_ms=None if max_ms is None else min_ms,
+        speedups=() if speedup is None else (speedup,),
         trials=trials,
         storage=storage,
         study=study,
@@ -142,9 +143,13 @@ def search_configuration(
     with _timed(model, inputs) as (handle, call):
         device = _device(model)
 
+        dense = handle.space.dense()
+        clock = Clock(lambda: _at(handle, dense, call), device, latency_seconds)
+
         def milliseconds(configuration: Configuration) -> float:
-            at = _at(handle, configuration, call)
-            return measure(at, device, seconds=latency_seconds).mean_ms
+            if configuration == dense:
+                return clock.dense_ms
+            return clock(_at(handle, configuration, call))
 
         def scored(configuration: Configuration) -> float:
             handle.set(configuration)

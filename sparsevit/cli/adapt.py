@@ -19,6 +19,8 @@ from sparsevit.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    SkipBrokenOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -28,6 +30,7 @@ def adapt(
     checkpoint: CheckpointArgument = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     shared: Annotated[
         bool,
         typer.Option(
@@ -52,6 +55,7 @@ def adapt(
     seed: SeedOption = 0,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
@@ -70,6 +74,7 @@ def adapt(
         checkpoint,
         workspace=workspace,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         shared=shared,
         validate_at=at,
         validate_before=validate_before,

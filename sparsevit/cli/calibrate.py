@@ -9,6 +9,7 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    MOST_SECONDS,
     Backend,
     BackendOption,
     BatchSizeOption,
@@ -23,6 +24,7 @@ from sparsevit.cli.options import (
     ScopeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -48,6 +50,7 @@ def calibrate(
         float,
         typer.Option(
             min=0.01,
+            max=MOST_SECONDS,
             metavar="S",
             help="Seconds to spend; the measurements that predictions need are always made.",
             rich_help_panel=CALIBRATION_PANEL,
@@ -57,6 +60,7 @@ def calibrate(
         int,
         typer.Option(
             min=1,
+            max=10_000,
             metavar="N",
             help="Number of random configurations to check predictions on.",
             rich_help_panel=CALIBRATION_PANEL,
@@ -75,6 +79,7 @@ def calibrate(
         ),
     ] = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how latency responds to each knob, so that a search need not time every candidate.

@@ -14,14 +14,24 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from rich.console import Console
+from sparsevit.cli import environment
+from sparsevit.report.terminal import Terminal
+
+environment.settle()
 
 STDOUT_FD = 1
 STDERR_FD = 2
 
 Result = TypeVar("Result")
 
-err = Console(stderr=True)
+STDOUT_REMEDY = "Send the output elsewhere, or to a disk with free space."
+
+
+class StdoutError(Exception):
+    """The result cannot be written to stdout: it is closed, or the disk behind it is full."""
+
+
+err = Terminal(stderr=True)
 """Progress, notes, warnings and errors. Never a result."""
 
 
@@ -53,8 +63,9 @@ def emit(result: Result, as_json: bool, render: Callable[[Result], Any]) -> None
         return
     rendered = render(result)
     if rendered is not None:
-        # soft wrap: lines of text stay whole, so that a path in them can be copied
-        Console().print(rendered, soft_wrap=True)
+        with _telling_of_stdout():
+            # soft wrap: lines of text stay whole, so that a path in them can be copied
+            Terminal().print(rendered, soft_wrap=True)
 
 
 def to_plain(value: Any) -> Any:
@@ -84,12 +95,42 @@ def to_plain(value: Any) -> Any:
 
 def write_stdout(text: str) -> None:
     """Write to the stdout that the user sees, also inside :func:`quiet_stdout`."""
-    if _quiet is None:
-        sys.stdout.write(text)
+    with _telling_of_stdout():
+        if _quiet is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        _quiet.documents += 1
+        _quiet.write(text)
+
+
+def flush_stdout() -> None:
+    """Let what waits for stdout leave, while a failure can still be told.
+
+    Raises:
+        StdoutError: it cannot be written.
+    """
+    with _telling_of_stdout():
         sys.stdout.flush()
-        return
-    _quiet.documents += 1
-    _quiet.write(text)
+
+
+def give_up_stdout() -> None:
+    """Nothing more reaches stdout: what still waits for it would fail when the process ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, STDOUT_FD)
+    os.close(null)
+
+
+@contextlib.contextmanager
+def _telling_of_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StdoutError(
+            f"The result cannot be written to standard output: {error.strerror or error}."
+        ) from error
 
 
 def document_written() -> bool:
@@ -163,6 +204,7 @@ def _writer(visible: TextIO, saved_fd: int) -> Callable[[str], None]:
 def _flush() -> None:
     for stream in (sys.stdout, sys.__stdout__, sys.stderr):
         if stream is not None and not stream.closed:
-            stream.flush()
+            with contextlib.suppress(OSError):
+                stream.flush()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).fflush(None)

@@ -10,6 +10,7 @@ import typer
 from sparsevit.cli import console
 from sparsevit.cli.commands import Command, Group
 from sparsevit.cli.options import JsonOption, SeedOption, WorkspaceOption
+from sparsevit.limits import require_disk
 
 if TYPE_CHECKING:
     from sparsevit.phases.data import DataResult, ShowResult
@@ -37,7 +38,7 @@ ShownRootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="The dataset's folder. Default: the latest in the workspace.",
+        help="A COCO dataset's folder or annotation file. Default: the latest in the workspace.",
     ),
 ]
 
@@ -104,12 +105,19 @@ def make(
         masks=masks,
         image_format=image_format,
     )
+    place = root or data.default_root(workspace)
+    require_disk(
+        (train + val) * width * height * spec.LEAST_BYTES_A_PIXEL[image_format] // 100,
+        Path(place),
+        f"A dataset of {train + val} images of {width}x{height}",
+        "Make fewer (--train, --val) or smaller ones (--img-size), or give another ROOT.",
+    )
     from rich.progress import Progress
 
     with Progress(console=console.err, transient=True) as progress:
         task = progress.add_task("Painting images", total=train + val)
         result = data.make_data(
-            root or data.default_root(workspace),
+            place,
             wanted,
             force=force,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
@@ -123,15 +131,28 @@ def show(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE.png", help="Picture to write.")
     ] = Path("dataset.png"),
-    split: Annotated[str, typer.Option(metavar="train|val", help="Which split to draw.")] = "val",
-    images: Annotated[int, typer.Option(metavar="N", help="How many images to draw.")] = 8,
+    split: Annotated[
+        str, typer.Option(metavar="train|val", help="Which split of a folder to draw.")
+    ] = "val",
+    images: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="How many images to draw.")
+    ] = 8,
+    image_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--image-dir",
+            metavar="DIR",
+            show_default="found beside the annotations",
+            help="Folder that the file names in the annotations are relative to.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw some images with their boxes and masks, coloured by class."""
+    """Draw some images of a COCO dataset with their boxes and masks, coloured by class."""
     from sparsevit.phases import data
 
-    result = data.show_data(root or data.latest_root(workspace), out, split, images)
+    result = data.show_data(root or data.latest_root(workspace), out, split, images, image_dir)
     console.emit(result, as_json, _render_shown)
 
 

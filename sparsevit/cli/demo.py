@@ -8,10 +8,12 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    MOST,
     DeviceOption,
     ForceOption,
     JsonOption,
     SeedOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -27,11 +29,16 @@ def demo(
     trials: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", show_default="24; 3 if --short", help="Configurations to score."
+            min=1,
+            max=MOST,
+            metavar="N",
+            show_default="24; 3 if --short",
+            help="Configurations to score.",
         ),
     ] = None,
     workspace: WorkspaceOption = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
     as_json: JsonOption = False,

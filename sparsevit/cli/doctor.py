@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from sparsevit.phases.doctor import Diagnosis
 
 MARKS = {
-    "ok": "[green]ok[/green]",
-    "note": "[dim]absent[/dim]",
-    "warning": "[yellow]warning[/yellow]",
-    "problem": "[red]missing[/red]",
+    "ok": ("ok", "green"),
+    "note": ("absent", "dim"),
+    "warning": ("warning", "yellow"),
+    "problem": ("missing", "red"),
 }
 
 
@@ -37,23 +37,23 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 
 def _render(diagnosis: Diagnosis) -> Group:
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for group in dict.fromkeys(finding.group for finding in diagnosis.findings):
-        table.add_row(f"[bold]{group}[/bold]")
+        table.add_row(Text(group, "bold"))
         for finding in (one for one in diagnosis.findings if one.group == group):
-            value = escape(finding.value)
+            value = Text(finding.value)
             if finding.remedy:
-                value += f"\n[cyan]{escape(finding.remedy)}[/cyan]"
-            table.add_row(f"  {escape(finding.name)}", MARKS[finding.status.value], value)
+                value.append(f"\n{finding.remedy}", "cyan")
+            table.add_row(f"  {finding.name}", Text(*MARKS[finding.status.value]), value)
     verdict = (
-        "[green]Everything that is needed is installed.[/green]"
+        Text("Everything that is needed is installed.", "green")
         if diagnosis.ok
-        else "[red]Something that is needed is missing: see above.[/red]"
+        else Text("Something that is needed is missing: see above.", "red")
     )
     return Group(table, "", verdict)

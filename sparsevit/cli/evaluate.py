@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -24,9 +25,18 @@ from sparsevit.cli.options import (
     Scope,
     ScopeOption,
     SetOption,
+    SkipBrokenOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
+
+
+class Split(str, Enum):
+    """Datasets that a config has metrics for."""
+
+    val = "val"
+    test = "test"
 
 
 def evaluate(
@@ -39,11 +49,20 @@ def evaluate(
         bool, typer.Option("--dense", help="Evaluate at ratio 0, whatever the config says.")
     ] = False,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            show_default="val, or test where the config has no val",
+            help="The config's dataset to evaluate on.",
+        ),
+    ] = None,
     eval_images: EvalImagesOption = None,
     scope: ScopeOption = Scope.backbone,
     backend: BackendOption = Backend.eager,
     precision: PrecisionOption = Precision.fp32,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
@@ -62,7 +81,9 @@ def evaluate(
         budget=budget,
         dense=dense,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         images=eval_images,
+        split=None if split is None else split.value,
         scope=scope.value,
         backend=backend.value,
         precision=precision.value,

@@ -9,6 +9,7 @@ import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    MOST,
     BudgetOption,
     CheckpointArgument,
     ConfigArgument,
@@ -16,6 +17,7 @@ from sparsevit.cli.options import (
     Scope,
     SetOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -60,16 +62,18 @@ def export(
         typer.Option(
             "--img-size",
             metavar="S|WxH",
-            show_default="that of the config's validation images, else 672",
+            show_default="that of the config's test images",
             help="Image size of the exported model.",
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, metavar="N", help="Images per call.")
+        int,
+        typer.Option("--batch-size", min=1, max=1_000 * MOST, metavar="N", help="Images per call."),
     ] = 1,
     force: Annotated[
         bool, typer.Option("--force", help="Replace FILE if it already exists.")
     ] = False,
+    threads: ThreadsOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, Any
 
 import typer
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     MEASUREMENT_PANEL,
+    MOST,
+    MOST_SECONDS,
     Backend,
-    BackendOption,
     BatchSizeOption,
     BudgetOption,
     DeviceOption,
     JsonOption,
     LatencyConfigArgument,
     Precision,
-    PrecisionOption,
     Scope,
     ScopeOption,
     SetOption,
     SparsityOption,
+    ThreadsOption,
     WorkspaceOption,
+)
+
+ALL = "all"
+
+LatencyBackend = Enum(  # type: ignore[misc]
+    "LatencyBackend", {one.name: one.value for one in (*Backend,)} | {ALL: ALL}, type=str
 )
 
 
@@ -34,19 +42,40 @@ def latency(
         bool, typer.Option("--compare", help="Time the dense model as well, in alternation.")
     ] = False,
     img_size: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="S|WxH", help="Image size to time at.", rich_help_panel=MEASUREMENT_PANEL
+            "--img-size",
+            metavar="S|WxH",
+            show_default="that of the config's test images; 672 without a config",
+            help="Image size to time at.",
+            rich_help_panel=MEASUREMENT_PANEL,
         ),
-    ] = "672",
+    ] = None,
     batch_size: BatchSizeOption = 4,
     scope: ScopeOption = Scope.backbone,
-    precision: PrecisionOption = Precision.fp32,
-    backend: BackendOption = Backend.eager,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            "--precision",
+            show_default="fp32; every one with --backend all",
+            help="Number format; in PyTorch fp16 and bf16 are autocast.",
+            rich_help_panel=MEASUREMENT_PANEL,
+        ),
+    ] = None,
+    backend: Annotated[
+        LatencyBackend,
+        typer.Option(
+            "--backend",
+            help="What runs the backbone or the whole detector; all: a table of those that are "
+            "available here.",
+            rich_help_panel=MEASUREMENT_PANEL,
+        ),
+    ] = LatencyBackend.eager,  # type: ignore[attr-defined]
     warmup: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=MOST,
             metavar="N",
             show_default="500, or as many as a third of --seconds allows",
             help="Warm-up calls before the timed ones.",
@@ -57,6 +86,7 @@ def latency(
         int | None,
         typer.Option(
             min=1,
+            max=MOST,
             metavar="N",
             show_default="500, or as many as --seconds allows",
             help="Timed calls.",
@@ -67,6 +97,7 @@ def latency(
         float,
         typer.Option(
             min=0.01,
+            max=MOST_SECONDS,
             metavar="S",
             help="Seconds to spend if --repeats is not given.",
             rich_help_panel=MEASUREMENT_PANEL,
@@ -75,6 +106,7 @@ def latency(
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time a backbone or a whole detector, dense and sparse.
@@ -83,26 +115,30 @@ def latency(
     checkpoint: `sparsevit latency --img-size 672`.
     """
     from sparsevit.cli.parse import image_size
-    from sparsevit.latency.execution import PAPER_IMG_SIZE
-    from sparsevit.phases.latency import latency as phase
-    from sparsevit.report.latency import latency_table
+    from sparsevit.latency.backends import PRECISIONS
+    from sparsevit.phases import latency as phase
+    from sparsevit.report.latency import backends_table, latency_table
 
-    result = phase(
-        config,
-        workspace=workspace,
-        sparsity=sparsity,
-        budget=budget,
-        compare=compare,
-        scope=scope.value,
-        backend=backend.value,
-        img_size=image_size(img_size) or PAPER_IMG_SIZE,
-        batch_size=batch_size,
-        device=device,
-        precision=precision.value,
-        warmup=warmup,
-        repeats=repeats,
-        seconds=seconds,
-        overrides=overrides or (),
-        reporter=run.reporter(),
-    )
-    console.emit(result, as_json, latency_table)
+    options: dict[str, Any] = {
+        "workspace": workspace,
+        "sparsity": sparsity,
+        "budget": budget,
+        "compare": compare,
+        "scope": scope.value,
+        "img_size": image_size(img_size),
+        "batch_size": batch_size,
+        "device": device,
+        "warmup": warmup,
+        "repeats": repeats,
+        "seconds": seconds,
+        "overrides": overrides or (),
+        "reporter": run.reporter(),
+    }
+    if backend.value == ALL:
+        precisions = PRECISIONS if precision is None else (precision.value,)
+        every = phase.latency_in_backends(config, precisions=precisions, **options)
+        console.emit(every, as_json, backends_table)
+        return
+    number = Precision.fp32 if precision is None else precision
+    one = phase.latency(config, backend=backend.value, precision=number.value, **options)
+    console.emit(one, as_json, latency_table)

@@ -6,24 +6,29 @@ mistyped command waits for torch.
 
 from __future__ import annotations
 
-import errno
+import atexit
 import importlib
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
-from rich.markup import escape
 from rich.panel import Panel
+from rich.text import Text
 
 import sparsevit
-from sparsevit.cli import console, run
+from sparsevit import interruption
+from sparsevit.cli import console, environment, run, trouble
 from sparsevit.cli.commands import Command, Group
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError, shortened
+from sparsevit.interruption import Terminated
+from sparsevit.report.terminal import visible
+from sparsevit.secrets import masked
 
 PHASES = "Phases"
 MEASURE = "Measure"
@@ -36,10 +41,9 @@ PANELS = (PHASES, MEASURE, EXPORT, DATA, WORKSPACE, HELP)
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-DISK_REMEDY = "Free some space, or choose a directory that you can write to (--workspace DIR)."
+MOST_LINES, MOST_CHARACTERS = 24, 1600
+"""Of a message, so that a screen holds it."""
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """The class of typer's usage errors; where typer keeps it depends on its version."""
@@ -144,7 +148,7 @@ COMMANDS: dict[str, Entry] = {
 
 
 class Interrupted(Exception):
-    """Ctrl-C. Its own class, as typer turns KeyboardInterrupt into different things by version."""
+    """A signal came. Its own class: typer's versions make different things of KeyboardInterrupt."""
 
 
 class LazyGroup(Group):
@@ -163,9 +167,14 @@ class LazyGroup(Group):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
+            result = super().invoke(ctx)
+            interruption.check()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # what a library makes of a signal's exception is an interruption all the same
+            if interruption.received() is None and not isinstance(error, KeyboardInterrupt):
+                raise
             raise Interrupted from error
+        return result
 
 
 def load_command(name: str) -> Any:
@@ -219,12 +228,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0: done. 1: it failed, or found what it was asked to look for (``doctor``). 2: the user can mend
-    it. 130: interrupted.
+    it. 130: interrupted by Ctrl-C; 143: by SIGTERM.
 
     Args:
         arguments: words after ``sparsevit``; those of the process by default.
     """
-    args = list(sys.argv[1:] if arguments is None else arguments)
+    is_program = arguments is None
+    with interruption.remembered(last=is_program):
+        try:
+            code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        except (KeyboardInterrupt, Terminated):
+            code = interruption.exit_code()  # it came again, while the first was told of
+        if is_program and interruption.received() is not None:
+            _leave(code)
+    return code
+
+
+def _main(args: list[str]) -> int:
     _be_a_good_neighbour()
     _silence_libraries()
     as_json = _wants_json(args)
@@ -236,44 +256,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str], as_json: bool) -> int:
     try:
+        environment.require_working_directory()
         code = app(args=args, prog_name="sparsevit", standalone_mode=False)
+        # typer makes an exit code of one that comes while it reads the words
+        interruption.check()
+        console.flush_stdout()
     except UserError as error:
         return _fail("user", error.problem, error.remedy, EXIT_USER_ERROR, as_json)
+    except RunFailed as error:
+        return _fail("failed", error.problem, error.remedy, EXIT_FAILED, as_json)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 0
         return _fail("usage", *_describe_usage(error), EXIT_USER_ERROR, as_json)
-    except (Interrupted, KeyboardInterrupt, typer.Abort):
-        return _fail(
-            "interrupted",
-            "Interrupted.",
-            "Run the same command again to continue.",
-            EXIT_INTERRUPTED,
-            as_json,
-        )
+    except (Interrupted, KeyboardInterrupt, Terminated, typer.Abort):
+        return _interrupted(as_json)
     except SystemExit as error:
         if error.code:
             run.let_the_first_speak()
         raise
     except BrokenPipeError:
         # the reader (head, less) has left: nothing more can be said, and nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), console.STDOUT_FD)
+        console.give_up_stdout()
         return EXIT_FAILED
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            return _fail_internally(error, as_json)
-        problem = f"{error.strerror}: {error.filename or 'while writing'}"
-        return _fail("user", problem, DISK_REMEDY, EXIT_USER_ERROR, as_json)
+    except console.StdoutError as error:
+        console.give_up_stdout()
+        return _fail("user", str(error), console.STDOUT_REMEDY, EXIT_USER_ERROR, as_json=False)
     except Exception as error:
-        return _fail_internally(error, as_json)
+        if isinstance(error, OSError) and error.filename is None:
+            console.give_up_stdout()
+        mistake = _overridden_mistake(error)
+        described = (
+            trouble.describe(error) if mistake is None else (mistake.problem, mistake.remedy)
+        )
+        if described is None:
+            return _fail_internally(error, as_json)
+        return _fail("user", *described, EXIT_USER_ERROR, as_json)
     return code if isinstance(code, int) and not isinstance(code, bool) else 0
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process after a signal, which Python may turn into another exit code by itself."""
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _interrupted(as_json: bool) -> int:
+    interruption.ignore_more()
+    code = interruption.exit_code()
+    if not run.is_first() or run.is_started():
+        return code  # it is said once: by the first process, or by the one that started it
+    problem, remedy = "Interrupted.", "Run the same command again to continue."
+    return _fail("interrupted", problem, remedy, code, as_json)
+
+
+def _overridden_mistake(error: Exception) -> UserError | None:
+    """What the user gave with ``--set`` that led to an error, if that is what did."""
+    mistakes = sys.modules.get("sparsevit.engine.mistakes")
+    found: UserError | None = mistakes.overridden_mistake(error) if mistakes else None
+    return found
+
+
 def _fail_internally(error: Exception, as_json: bool) -> int:
-    traceback.print_exception(error, file=sys.stderr)
+    with suppress(OSError):
+        sys.stderr.write(visible(masked("".join(traceback.format_exception(error)))))
     return _fail(
         "internal",
-        f"{type(error).__name__}: {error}",
+        masked(f"{type(error).__name__}: {error}"),
         "This is a bug, or a mistake that sparsevit does not recognise yet: please report it with "
         "the traceback above and the output of `sparsevit doctor`.",
         EXIT_FAILED,
@@ -291,15 +343,32 @@ def _describe_usage(error: Any) -> tuple[str, str]:
 def _fail(kind: str, problem: str, remedy: str, code: int, as_json: bool) -> int:
     """Tell the user on stderr and, with ``--json``, also as a document on stdout."""
     run.let_the_first_speak()
-    if kind == "interrupted":
-        console.err.print(f"\n[yellow]{problem}[/yellow] {remedy}", highlight=False)
-    else:
-        body = escape(problem) + (f"\n\n[bold]{escape(remedy)}[/bold]" if remedy else "")
-        console.err.print(Panel(body, title="Error", title_align="left", border_style="red"))
+    problem, remedy = one_screen(problem), one_screen(remedy)
+    with suppress(OSError):  # nobody reads stderr: the exit code says it all
+        _tell(kind, problem, remedy)
     if as_json and not console.document_written():
         document = {"type": kind, "problem": problem, "remedy": remedy, "exit_code": code}
-        console.emit({"error": document}, True, lambda _: None)
+        try:
+            console.emit({"error": document}, True, lambda _: None)
+        except (BrokenPipeError, console.StdoutError):
+            console.give_up_stdout()
     return code
+
+
+def one_screen(text: str) -> str:
+    """A message that a terminal can show: of a longer one the middle is left out."""
+    lines = text.splitlines()
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 3], "...", *lines[-2:]]
+    return shortened("\n".join(lines), MOST_CHARACTERS)
+
+
+def _tell(kind: str, problem: str, remedy: str) -> None:
+    if kind == "interrupted":
+        console.err.print(Text.assemble("\n", (problem, "yellow"), f" {remedy}"), highlight=False)
+    else:
+        body = Text.assemble(problem, (f"\n\n{remedy}" if remedy else "", "bold"))
+        console.err.print(Panel(body, title="Error", title_align="left", border_style="red"))
 
 
 def _wants_json(args: Sequence[str]) -> bool:

@@ -19,6 +19,18 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsevit.cli.threads import use_threads
+from sparsevit.threads import VARIABLE as THREADS_VARIABLE
+
+MOST = 1_000_000
+"""Of anything that is counted."""
+
+MOST_PROCESSES = 1024
+LARGEST_SEED = 2**32 - 1
+"""That NumPy takes."""
+
+MOST_SECONDS = 7 * 24 * 3600.0
+
 RUN_PANEL = "Run"
 HARDWARE_PANEL = "Hardware"
 
@@ -32,7 +44,10 @@ class Launcher(str, Enum):
     mpi = "mpi"
 
 
-CONFIG = "Config file, or a name such as sparsevit::sparsevit/mask_rcnn_sparsevit.py. "
+CONFIG = (
+    "Config file, or a name such as sparsevit::sparsevit/mask_rcnn_sparsevit.py. A .py config is a "
+    "program: run those of people you trust. "
+)
 CHECKPOINT = "Weights to start from. "
 
 
@@ -97,6 +112,15 @@ SetOption = Annotated[
     ),
 ]
 
+SkipBrokenOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-broken",
+        help="Decode every image first, and leave out those that cannot be used.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
 JsonOption = Annotated[
     bool,
     typer.Option(
@@ -111,6 +135,7 @@ SeedOption = Annotated[
     typer.Option(
         "--seed",
         min=0,
+        max=LARGEST_SEED,
         metavar="N",
         help="Seed of every random draw.",
         rich_help_panel=RUN_PANEL,
@@ -160,6 +185,7 @@ DevicesOption = Annotated[
     typer.Option(
         "--devices",
         min=1,
+        max=MOST_PROCESSES,
         metavar="N",
         help="Start N processes, one on each device (torchrun underneath).",
         rich_help_panel=HARDWARE_PANEL,
@@ -182,6 +208,20 @@ DeviceOption = Annotated[
         metavar="DEVICE",
         show_default="cuda if available, else cpu",
         help="cpu, cuda, cuda:1, mps.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        envvar=THREADS_VARIABLE,
+        min=1,
+        metavar="N",
+        callback=use_threads,
+        show_default="what PyTorch takes",
+        help="CPU threads to compute with, in every runtime and process.",
         rich_help_panel=HARDWARE_PANEL,
     ),
 ]
@@ -229,6 +269,7 @@ EvalImagesOption = Annotated[
     typer.Option(
         "--eval-images",
         min=1,
+        max=1_000 * MOST,
         metavar="N",
         show_default="all",
         help="Score on the first N images only.",
@@ -249,7 +290,7 @@ ImgSizeOption = Annotated[
     typer.Option(
         "--img-size",
         metavar="S|WxH",
-        show_default="that of the config's validation images, else 672",
+        show_default="that of the config's test images",
         help="Image size to time at.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
@@ -260,6 +301,7 @@ BatchSizeOption = Annotated[
     typer.Option(
         "--batch-size",
         min=1,
+        max=1_000 * MOST,
         metavar="N",
         help="Images per timed call (4 in the paper).",
         rich_help_panel=MEASUREMENT_PANEL,
@@ -298,6 +340,7 @@ MaxErrorOption = Annotated[
     typer.Option(
         "--max-error",
         min=0.0,
+        max=1_000.0,
         metavar="PERCENT",
         help="Predict latencies only up to this mean error on held-out configurations.",
         rich_help_panel=MEASUREMENT_PANEL,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sparsevit.errors import UserError
+import re
+
+from sparsevit.errors import UserError, shortened
 
 
 def ratios(text: str, option: str) -> list[float]:
@@ -26,10 +28,10 @@ def image_size(text: str | None) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}(x0*[1-9][0-9]{0,8})?", text.lower()):
         raise UserError(
-            f"The image size {text} is not a size.",
+            f"The image size {shortened(text)} is not a size.",
             "Write one number, or WIDTHxHEIGHT: 672 or 1333x800.",
         )
+    parts = text.lower().split("x")
     return int(parts[-1]), int(parts[0])

@@ -7,14 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sparsevit.cli import console
+from sparsevit import interruption
+from sparsevit.cli import console, environment
 from sparsevit.cli.options import Launcher
+from sparsevit.processes import module_command, module_environment
 
 if TYPE_CHECKING:
     from sparsevit.report.reporter import Reporter
-
-# Where torchrun, Slurm and Open MPI say which process this is.
-RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 PATIENCE_SECONDS = 10.0
 
@@ -31,8 +30,12 @@ def reporter() -> Reporter:
 
 def is_first() -> bool:
     """Whether this process is the one that prints the result."""
-    ranks = (os.environ.get(name) for name in RANK_VARIABLES)
-    return next((int(rank) for rank in ranks if rank), 0) == 0
+    return environment.rank() == 0
+
+
+def is_started() -> bool:
+    """Whether ``--devices`` of another process started this one."""
+    return STARTED in os.environ
 
 
 def let_the_first_speak() -> None:
@@ -54,6 +57,8 @@ def start_processes(devices: int, launcher: Launcher) -> bool:
         UserError: both ``devices`` and a launcher are given, or there are fewer CUDA devices.
         SystemExit: a process failed; with its exit code.
     """
+    if launcher is not Launcher.none:
+        environment.check_processes()
     if devices == 1 or os.environ.get(STARTED):
         return False
     import torch
@@ -84,25 +89,36 @@ def _torchrun(devices: int) -> None:
     import logging
 
     from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # a process has told its user what went wrong; torchrun's own account of it is noise
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    before = dict(os.environ)
+    os.environ.update(module_environment())
     os.environ[STARTED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    arguments = ["--standalone", f"--nproc-per-node={devices}", "--module", "sparsevit.cli.main"]
+    program, *words = module_command("sparsevit.cli.main")
+    arguments = ["--standalone", f"--nproc-per-node={devices}", "--no-python", program]
     try:
         # the first process prints the result, as this one would
         with console.real_stdout():
             options = torchrun.parse_args(arguments)
             # not parsed with them: torchrun would take our --max for an abbreviation of its own
-            options.training_script_args = sys.argv[1:]
+            options.training_script_args = ["-u", *words, *sys.argv[1:]]
             torchrun.run(options)
+    except SignalException as error:
+        interruption.note(error.sigval)
+        interruption.check()
     except ChildFailedError as error:
         # where one process gives up, torchrun stops the others with a signal
         codes = {rank: f.exitcode for rank, f in error.failures.items() if f.exitcode > 0}
-        if 0 in codes:
-            raise SystemExit(codes[0]) from None
-        raise SystemExit(min(codes.values(), default=1)) from None
+        stopped = {code: number for number, code in interruption.CODES.items()}
+        failed = {rank: code for rank, code in codes.items() if code not in stopped}
+        if codes and not failed:
+            interruption.note(stopped[min(codes.values())])
+            interruption.check()
+        raise SystemExit(failed.get(0, min(failed.values(), default=1))) from None
     finally:
-        os.environ.pop(STARTED, None)
+        os.environ.clear()
+        os.environ.update(before)

@@ -10,6 +10,9 @@ from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     HARDWARE_PANEL,
     MEASUREMENT_PANEL,
+    MOST,
+    MOST_PROCESSES,
+    MOST_SECONDS,
     Backend,
     BackendOption,
     BatchSizeOption,
@@ -33,9 +36,11 @@ from sparsevit.cli.options import (
     ScopeOption,
     SeedOption,
     SetOption,
+    SkipBrokenOption,
+    ThreadsOption,
     WorkspaceOption,
 )
-from sparsevit.search.options import SearchOptions, parse_budget
+from sparsevit.search.options import SearchOptions, parse_budget, parse_speedup
 
 SEARCH_PANEL = "Search"
 
@@ -67,7 +72,17 @@ def search(
         typer.Option(
             metavar="MIN:MAX",
             show_default=False,
-            help="A latency interval in one word; repeat it to search several in turn.",
+            help="A latency interval in one word, or a speedup as 1.8x or 1.6x:2x; repeat it to "
+            "search several in turn.",
+        ),
+    ] = None,
+    speedup: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TIMES",
+            show_default=False,
+            help="How many times as fast as the dense model, such as 1.8, or 1.6:2.0; in place of "
+            "milliseconds. Repeat it to search several in turn.",
         ),
     ] = None,
     pareto: Annotated[
@@ -87,6 +102,7 @@ def search(
         int,
         typer.Option(
             min=1,
+            max=MOST,
             metavar="N",
             help="Stop after scoring this many configurations.",
             rich_help_panel=SEARCH_PANEL,
@@ -96,6 +112,7 @@ def search(
         int,
         typer.Option(
             min=1,
+            max=MOST,
             metavar="N",
             help="Stop after drawing this many candidates.",
             rich_help_panel=SEARCH_PANEL,
@@ -114,6 +131,7 @@ def search(
         int,
         typer.Option(
             min=2,
+            max=MOST,
             metavar="N",
             help="Number of candidates in a generation of the evolution.",
             rich_help_panel=SEARCH_PANEL,
@@ -123,6 +141,7 @@ def search(
         int,
         typer.Option(
             min=2,
+            max=MOST,
             metavar="N",
             help="How many of the best of a generation breed the next.",
             rich_help_panel=SEARCH_PANEL,
@@ -160,6 +179,7 @@ def search(
         int,
         typer.Option(
             min=1,
+            max=MOST_PROCESSES,
             metavar="N",
             help="Processes that share the work here: one per CUDA device, or several on the CPU.",
             rich_help_panel=HARDWARE_PANEL,
@@ -194,6 +214,7 @@ def search(
         float,
         typer.Option(
             min=0.01,
+            max=MOST_SECONDS,
             metavar="S",
             help="Seconds to spend on timing each configuration.",
             rich_help_panel=MEASUREMENT_PANEL,
@@ -202,10 +223,12 @@ def search(
     max_error: MaxErrorOption = 100 * SearchOptions.max_error,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     seed: SeedOption = SearchOptions.seed,
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     devices: DevicesOption = 1,
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
@@ -225,7 +248,11 @@ def search(
     options = SearchOptions(
         max_ms=max_ms,
         min_ms=min_ms,
-        budgets=tuple(parse_budget(text) for text in budget or ()),
+        budgets=tuple(parse_budget(text) for text in budget or () if "x" not in text.lower()),
+        speedups=tuple(
+            parse_speedup(text)
+            for text in (*(text for text in budget or () if "x" in text.lower()), *(speedup or ()))
+        ),
         pareto=pareto,
         trials=trials,
         max_candidates=max_candidates,
@@ -261,6 +288,7 @@ def search(
             checkpoint,
             workspace=workspace,
             overrides=overrides or (),
+            skip_broken=skip_broken,
             options=options,
             force=force,
             resume=resume,

@@ -9,6 +9,7 @@ import typer
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     MEASUREMENT_PANEL,
+    MOST_SECONDS,
     Backend,
     BackendOption,
     BatchSizeOption,
@@ -28,6 +29,8 @@ from sparsevit.cli.options import (
     Scope,
     ScopeOption,
     SetOption,
+    SkipBrokenOption,
+    ThreadsOption,
     WorkspaceOption,
 )
 
@@ -54,6 +57,7 @@ def sensitivity(
         float,
         typer.Option(
             min=0.01,
+            max=MOST_SECONDS,
             metavar="S",
             help="Seconds to spend on each configuration that is timed.",
             rich_help_panel=MEASUREMENT_PANEL,
@@ -62,9 +66,11 @@ def sensitivity(
     max_error: MaxErrorOption = 3.0,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     force: ForceOption = False,
     resume: ResumeOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How score and latency respond to each knob alone, with all others dense.
@@ -80,6 +86,7 @@ def sensitivity(
         checkpoint,
         workspace=workspace,
         overrides=overrides or (),
+        skip_broken=skip_broken,
         metric=metric,
         eval_images=eval_images,
         scope=scope.value,

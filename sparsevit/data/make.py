@@ -97,6 +97,10 @@ def make_dataset(
     root = Path(root)
     if not force and _is_complete(root, spec):
         return _dataset(root, spec, "reused", 0)
+    with _mend_os_errors(root):
+        # before anything is written, the lock's file too
+        if root.is_dir() and read_record(root) is None:
+            _refuse_foreign_files(root)
     with _mend_os_errors(root), _locked(root):
         had_record = _claim(root, spec, force)
         painted = sum(_make_split(root, spec, split, on_image) for split in SPLITS)
@@ -106,9 +110,11 @@ def make_dataset(
 
 def read_record(root: Path) -> dict[str, Any] | None:
     """The content of ``dataset.json``; None where there is none that this module wrote."""
+    path = root / RECORD
     try:
-        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        # a named pipe would be read for ever
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         return None
@@ -210,10 +216,10 @@ def _make_split(
         objects = layout(spec, split, index)
         if index in missing:
             pixels = paint(spec, split, index, objects)
-            _write(root / split / image_name(spec, index), _encode(pixels, spec.image_format))
+            write_whole(root / split / image_name(spec, index), _encode(pixels, spec.image_format))
             if spec.labels:
                 label_map = _encode(label_map_of(spec, objects), "png")
-                _write(label_folder(root, split) / label_name(index), label_map)
+                write_whole(label_folder(root, split) / label_name(index), label_map)
         annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
         if on_image is not None:
             on_image(before + index + 1, spec.train + spec.val)
@@ -225,7 +231,7 @@ def _make_split(
         "annotations": annotations,
     }
     text = json.dumps(content, separators=(",", ":"))
-    _write(annotation_file(root, split), text.encode(), durable=True)
+    write_whole(annotation_file(root, split), text.encode(), durable=True)
     return len(missing)
 
 
@@ -298,14 +304,14 @@ def _write_record(root: Path, spec: DatasetSpec, *, complete: bool) -> None:
     record: dict[str, Any] = {"format": _FORMAT, "complete": complete, "spec": spec.to_dict()}
     if complete:
         record["annotations"] = {s: _sha256(annotation_file(root, s)) for s in SPLITS}
-    _write(root / RECORD, (json.dumps(record, indent=2) + "\n").encode(), durable=True)
+    write_whole(root / RECORD, (json.dumps(record, indent=2) + "\n").encode(), durable=True)
 
 
-def _write(path: Path, content: bytes, *, durable: bool = False) -> None:
+def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Writes a whole file or none. ``durable``: on the disk before the name is, at some cost."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             if durable:
                 file.flush()

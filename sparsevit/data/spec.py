@@ -15,6 +15,9 @@ SPLITS = ("train", "val")
 MASK_FORMS = ("mixed", "polygon", "rle")
 IMAGE_FORMATS = ("png", "jpg")
 
+LEAST_BYTES_A_PIXEL = {"png": 100, "jpg": 10}
+"""That an image file takes, in hundredths."""
+
 # Raised whenever the same spec would give other files, so that a dataset made before is not reused.
 GENERATOR_VERSION = 1
 
@@ -122,7 +125,7 @@ def parse_objects(text: str) -> tuple[int, int]:
 
 def parse_size(text: str) -> tuple[int, int]:
     """``"224"`` -> (224, 224); ``"320x200"`` -> (320, 200): width and height in pixels."""
-    if not re.fullmatch(r"-?\d+(x-?\d+)?", text):
+    if not re.fullmatch(r"-?[0-9]{1,9}(x-?[0-9]{1,9})?", text):
         raise UserError(
             f"Image size '{text}' is not a size.", "Write one number or WIDTHxHEIGHT: 224, 320x200."
         )

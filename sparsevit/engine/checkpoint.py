@@ -13,13 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsevit.engine.safe_load import MapLocation, load_file, make_loading_safe
-from sparsevit.errors import UserError
+from sparsevit.atomic import replacing
+from sparsevit.engine.finite import not_finite
+from sparsevit.engine.safe_load import (
+    MapLocation,
+    load_file,
+    make_loading_safe,
+    no_weights,
+    weights_in,
+)
+from sparsevit.errors import RunFailed, UserError, shortened
 
 __all__ = ["LoadReport", "load_weights", "make_loading_safe", "read_checkpoint", "write_weights"]
 
-# Where the weights are in a file, in the order of preference.
-_CONTAINERS = ("state_dict", "model", "model_state", "ema_state_dict", "state_dict_ema")
 _WRAPPERS = ("module.", "_orig_mod.")
 # Computed by the model itself, so files have them or not.
 _COMPUTED = ("relative_position_index", "attn_mask", "num_batches_tracked")
@@ -83,20 +89,15 @@ def read_checkpoint(
         UserError: the file is missing, no checkpoint, damaged, holds more than data or no weights.
     """
     content = load_file(path, map_location)
-    if not isinstance(content, Mapping):
-        raise UserError(
-            f"{path} holds a {type(content).__name__}, not a mapping from names to weights.",
-            "Use a file written by torch.save(model.state_dict()), mmengine or mmdet.",
-        )
-    container = next((n for n in _CONTAINERS if isinstance(content.get(n), Mapping)), None)
-    weights = {
-        str(name): value
-        for name, value in (content[container] if container else content).items()
-        if isinstance(value, Tensor)
-    }
+    try:
+        container, held = weights_in(content)
+    except TypeError as error:
+        raise no_weights(path, error) from None
+    weights = {name: value for name, value in held.items() if isinstance(value, Tensor)}
     if not weights:
+        names = (n if isinstance(n, str) else f"a {type(n).__name__}" for n in content)
         raise UserError(
-            f"{path} holds no weights (it has {_some(map(str, content)) or 'nothing'}).",
+            f"{path} holds no weights (it has {_some(names) or 'nothing'}).",
             "Use the checkpoint of a model, not, for example, the state of an optimizer.",
         )
     rest = {name: value for name, value in content.items() if container and name != container}
@@ -126,24 +127,25 @@ def load_weights(
 
     Raises:
         UserError: the file is no checkpoint, or one of another model.
+        RunFailed: a weight in it is NaN or infinite.
     """
     checkpoint = read_checkpoint(path)
     target = _unwrapped(model)
     wanted = target.state_dict()
     given = _renamed(checkpoint["state_dict"], wanted)
+    from sparsevit.models.swin_weights import fits_in
+
     given = {name: _fitted(name, value, wanted) for name, value in given.items()}
 
     names = [n for n in wanted if not n.endswith(_COMPUTED)]
-    fits = {n: v for n, v in given.items() if n in wanted and v.shape == wanted[n].shape}
+    fits = {n: v for n, v in given.items() if n in wanted and fits_in(v, wanted[n])}
     report = LoadReport(
         source_form=checkpoint["source_form"],
         loaded=tuple(n for n in names if n in fits),
         missing=tuple(n for n in names if n not in given),
         unexpected=tuple(n for n in given if n not in wanted and not n.endswith(_COMPUTED)),
         mismatched=tuple(
-            f"{n}: {_shape(given[n])} in the file, {_shape(wanted[n])} in the model"
-            for n in names
-            if n in given and n not in fits
+            f"{n}: {_account(given[n], wanted[n])}" for n in names if n in given and n not in fits
         ),
     )
     _refuse_other_model(Path(path), report, names, given, min_match)
@@ -152,7 +154,15 @@ def load_weights(
             f"{path} does not cover the whole model: {_some(report.mismatched + report.missing)}.",
             "Use the config that the checkpoint was trained with.",
         )
-    target.load_state_dict(fits, strict=False)
+    _refuse_not_finite(path, fits, target)
+    try:
+        target.load_state_dict(fits, strict=False)
+    except (RuntimeError, NotImplementedError) as error:
+        # numbers of a type that this PyTorch cannot turn into another
+        said = shortened(" ".join(str(error).split()), 300)
+        raise UserError(
+            f"The weights of {path} cannot be copied: {said}", "Save them as float32."
+        ) from error
     return report
 
 
@@ -177,20 +187,17 @@ def write_weights(
         (name, value.detach().to("cpu", copy=True).contiguous())
         for name, value in state_dict.items()
     )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".safetensors":
-            from safetensors.torch import save_file
+        with replacing(target) as temporary:
+            if target.suffix == ".safetensors":
+                from safetensors.torch import save_file
 
-            save_file(plain, temporary, metadata={"format": "pt", "meta": json.dumps(meta or {})})
-        else:
-            torch.save({"meta": dict(meta or {}), "state_dict": plain}, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
+                about = {"format": "pt", "meta": json.dumps(meta or {})}
+                save_file(plain, temporary, metadata=about)
+            else:
+                torch.save({"meta": dict(meta or {}), "state_dict": plain}, temporary)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"{target} cannot be written: {error}.",
             "Choose a folder that is writable and has free space.",
@@ -249,13 +256,13 @@ def _has_stages(wanted: Iterable[str]) -> bool:
 
 def _from_microsoft(given: dict[str, Tensor], nested: bool) -> dict[str, Tensor]:
     """mmdet's names and layouts for weights of Microsoft's Swin repositories."""
-    from mmdet.models.backbones.swin import swin_converter
+    from sparsevit.models.swin_weights import from_microsoft
 
     if not nested:
-        return dict(swin_converter(given))
+        return from_microsoft(given)
     backbone = {n.removeprefix(_BACKBONE): v for n, v in given.items() if n.startswith(_BACKBONE)}
     others = {name: v for name, v in given.items() if not name.startswith(_BACKBONE)}
-    return {**swin_converter(backbone), **others}
+    return {**from_microsoft(backbone), **others}
 
 
 def _fitted(name: str, value: Tensor, wanted: Mapping[str, Tensor]) -> Tensor:
@@ -301,6 +308,21 @@ def _refuse_other_model(
         )
 
 
+def _refuse_not_finite(
+    path: str | os.PathLike[str], fits: Mapping[str, Tensor], target: nn.Module
+) -> None:
+    parameters = dict(target.named_parameters())
+    weights = {name: value for name, value in fits.items() if not name.endswith(_COMPUTED)}
+    # a buffer may be a mask of infinite numbers
+    name = not_finite(weights, buffers=lambda name: name not in parameters)
+    if name:
+        raise RunFailed(
+            f"{path} has weights that are not finite (NaN or infinite): {name}.",
+            "Its training has diverged. Use an earlier checkpoint, or train again with a lower "
+            "learning rate.",
+        )
+
+
 def _unwrapped(model: nn.Module) -> nn.Module:
     from mmengine.model import is_model_wrapper
 
@@ -309,11 +331,17 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
+def _account(value: Tensor, wanted: Tensor) -> str:
+    if value.shape != wanted.shape:
+        return f"{_shape(value)} in the file, {_shape(wanted)} in the model"
+    return f"{value.dtype} in the file, {wanted.dtype} in the model".replace("torch.", "")
+
+
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = list(names)
+    listed = [shortened(name, 160) for name in names]
     more = len(listed) - _NAMED
     return "; ".join(listed[:_NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -1,27 +1,21 @@
 """Configs of mmengine's format: found by name, overridden, checked, and set to a sparsity.
 
 A ``.py`` config is a program, as everywhere in this ecosystem: open those of people you trust.
-YAML and JSON ones are data, and are read as such.
+YAML and JSON ones are data, and are read as such; see :mod:`sparsevit.engine.data_config`.
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import copy
-import difflib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.config.config import DELETE_KEY, RESERVED_KEYS
-from mmengine.fileio.handlers import YamlHandler
-from mmengine.fileio.handlers.registry_utils import file_handlers
+from mmengine.config import Config
 from torch import nn
 
+from sparsevit.engine.config_check import check_config, require_model
 from sparsevit.engine.config_names import (
     configs_folder,
     register_scope,
@@ -29,12 +23,15 @@ from sparsevit.engine.config_names import (
     shipped_configs,
 )
 from sparsevit.engine.config_text import dump_config
+from sparsevit.engine.data_config import is_data, read_config, refuse_code
+from sparsevit.engine.overrides import apply_overrides
 from sparsevit.errors import UserError
 from sparsevit.methods import METHODS, Method
 from sparsevit.methods.base import Nested
 from sparsevit.sparsity.handle import SparsityHandle
 
 __all__ = [
+    "apply_overrides",
     "apply_sparsity",
     "check_config",
     "configs_folder",
@@ -53,11 +50,6 @@ SPARSITY = "sparsity"
 """Top-level key of a config: a ratio for each knob of its model."""
 
 _RANDOM_HOOK = "RandomSparsityHook"
-# Parts of a model that mmdet builds from its MODELS; a `type` elsewhere (an assigner, an op, an
-# initialiser) is looked up in another registry.
-_COMPONENTS = ("backbone", "neck", "data_preprocessor", "rpn_head", "roi_head", "detector")
-_COMPONENT_ENDS = ("_head", "roi_extractor", "loss")
-_COMPONENT_STARTS = ("loss_",)
 
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] | None = ()) -> Config:
@@ -73,66 +65,16 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] | None = ()) 
     path = resolve_config(name_or_path)
     _refuse_syntax_errors(path)
     try:
-        with _safe_yaml():
-            cfg = Config.fromfile(path)
+        cfg = read_config(path)
     except UserError:
         raise
     except Exception as error:  # a config is a program: it raises whatever it likes
         raise _describe(path, error) from error
     apply_overrides(cfg, overrides or ())
+    if overrides and is_data(path):
+        # what a YAML or JSON config must not say cannot be set in one either
+        refuse_code(cfg)
     return cfg
-
-
-def apply_overrides(cfg: Config, overrides: Sequence[str]) -> None:
-    """Set values of a config in place, as mmdet's ``--cfg-options`` does.
-
-    Args:
-        overrides: ``model.backbone.depths=[2,2,2,2]``; keys are dotted, an index picks an item of a
-            list (``train_pipeline.0.type=X``). Values are read as mmengine reads them: numbers,
-            true, false, None, ``1,2`` and ``[1,2]`` lists, ``(1,2)`` tuples, else text. A quoted
-            value is text, with its spaces; quoted items and dicts as in Python work too.
-
-    Raises:
-        UserError: no ``=``, or the key leads below something that has nothing below it.
-    """
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts):
-            raise UserError(
-                f"--set {override} is not of the form key=value.",
-                "For example: --set train_dataloader.batch_size=4",
-            )
-        if parts[0] in RESERVED_KEYS:
-            raise UserError(f"{parts[0]!r} is a name reserved by mmengine.", "")
-        _assign(cfg, parts, _parse(value))
-
-
-def check_config(cfg: Config) -> None:
-    """Refuse what would fail, less clearly, when the model is built.
-
-    Raises:
-        UserError: there is no model, or a part of it has a ``type`` that is not registered.
-    """
-    model = _require_model(cfg)
-    from mmdet.registry import MODELS
-
-    scope = cfg.get("default_scope") or "mmdet"
-    for where, part in _parts(model, "model"):
-        kind = part["type"]
-        if isinstance(kind, str) and not _is_registered(MODELS, kind, scope):
-            raise UserError(f"{where}.type={kind!r} is not registered.", _nearest_type(kind))
-
-
-def _require_model(cfg: Config) -> ConfigDict:
-    model = cfg.get("model")
-    if isinstance(model, dict) and "type" in model:
-        return model
-    name = Path(cfg.filename).name if cfg.filename else "The config"
-    raise UserError(
-        f"{name} has no model: it needs model=dict(type=..., ...).",
-        "Use the config of a whole detector, or inherit from one with _base_.",
-    )
 
 
 # --- sparsity ------------------------------------------------------------------------------------
@@ -146,7 +88,7 @@ def sparsify_config(cfg: Config) -> Config:
     Raises:
         UserError: no method finds anything in it that it could skip.
     """
-    _require_model(cfg)
+    require_model(cfg)
     own = _method_of(cfg)
     if own is not None:
         return own.convert_config(cfg)
@@ -209,64 +151,6 @@ def _method_of(cfg: Config) -> type[Method] | None:
     return next((method for method in METHODS.values() if method.config_has(cfg)), None)
 
 
-# --- overrides -----------------------------------------------------------------------------------
-
-
-def _parse(text: str) -> Any:
-    text = text.strip()
-    if text[:1] in ("'", '"', "[", "(", "{"):
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(text)
-            if isinstance(value, (str, list, tuple, dict)):
-                return value
-    if "," not in text and text[:1] not in ("[", "("):
-        # mmengine would drop the spaces of a path
-        return DictAction._parse_int_float_bool(text)
-    try:
-        return DictAction._parse_iterable(text)
-    except (AssertionError, RecursionError) as error:
-        raise UserError(
-            f"The brackets of {text} do not match.",
-            "Put quotes around text that contains brackets.",
-        ) from error
-
-
-def _assign(cfg: Config, parts: list[str], value: Any) -> None:
-    node: Any = cfg
-    for depth, part in enumerate(parts[:-1], start=1):
-        if isinstance(node, list):
-            node = node[_index(node, parts, depth)]
-        else:
-            if part not in node:
-                node[part] = ConfigDict()
-            node = node[part]
-        if not isinstance(node, (dict, list)):
-            raise UserError(
-                f"{'.'.join(parts)} cannot be set: {'.'.join(parts[:depth])} is {node!r}, "
-                "which has no keys of its own.",
-                f"Set {'.'.join(parts[:depth])} itself.",
-            )
-    if isinstance(node, list):
-        node[_index(node, parts, len(parts))] = value
-        return
-    last = parts[-1]
-    before = node.get(last)
-    if isinstance(value, dict) and isinstance(before, dict) and not value.pop(DELETE_KEY, False):
-        value = Config._merge_a_into_b(ConfigDict(value), before)
-    node[last] = ConfigDict(value) if isinstance(value, dict) else value
-
-
-def _index(items: list[Any], parts: list[str], depth: int) -> int:
-    text = parts[depth - 1]
-    if text.isdigit() and int(text) < len(items):
-        return int(text)
-    raise UserError(
-        f"{'.'.join(parts)} cannot be set: {'.'.join(parts[: depth - 1])} is a list of "
-        f"{len(items)} items, and {text!r} is not an index of it.",
-        f"Use an index from 0 to {len(items) - 1}." if items else "Set the whole list.",
-    )
-
-
 # --- errors in a config --------------------------------------------------------------------------
 
 
@@ -307,64 +191,3 @@ def _describe(path: Path, error: Exception) -> UserError:
     if isinstance(cause, FileNotFoundError):
         return UserError(f"{where} inherits from a config that does not exist ({reason}).", "")
     return UserError(f"{where} has an error ({reason}).", "Correct it and run the command again.")
-
-
-def _parts(node: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The model and its components, outermost first, with their dotted names."""
-    if isinstance(node, (list, tuple)):
-        for n, item in enumerate(node):
-            yield from _parts(item, f"{where}.{n}")
-        return
-    if not isinstance(node, dict):
-        return
-    if "type" in node:
-        yield where, node
-    for key, child in node.items():
-        known = key in _COMPONENTS or key.endswith(_COMPONENT_ENDS)
-        if known or key.startswith(_COMPONENT_STARTS):
-            yield from _parts(child, f"{where}.{key}")
-
-
-def _is_registered(registry: Any, kind: str, scope: str) -> bool:
-    with registry.switch_scope_and_registry(scope) as scoped:
-        try:
-            return scoped.get(kind) is not None
-        except (ImportError, KeyError, AttributeError):
-            return False
-
-
-def _nearest_type(kind: str) -> str:
-    from mmdet.registry import MODELS
-
-    close = difflib.get_close_matches(kind.rpartition(".")[2], MODELS.module_dict, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}List the module of a type of your own in the config's custom_imports."
-
-
-# --- YAML as data --------------------------------------------------------------------------------
-
-
-class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML without objects, but with the tuples that mmengine writes."""
-
-
-_SafeLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple",
-    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
-)
-
-
-class _SafeYaml(YamlHandler):
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        return yaml.load(file, Loader=_SafeLoader)
-
-
-@contextlib.contextmanager
-def _safe_yaml() -> Iterator[None]:
-    """mmengine reads YAML with a loader that runs what a file says; not while a config is read."""
-    before = {suffix: file_handlers[suffix] for suffix in ("yaml", "yml")}
-    try:
-        file_handlers.update(dict.fromkeys(before, _SafeYaml()))
-        yield
-    finally:
-        file_handlers.update(before)

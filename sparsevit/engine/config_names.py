@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 from pathlib import Path
 
 import sparsevit
 from sparsevit.errors import UserError
+from sparsevit.plain_files import expanded
 
 SUFFIXES = (".py", ".yaml", ".yml", ".json")
+_MOST_FOLDERS = 1000
 _LIST = "Shipped configs: "
 
 
@@ -43,7 +46,7 @@ def resolve_config(name: str | Path) -> Path:
     text = str(name)
     if "::" in text:
         return _in_package(text)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_file():
         return _with_known_suffix(path)
     if path.is_dir():
@@ -95,12 +98,19 @@ def _with_known_suffix(path: Path) -> Path:
 def _names_in(folder: Path, deep: bool = True) -> list[str]:
     if not folder.is_dir():
         return []
-    found = folder.rglob("*") if deep else folder.glob("*")
-    return sorted(
-        p.relative_to(folder).as_posix()
-        for p in found
-        if p.suffix in SUFFIXES and p.name not in ("metafile.yml", "__init__.py")
-    )
+    found: list[str] = []
+    # not rglob: it fails on folders that vanish meanwhile, and never ends on `/`
+    for looked, (where, folders, names) in enumerate(os.walk(folder)):
+        inside = Path(where).relative_to(folder)
+        found += [
+            (inside / name).as_posix()
+            for name in names
+            if Path(name).suffix in SUFFIXES and name not in ("metafile.yml", "__init__.py")
+        ]
+        if not deep or looked == _MOST_FOLDERS:
+            break
+        folders.sort()
+    return sorted(found)
 
 
 def _spellings(name: str) -> tuple[str, ...]:

@@ -23,6 +23,13 @@ def dump_config(cfg: Config) -> str:
         UserError: the config holds something that has no text (an object, a function).
     """
     content = cfg.to_dict()
+    for key in content:
+        # at the top of the text a key is code
+        if not (isinstance(key, str) and key.isidentifier()) or keyword.iskeyword(key):
+            raise UserError(
+                f"{str(key)[:80]!r} cannot be the name of a value at the top of a config.",
+                "Rename it: letters, digits and underscores.",
+            )
     text = "".join(f"{key} = {_literal(value, '', key)}\n" for key, value in content.items())
     _refuse_unfaithful(text, content)
     return text

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import Compose
 
+from sparsevit.data.images import image_fault
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine import distributed
 from sparsevit.errors import UserError
 from sparsevit.tasks import task_of
 
+_CHECK = (
+    "Check this image (--skip-broken leaves out those that cannot be decoded), its annotations, "
+    "and the pipeline in the config."
+)
 _PARTS = (
     "train_dataloader",
     "val_dataloader",
@@ -51,22 +57,74 @@ def provide_embedded(cfg: Config, folder: Path) -> Path | None:
     return root
 
 
-def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Refuse datasets that a run would stumble over.
+def check_datasets(
+    cfg: Config, splits: tuple[str, ...], copies: Path | None = None
+) -> tuple[str, ...]:
+    """Refuse datasets that a run would stumble over, and a config that does not fit its data.
 
     Args:
-        cfg: of a task.
-        splits: of ``train``, ``val``, ``test``.
+        cfg: of a task; where broken images are left out, it is changed in every process.
+        splits: of ``train``, ``val``, ``test``; where there is no ``val``, ``test`` stands for it.
+        copies: see :meth:`sparsevit.tasks.Task.check_data`.
+
+    Returns:
+        What was left out, in sentences.
 
     Raises:
-        UserError: see :meth:`sparsevit.tasks.Task.check_dataset`.
+        UserError: see :meth:`sparsevit.tasks.Task.check_data`.
     """
-    if not distributed.is_first():
-        return
-    for split in splits:
-        loader = cfg.get(f"{split}_dataloader")
-        if loader:
-            task_of(cfg).check_dataset(loader.get("dataset"))
+    if "val" in splits and not cfg.get("val_dataloader"):
+        splits = (*splits, "test")
+    said: tuple[str, ...] = ()
+    if distributed.is_first():
+        said = task_of(cfg).check_data(cfg, splits, copies)
+    if copies is not None:
+        changed = distributed.share({part: cfg.get(part) for part in _PARTS})
+        for part, value in changed.items():
+            if value is not None:
+                cfg[part] = value
+    return said
+
+
+class UnusableImage(UserError):
+    """An image that could not be loaded when its turn came.
+
+    Args:
+        problem: what is wrong. A worker of a data loader gives its whole traceback here, of which
+            the last lines are the message.
+    """
+
+    def __init__(self, problem: str, remedy: str = _CHECK) -> None:
+        said = problem.rpartition(f"{type(self).__name__}: ")[2].strip()
+        super().__init__(said.removesuffix(remedy).strip(), remedy)
+
+
+class NamingPipeline(Compose):
+    """A pipeline that names the image at which it fails."""
+
+    def __init__(self, pipeline: Compose) -> None:
+        super().__init__(())
+        self.transforms = pipeline.transforms
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any] | None:
+        # it is changed on the way
+        path = data.get("img_path")
+        try:
+            return super().__call__(data)
+        except Exception as error:
+            wrong = None if path is None else image_fault(path, whole=True)
+            if wrong is None:
+                raise  # the image is not to blame
+            raise UnusableImage(f"{path} {wrong}.") from error
+
+
+def name_broken_images(dataset: Any) -> None:
+    """Have the pipelines of a dataset, and of those within it, name an image that is broken."""
+    if type(getattr(dataset, "pipeline", None)) is Compose:
+        dataset.pipeline = NamingPipeline(dataset.pipeline)
+    for one in (getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())):
+        if one is not None:
+            name_broken_images(one)
 
 
 def _spec(described: Any) -> DatasetSpec:

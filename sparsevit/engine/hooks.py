@@ -147,6 +147,25 @@ def _optimizers(wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[Optimizer]
         yield each.optimizer
 
 
+class OwnCheckpointsHook(Hook):
+    """Lets a run that goes on in a copy of a directory remove its own old checkpoints alone.
+
+    mmengine keeps the paths of the best and the last in the checkpoint, to remove them later.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        info = (checkpoint.get("message_hub") or {}).get("runtime_info") or {}
+        for key, path in info.items():
+            if key.startswith(("best_ckpt", "last_ckpt")) and isinstance(path, str):
+                info[key] = str(self.directory / Path(path).name)
+
+
 class FirstWeightsHook(Hook):
     """Load weights before a training that starts from the beginning.
 

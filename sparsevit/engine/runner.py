@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,34 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
 from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
 from sparsevit.engine.config import apply_sparsity, dump_config
+from sparsevit.engine.datasets import name_broken_images
+from sparsevit.engine.finite import FiniteHook, diverged, not_finite
 from sparsevit.engine.hooks import (
     FirstWeightsHook,
     MethodsHook,
+    OwnCheckpointsHook,
     ProgressHook,
     RandomSparsityHook,
     TrimMemoryHook,
 )
-from sparsevit.engine.mistakes import config_mistakes, missing_files
+from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import mute_console, quiet_libraries
-from sparsevit.errors import UserError
+from sparsevit.errors import RunFailed, UserError
+from sparsevit.limits import require_memory
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.tasks import Task, task_of
 
 TRAINING_CONFIG = "training.py"
+# Images in a batch beyond which its size in memory is worth a look.
+_LARGE_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -47,12 +57,31 @@ class Training:
         checkpoint: the last checkpoint.
         iterations: iterations of the whole run, also those before it was resumed.
         loss: mean loss of the last iterations, None where none ran.
+        visualizer: mmengine's, which wrote the losses.
     """
 
     model: nn.Module
     checkpoint: Path
     iterations: int
     loss: float | None
+    visualizer: Visualizer
+
+    def write_scores(self, scores: Mapping[str, Mapping[str, float]], step: int) -> None:
+        """Write scores to where the losses are: ``scalars.json``, and TensorBoard if there is any.
+
+        Args:
+            scores: name of a setting -> its metrics; each is called ``setting/metric``.
+            step: the iteration they are of.
+        """
+        scalars = {
+            f"{setting}/{name}": value
+            for setting, metrics in scores.items()
+            for name, value in metrics.items()
+            # COCO gives -1 where there is no object of a size
+            if value >= 0
+        }
+        self.visualizer.add_scalars(scalars, step)
+        self.visualizer.close()
 
 
 class QuietRunner(Runner):
@@ -63,6 +92,12 @@ class QuietRunner(Runner):
         # mmengine takes the name of the config's file, and a run keeps another one under it:
         # the config that the next phase starts from
         Path(self.work_dir, TRAINING_CONFIG).write_text(dump_config(self.cfg), encoding="utf-8")
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> Any:
+        loader = Runner.build_dataloader(*args, **kwargs)
+        name_broken_images(loader.dataset)
+        return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -104,6 +139,7 @@ def train(
 
     Raises:
         UserError: weights that do not fit, or a file that the config names and that is missing.
+        RunFailed: the loss or a weight is no longer finite.
     """
     make_loading_safe()
     resume_from = newest_checkpoint(directory) if resume else None
@@ -111,12 +147,13 @@ def train(
         cfg, directory, seed, launcher, resume_from, has_weights=start_from is not None
     )
     _drop_hook(cfg, "RandomSparsityHook")
-    with quiet_libraries(), config_mistakes("The training"):
+    with quiet_libraries(), config_mistakes(cfg, "The training"):
         runner = QuietRunner.from_cfg(cfg)
         apply_sparsity(cfg, runner.model)
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
-    hooks: list[Hook] = [MethodsHook(seed)]
+        _require_batches(runner.train_dataloader)
+    hooks: list[Hook] = [FiniteHook(), MethodsHook(seed), OwnCheckpointsHook(directory)]
     if not torch.cuda.is_available():
         hooks.append(TrimMemoryHook())
     if random_sparsity:
@@ -129,7 +166,8 @@ def train(
         progress = ProgressHook(task)
         for hook in (*hooks, progress):
             runner.register_hook(hook)
-        with quiet_libraries(), missing_files():
+        guarded = config_mistakes(cfg, "The training")
+        with quiet_libraries(), guarded, _saying_what_is_left(runner, directory):
             runner.train()
     checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
@@ -139,7 +177,51 @@ def train(
         )
     model = getattr(runner.model, "module", runner.model)
     return Training(
-        model, checkpoint, runner.iter, progress.mean_loss() if progress.losses else None
+        model,
+        checkpoint,
+        runner.iter,
+        progress.mean_loss() if progress.losses else None,
+        runner.visualizer,
+    )
+
+
+@contextmanager
+def _saying_what_is_left(runner: Runner, directory: Path) -> Iterator[None]:
+    """Say of a training that diverged which of its checkpoints is good.
+
+    Raises:
+        RunFailed: also in place of what weights that are not finite lead to.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        failed = error if isinstance(error, RunFailed) else diverged(runner.model)
+        if failed is None:
+            raise
+        left = newest_checkpoint(directory)
+        said = f"The last good checkpoint is {left}." if left else "No checkpoint was saved."
+        raise RunFailed(f"{failed.problem} {said}", failed.remedy) from error
+
+
+def _require_batches(loader: DataLoader[Any]) -> None:
+    """Refuse a training set from which no batch ever comes."""
+    images = len(loader.dataset)  # type: ignore[arg-type]
+    if not images:
+        raise UserError(
+            "The training set has no images: everything is left out of it.",
+            "Check filter_cfg, indices and metainfo of train_dataloader.dataset.",
+        )
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1
+    if size <= _LARGE_BATCH:
+        return
+    inputs = tree_leaves(loader.dataset[0].get("inputs"))
+    values = sum(one.numel() for one in inputs if isinstance(one, torch.Tensor))
+    require_memory(
+        4 * values * size,
+        f"A batch of train_dataloader.batch_size={size} images",
+        f"Lower it, to {images} or less: the training set has {images} images.",
     )
 
 
@@ -209,14 +291,18 @@ def forget_first_weights(model_cfg: Any) -> None:
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint of a run that can be read: a kill may have cut the last one short."""
+    """The newest checkpoint of a run that can be read, and whose weights are finite.
+
+    A kill may have cut the last one short.
+    """
     candidates = sorted(directory.glob("*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for path in candidates:
         try:
-            read_checkpoint(path)
+            weights = read_checkpoint(path)["state_dict"]
         except UserError:
             continue
-        return path
+        if not not_finite(weights, buffers=lambda name: True):
+            return path
     return None
 
 
@@ -235,14 +321,17 @@ def build_model(
     model_cfg = copy.deepcopy(cfg.model)
     forget_first_weights(model_cfg)
     with quiet_libraries():
-        with config_mistakes("The model"):
+        with config_mistakes(cfg, "The model"):
             model: Any = task.build(model_cfg)
         apply_sparsity(cfg, model)
         said = None
         if checkpoint is None:
-            model.init_weights()
+            with config_mistakes(cfg, "The model"):
+                model.init_weights()
         else:
             said = load_weights(model, checkpoint).summary()
+    # as mmdet's init_detector leaves it: what fails later can name its key
+    model.cfg = cfg
     model.to(device)
     model.eval()
     return model, said

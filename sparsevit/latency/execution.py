@@ -12,11 +12,15 @@ from sparsevit.errors import UserError
 from sparsevit.latency.backends import require_backend
 from sparsevit.latency.backends.graph import CPU
 from sparsevit.latency.backends.registry import require_whole_backend
+from sparsevit.limits import require_memory
 from sparsevit.tasks import task_of_scope
+from sparsevit.threads import asked_threads
 
 PAPER_BATCH = 4
 PAPER_IMG_SIZE = (672, 672)
 SMALLEST_SIDE = 32
+LEAST_BYTES_A_PIXEL = 40
+"""That a forward takes: 44 in a Swin with 16 channels, 97 in a Swin-T (eager, fp32, on a CPU)."""
 
 FLAT = {"flat": True}
 """Metadata of a result's field: in JSON its keys stand among the result's own."""
@@ -48,6 +52,11 @@ class Execution:
         """Whether the whole model is executed, not its backbone alone."""
         return self.scope != "backbone"
 
+    @property
+    def threads(self) -> int | None:
+        """CPU threads that latencies depend on; None on an accelerator."""
+        return torch.get_num_threads() if self.device.type == "cpu" else None
+
     def require(self) -> Execution:
         """Itself, if it can be had here; to be asked before any work is put into it.
 
@@ -69,10 +78,12 @@ class Execution:
         """What :meth:`to_dict` gave."""
         height, width = document["img_size"]
         device = torch.device(document["device"])
-        return cls(**{**document, "img_size": (height, width), "device": device})
+        known = {name: document[name] for name in ("scope", "backend", "precision", "batch_size")}
+        return cls(**known, img_size=(height, width), device=device)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for records."""
+        """As plain data, for records; on a CPU with the threads, where a number was asked for."""
+        asked = asked_threads() if self.device.type == "cpu" else None
         return {
             "scope": self.scope,
             "backend": self.backend,
@@ -80,6 +91,7 @@ class Execution:
             "batch_size": self.batch_size,
             "precision": self.precision,
             "device": str(self.device),
+            **({} if asked is None else {"threads": asked}),
         }
 
 
@@ -92,7 +104,7 @@ def require_images(batch_size: int, img_size: tuple[int, int], what: str) -> Non
         what: is to be done with them: ``timed``.
 
     Raises:
-        UserError: there is no image, or they are too small.
+        UserError: there is no image, they are too small, or the memory does not hold them.
     """
     height, width = img_size
     if batch_size < 1 or min(img_size) < SMALLEST_SIDE:
@@ -100,3 +112,8 @@ def require_images(batch_size: int, img_size: tuple[int, int], what: str) -> Non
             f"A batch of {batch_size} images of {width}x{height} cannot be {what}.",
             f"Use at least one image of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels.",
         )
+    require_memory(
+        batch_size * height * width * LEAST_BYTES_A_PIXEL,
+        f"A batch of {batch_size} images of {width}x{height}",
+        "Use a smaller image size (--img-size) or batch (--batch-size).",
+    )

@@ -51,6 +51,7 @@ class Calibration:
         measured: configurations that were timed to make the tables.
         seconds: that measuring took.
         made: when, ISO 8601 in UTC.
+        busy: what timings say of other work on the machine; None where nothing speaks for it.
     """
 
     key: dict[str, Any]
@@ -63,6 +64,7 @@ class Calibration:
     measured: int
     seconds: float
     made: str
+    busy: str | None = None
 
     @property
     def accepted(self) -> bool:
@@ -110,6 +112,8 @@ class Calibration:
                 measured=int(document["measured"]),
                 seconds=_number(document["seconds"]),
                 made=str(document["made"]),
+                # an earlier version did not say
+                busy=str(document["busy"]) if document.get("busy") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"no calibration: {error}") from error

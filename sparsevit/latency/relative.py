@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sparsevit.latency.timer import timed_ms, warm_up
+from sparsevit.latency.timer import spread, timed_ms, warm_up
 
 TARGET = 0.006
 LEAST_TURNS = 5
@@ -22,6 +22,9 @@ LEAST_TURNS_OF_SHORT_CALLS = 12
 MOST_TURNS = 100
 SETTLED_MS = 50.0
 _WARMUP = 2
+# A share is coarse where its standard error is above this and half of what is saved; slower than
+# dense where it is so by more than three standard errors and this.
+_COARSE = 0.02
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Share:
         turns: samples it is the mean of the middle half of.
         dense_ms: what the dense model took meanwhile, in milliseconds.
         seconds: that measuring it took, warming up included.
+        dense_spread: how far the middle half of the dense model's samples spread, as a share of
+            the median.
     """
 
     share: float
@@ -41,6 +46,22 @@ class Share:
     turns: int
     dense_ms: float
     seconds: float
+    dense_spread: float = 0.0
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the noise is as wide as what the share says."""
+        return self.standard_error > max(_COARSE, abs(1 - self.share) / 2)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is coarse, or slower than dense by more than the noise."""
+        return self.coarse or self.share > 1 + max(_COARSE, 3 * self.standard_error)
+
+    def agrees_with(self, other: Share) -> bool:
+        """Whether two timings of the same call are the same within the noise of both."""
+        noise = math.hypot(self.standard_error, other.standard_error)
+        return abs(self.share - other.share) <= max(_COARSE, 3 * noise)
 
 
 def measure_share(
@@ -88,7 +109,8 @@ def measure_share(
             continue
         share, error = middle(shares)
         if error <= target or spent > seconds or len(shares) >= most:
-            return Share(share, error, len(shares), middle(dense_ms)[0], spent)
+            taken = middle(dense_ms)[0], spent, spread(dense_ms)
+            return Share(share, error, len(shares), *taken)
 
 
 def middle(samples: Sequence[float]) -> tuple[float, float]:
@@ -106,8 +128,8 @@ def middle(samples: Sequence[float]) -> tuple[float, float]:
     if count < 2:
         return mean, math.inf
     pulled_in = [kept[0]] * drop + kept + [kept[-1]] * drop
-    spread = statistics.stdev(pulled_in)
-    return mean, spread * math.sqrt((count - 1) / (len(kept) * (len(kept) - 1)))
+    deviation = statistics.stdev(pulled_in)
+    return mean, deviation * math.sqrt((count - 1) / (len(kept) * (len(kept) - 1)))
 
 
 def _timed(call: Callable[[], Any], device: torch.device, settle: bool) -> float:

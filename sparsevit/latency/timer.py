@@ -28,6 +28,7 @@ class Latency:
         min_ms, max_ms: fastest and slowest sample.
         repeats: number of samples.
         warmup: calls before them.
+        spread: how far the middle half of the samples spread, as a share of the median.
     """
 
     mean_ms: float
@@ -38,6 +39,7 @@ class Latency:
     max_ms: float
     repeats: int
     warmup: int
+    spread: float = 0.0
 
     @staticmethod
     def of(samples_ms: Sequence[float], warmup: int = 0) -> Latency:
@@ -59,6 +61,7 @@ class Latency:
             max_ms=ordered[-1],
             repeats=len(ordered),
             warmup=warmup,
+            spread=spread(ordered),
         )
 
 
@@ -90,6 +93,14 @@ def measure(
         if repeats is None and len(samples) >= LEAST_REPEATS and spent > seconds:
             break
     return Latency.of(samples, warmed)
+
+
+def spread(samples: Sequence[float]) -> float:
+    """How far the middle half of samples spreads, as a share of the median; 0 of a few."""
+    if len(samples) < 4:
+        return 0.0
+    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return (high - low) / middle if middle > 0 else 0.0
 
 
 def timed_ms(call: Callable[[], Any], device: torch.device) -> float:

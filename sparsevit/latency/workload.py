@@ -12,9 +12,9 @@ from torch import nn
 
 from sparsevit.latency.backends import prepare
 from sparsevit.latency.backends.base import autocast
+from sparsevit.latency.clock import Clock
 from sparsevit.latency.execution import Execution
 from sparsevit.latency.memory import keep_freed_memory
-from sparsevit.latency.timer import measure
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import Task, task_of_model
@@ -112,14 +112,18 @@ class Workload:
 
 
 class Stopwatch:
-    """Milliseconds of a workload at one configuration after the other.
+    """Milliseconds of a workload at one configuration after the other, each timed beside dense.
 
-    What a backend is given of a configuration is dropped when it was timed.
+    What a backend is given of a configuration is dropped when it was timed; of dense it is kept.
 
     Args:
         workload: what is timed.
         seconds: to spend on timing each, beside preparing it.
         on_prepared: is told, once, how many seconds the first was prepared in; not by ``eager``.
+        dense_ms, warn: see :class:`sparsevit.latency.clock.Clock`.
+
+    Attributes:
+        clock: that times.
     """
 
     def __init__(
@@ -127,16 +131,32 @@ class Stopwatch:
         workload: Workload,
         seconds: float,
         on_prepared: Callable[[float], None] | None = None,
+        *,
+        dense_ms: float | None = None,
+        warn: Callable[[str], Any] | None = None,
     ) -> None:
-        self._workload, self._seconds = workload, seconds
+        self._workload = workload
+        self._dense = workload.handle.space.dense()
+        device = workload.execution.device
+        self.clock = Clock(
+            lambda: self._prepared(self._dense),
+            device,
+            seconds,
+            dense_ms=dense_ms,
+            warn=warn,
+        )
         self._on_prepared = None if workload.execution.backend == "eager" else on_prepared
 
     def __call__(self, configuration: Configuration) -> float:
+        if configuration == self._dense:
+            return self.clock.dense_ms
+        return self.clock(self._prepared(configuration))
+
+    def _prepared(self, configuration: Configuration) -> Callable[[], Any]:
         started = time.perf_counter()
         call = self._workload.at(configuration)
         if self._on_prepared is not None:
             call()
             self._on_prepared(time.perf_counter() - started)
             self._on_prepared = None
-        device = self._workload.execution.device
-        return measure(call, device, seconds=self._seconds).mean_ms
+        return call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -137,6 +137,21 @@ class Method:
         """
         return counted
 
+    def effective(
+        self, configuration: Mapping[str, float], image_sizes: Collection[tuple[int, int]]
+    ) -> Hashable:
+        """What of a configuration counts on images of these sizes: where this is equal, the model
+        computes the same, whatever the ratios.
+
+        Args:
+            configuration: a ratio for every knob of the model.
+            image_sizes: (height, width) of what the model's parts of this kind are given.
+
+        Returns:
+            Plain data; the configuration itself where a method does not know better.
+        """
+        return tuple(sorted(configuration.items()))
+
     # --- what it looks like ---------------------------------------------------------------------
 
     def picture(self, image: Tensor, pixels: Any, out: Path) -> Path | None:
@@ -158,6 +173,23 @@ def methods_in(model: nn.Module) -> list[Method]:
     model = getattr(model, "module", model)
     kinds = dict.fromkeys(part.sparsity_method for part in sparse_parts(model).values())
     return [kind(model) for kind in kinds]
+
+
+def networks_of(
+    model: nn.Module, image_sizes: Collection[tuple[int, int]]
+) -> Callable[[Mapping[str, float]], Hashable]:
+    """Tells configurations by the network that they make of a model: equal for those that compute
+    the same on images of these sizes.
+
+    Args:
+        model: with sparse parts, in evaluation mode.
+        image_sizes: (height, width) of what the parts are given; where there are none, they are not
+            known, and no two configurations are taken for the same.
+    """
+    if not image_sizes:
+        return lambda configuration: tuple(sorted(configuration.items()))
+    methods, sizes = methods_in(model), sorted(image_sizes)
+    return lambda configuration: tuple(m.effective(configuration, sizes) for m in methods)
 
 
 def compiled_form(module: nn.Module, frozen: bool) -> nn.Module | None:

@@ -27,6 +27,7 @@ def adapt(
     *,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     shared: bool = False,
     validate_at: Sequence[float] = VALIDATE_AT,
     validate_before: bool = True,
@@ -45,6 +46,7 @@ def adapt(
         checkpoint: the dense weights; those that ``pretrain`` made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         shared: draw the same ratios in all processes, rather than others in each.
         validate_at: uniform ratios to validate at, beside dense.
         validate_before: validate the dense weights too, so that the difference shows.
@@ -63,7 +65,7 @@ def adapt(
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "adapt", config, checkpoint, overrides, reporter=reporter)
     require_checkpoint(inputs, "adapt")
-    check_splits(inputs, "train", "val")
+    check_splits(inputs, "train", "val", skip_broken=skip_broken, reporter=reporter)
     given = record_of(
         ws,
         inputs,

@@ -7,46 +7,46 @@ from pathlib import Path
 from sparsevit.errors import UserError
 from sparsevit.phases.inputs import PathLike
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.search.options import Budget, budget_name, parse_budget
+from sparsevit.search.options import canonical_budget, described, file_name
 from sparsevit.workspace import RunRecord, Workspace
 from sparsevit.workspace.workspace import BEST_NAME
 
 
-def best_name(budget: Budget) -> str:
-    """``best_max42_min37.yaml``."""
+def best_name(budget: str) -> str:
+    """``best_max42_min37.yaml`` of ``37:42``, ``best_speedup1.6_2.yaml`` of ``1.6x:2x``."""
     stem, suffix = BEST_NAME.split(".")
-    return f"{stem}_{budget_name(budget)}.{suffix}"
+    return f"{stem}_{file_name(budget)}.{suffix}"
 
 
 def best_of(ws: Workspace, budget: str | None) -> Path | None:
     """The file of the best configuration that the last search found.
 
     Args:
-        budget: for which interval, ``37:42``; the first that was searched where None.
+        budget: for which interval, ``37:42`` or ``1.6x:2x``; the first that was searched where
+            None.
 
     Raises:
         UserError: the last search had no such interval; it says which it had.
     """
     if budget is None:
         return ws.best_configuration()
-    wanted = parse_budget(budget)
     run = ws.last("search")
-    key = best_key(wanted)
+    key = best_key(canonical_budget(budget))
     path = None if run is None else ws.locate(run, key)
     if path is not None and path.is_file():
         return path
     known = _budgets_of(run)
     raise UserError(
-        f"No search found a best configuration for {budget} ms.",
+        f"No search found a best configuration for {described(budget)}.",
         f"Use one of --budget {', '.join(known)}."
         if known
         else f"Run a search first: `sparsevit search --budget {budget}`.",
     )
 
 
-def best_key(budget: Budget) -> str:
+def best_key(budget: str) -> str:
     """Under which name a run keeps the best of an interval: ``best 37:42``."""
-    return f"best {budget[0]:g}:{budget[1]:g}"
+    return f"best {budget}"
 
 
 def other_budgets(ws: Workspace) -> list[str]:

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from sparsevit.atomic import write_atomic
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency import calibration as calibrating
 from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS, Plan, measure_plan
+from sparsevit.latency.clock import Machine, believable
 from sparsevit.latency.cost import gmacs
 from sparsevit.latency.execution import FLAT, PAPER_BATCH, PAPER_IMG_SIZE, Execution
 from sparsevit.latency.predictor import Calibration
@@ -25,11 +27,11 @@ from sparsevit.latency.workload import Workload
 from sparsevit.ops import mmcv_ext
 from sparsevit.ops.window_kernels import VARIABLE as KERNELS
 from sparsevit.phases.device import device_name, pick_device
-from sparsevit.phases.inputs import PathLike, gather_inputs, open_workspace, validation_size
+from sparsevit.phases.inputs import PathLike, gather_inputs, image_size, open_workspace
+from sparsevit.plain_files import read_record
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
 from sparsevit.workspace import Run, Workspace
-from sparsevit.workspace.atomic import write_atomic
 from sparsevit.workspace.kept import Kept
 from sparsevit.workspace.provenance import now, versions
 
@@ -114,8 +116,7 @@ def calibrate(
         overrides: config values, ``key=value`` each.
         scope: ``backbone`` or ``detector``.
         backend: what executes it.
-        img_size: (height, width); that of the config's validation where it is one fixed size, else
-            672x672, where None.
+        img_size: (height, width); that of the config's test images where None.
         batch_size: images a timed call.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         held_out: random configurations to check predictions with.
@@ -140,7 +141,7 @@ def calibrate(
             f"How long a whole {scope} takes depends on what it finds, and there are no weights.",
             "Give them, `sparsevit calibrate CONFIG CHECKPOINT`, or take --scope backbone.",
         )
-    execution = replace(asked, img_size=img_size or validation_size(inputs.cfg) or asked.img_size)
+    execution = replace(asked, img_size=image_size(inputs.cfg, img_size, reporter))
     model, _ = build_model(inputs.cfg, weights, execution.device)
     workload = Workload(
         model, execution, weights=None if weights is None else ws.file_digest(weights)
@@ -217,10 +218,12 @@ def measured_calibration(
         before = workload.handle.get()
         try:
             plan = Plan(workload.handle.space, _work(workload), held_out, seed)
-            shares = _shares(run, plan, workload, seconds, reporter)
+            machine = Machine(workload.execution.device, lambda text: reporter.note(text))
+            shares = _shares(run, plan, workload, seconds, machine, reporter)
         finally:
             workload.handle.set(before)
         made = calibrating.calibrate(plan, shares, key=key, limit=max_error, made=now())
+        made = replace(made, busy=machine.busy)
         file = Kept(ws.path / FOLDER).write(key, made.to_dict())
         run.update(
             metrics={
@@ -228,6 +231,7 @@ def measured_calibration(
                 "max_error": made.max_error,
                 "accepted": made.accepted,
                 "dense_ms": made.dense_ms,
+                **({"machine": made.busy} if made.busy else {}),
             },
             outputs={"calibration": file},
         )
@@ -236,7 +240,12 @@ def measured_calibration(
 
 
 def _shares(
-    run: Run, plan: Plan, workload: Workload, seconds: float, reporter: Reporter
+    run: Run,
+    plan: Plan,
+    workload: Workload,
+    seconds: float,
+    machine: Machine,
+    reporter: Reporter,
 ) -> dict[Configuration, Share]:
     path = run.directory / _MEASURED
     known = {c: share for c, share in _read_shares(path).items() if c in plan}
@@ -244,7 +253,11 @@ def _shares(
     dense = workload.at(workload.handle.space.dense())
 
     def measure(configuration: Configuration, allowed: float) -> Share:
-        return measure_share(workload.at(configuration), dense, device, seconds=allowed)
+        call = workload.at(configuration)
+        with machine.watched():
+            share = believable(lambda: measure_share(call, dense, device, seconds=allowed))
+        machine.note_share(share)
+        return share
 
     with reporter.task("calibrate", len(plan)) as task:
         task.start_at(len(known))
@@ -272,9 +285,9 @@ def _work(workload: Workload) -> calibrating.Work:
 def _read_shares(path: Path) -> dict[Configuration, Share]:
     """What an earlier attempt measured; nothing where its file cannot be read."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_record(path)
         return {Configuration(row["configuration"]): Share(**row["share"]) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
 import time
 from collections.abc import Callable
@@ -9,12 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsevit.data.coco import AnnotationSummary, check_annotations
-from sparsevit.data.make import RECORD, annotation_file, make_dataset
+from sparsevit.data.coco import (
+    AnnotationSummary,
+    check_annotations,
+    read_annotations,
+    refuse_missing,
+)
+from sparsevit.data.images import image_fault
+from sparsevit.data.make import RECORD, annotation_file, make_dataset, read_record
 from sparsevit.data.spec import SPLITS, DatasetSpec
 from sparsevit.errors import UserError
 
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
+MOST_IMAGES = 1000
+# Where a folder has annotations if not where `data make` puts them.
+_ELSEWHERE = (
+    "annotations/instances_{split}*.json",
+    "annotations/{split}*.json",
+    "{split}.json",
+    "{split}/_annotations.coco.json",
+)
 
 
 @dataclass(frozen=True)
@@ -97,33 +113,99 @@ def make_data(
     )
 
 
-def show_data(root: Path | str, out: Path | str, split: str = "val", images: int = 8) -> ShowResult:
+def show_data(
+    root: Path | str,
+    out: Path | str,
+    split: str = "val",
+    images: int = 8,
+    image_dir: Path | str | None = None,
+) -> ShowResult:
     """Draws the first ``images`` images of a split with their boxes and masks by class.
 
+    Args:
+        root: a folder with a COCO dataset, or a COCO annotation file.
+        out: picture to write.
+        split: which one of a folder.
+        images: how many.
+        image_dir: folder that file names are relative to; found beside the annotations where None.
+
     Raises:
-        UserError: there is no dataset at ``root``, or ``out`` cannot be written.
+        UserError: there is no dataset at ``root``, something in it is broken, or ``out`` cannot be
+            written.
     """
     root, out = Path(root), Path(out)
-    if split not in SPLITS:
-        raise UserError(f"There is no split '{split}'.", f"Use one of: {', '.join(SPLITS)}.")
-    if images < 1:
-        raise UserError(f"{images} images cannot be drawn.", "Ask for one or more.")
+    if not 1 <= images <= MOST_IMAGES:
+        raise UserError(
+            f"{images} images cannot be drawn.", f"Ask for one or more, at most {MOST_IMAGES}."
+        )
     if out.suffix.lower() not in _PICTURE_SUFFIXES:
         raise UserError(
             f"'{out}' is not a picture file.", "Give a file name that ends in .png or .pdf."
         )
-    path = annotation_file(root, split)
-    if not path.is_file():
-        raise UserError(f"There is no dataset at {root}.", f"Run: sparsevit data make {root}")
-    check_annotations(path, images=root / split)
+    path = _annotations_at(root, split)
+    check_annotations(path)
+    entries = list(read_annotations(path).images.values())
+    folder = Path(image_dir) if image_dir else _images_of(path, root, split, entries[0].file_name)
+    refuse_missing(path, folder, entries[:images])
+    for entry in entries[:images]:
+        wrong = image_fault(folder / entry.file_name, (entry.width, entry.height))
+        if wrong:
+            raise UserError(
+                f"{folder / entry.file_name} {wrong}.",
+                "Replace the image, correct its entry in the annotation file, or remove both.",
+            )
     # matplotlib is needed for nothing else here
     from sparsevit.data.picture import draw_annotations
 
     try:
-        drawn = draw_annotations(path, root / split, out, images)
+        if out.exists() and not out.is_file():
+            raise OSError(errno.EEXIST, "it is not a regular file")
+        drawn = draw_annotations(path, folder, out, images)
     except OSError as error:
         raise UserError(
             f"Cannot write {out}: {error.strerror}.",
             "Choose a file in a folder that you can write to.",
         ) from error
     return ShowResult(out, drawn)
+
+
+def _annotations_at(root: Path, split: str) -> Path:
+    """The annotation file that ``root`` is, or that it has of a split."""
+    if not root.is_dir():
+        if root.exists() or root.suffix == ".json":
+            return root
+        raise UserError(f"There is no dataset at {root}.", f"Run: sparsevit data make {root}")
+    usual = annotation_file(root, split)
+    found = [
+        path
+        for pattern in _ELSEWHERE
+        for path in sorted(root.glob(pattern.format(split=glob.escape(split))))
+    ]
+    if usual.is_file() or found:
+        return usual if usual.is_file() else found[0]
+    if read_record(root) is not None and split not in SPLITS:
+        raise UserError(f"There is no split '{split}'.", f"Use one of: {', '.join(SPLITS)}.")
+    if not any(root.iterdir()):
+        raise UserError(f"There is no dataset at {root}.", f"Run: sparsevit data make {root}")
+    raise UserError(
+        f"There is no dataset at {root}: it has no {usual.relative_to(root)}.",
+        "Give a COCO annotation file instead of the folder, and the folder of its images with "
+        "--image-dir. `sparsevit data make` makes a dataset in a new folder.",
+    )
+
+
+def _images_of(path: Path, root: Path, split: str, first: str) -> Path:
+    """The folder in which the image named ``first`` is, of those where datasets have them."""
+    bases = [path.parent, path.parent.parent] if path == root else [root, path.parent]
+    own = path.stem.rpartition("_")[2] if path == root else split
+    names = (own, path.stem.rpartition("_")[2], "", "images", f"images/{own}", f"{own}/images")
+    folders = [base / name for base in bases for name in names]
+    for folder in folders:
+        if os.path.lexists(folder / first):
+            return folder
+    if (root / split).is_dir():
+        return root / split
+    raise UserError(
+        f"The images of {path} are not found: {first} is not beside it.",
+        "Give the folder that its file names are relative to: --image-dir DIR.",
+    )

@@ -22,7 +22,7 @@ from sparsevit.latency.workload import Workload
 from sparsevit.phases.adapt import adapt
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.finetune import finetune
-from sparsevit.phases.inputs import PathLike, validation_size
+from sparsevit.phases.inputs import PathLike, image_size
 from sparsevit.phases.picture import picture_of_sparsity
 from sparsevit.phases.pretrain import pretrain
 from sparsevit.phases.search import search
@@ -128,7 +128,7 @@ def demo(
         reporter.heading("2/5 adapt: random ratios at every iteration")
         tour.once("adapt", adapt)
         cfg = tour.config()
-        size = validation_size(cfg) or (224, 224)
+        size = image_size(cfg)
         interval = tour.interval(cfg, size)
         reporter.heading(
             f"3/5 search: the best ratios between {interval[0]:.1f} and "
@@ -137,8 +137,7 @@ def demo(
         tour.once(
             "search",
             search,
-            min_ms=interval[0],
-            max_ms=interval[1],
+            speedups=(tour.speedups(interval),),
             img_size=size,
             batch_size=BATCH_SIZE,
             population=4 if short else 12,
@@ -217,9 +216,10 @@ class _Tour:
 
     def interval(self, cfg: Config, size: tuple[int, int]) -> tuple[float, float]:
         """The latency interval to search in, fixed once for this demo."""
-        known = self.run.record.metrics.get("interval_ms")
-        if known:
-            return known[0], known[1]
+        metrics = self.run.record.metrics
+        if {"interval_ms", "dense_ms"} <= set(metrics):
+            low, high = metrics["interval_ms"]
+            return low, high
         model, _ = build_model(cfg)
         workload = Workload(model, self._execution("backbone", size))
         space = workload.handle.space
@@ -234,8 +234,13 @@ class _Tour:
             round(sparsest_ms + LOW_SHARE * room, 2),
             round(sparsest_ms + HIGH_SHARE * room, 2),
         )
-        self.run.update(metrics={"interval_ms": list(interval)})
+        self.run.update(metrics={"interval_ms": list(interval), "dense_ms": dense_ms})
         return interval
+
+    def speedups(self, interval: tuple[float, float]) -> tuple[float, float]:
+        """The interval as times as fast as dense, whose latency may differ when it is searched."""
+        dense_ms = float(self.run.record.metrics["dense_ms"])
+        return round(dense_ms / interval[1], 2), round(dense_ms / interval[0], 2)
 
     def compare(self, cfg: Config, size: tuple[int, int]) -> tuple[list[DemoRow], Path | None]:
         """Time and score the models of the demo, and draw what the last one keeps."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparsevit.engine import distributed
-from sparsevit.engine.evaluation import Evaluation
+from sparsevit.engine.evaluation import Evaluation, split_of
 from sparsevit.engine.runner import build_model
 from sparsevit.latency.backends.base import autocast
 from sparsevit.latency.backends.stand_in import backbone_in, whole_in
@@ -41,6 +41,9 @@ class EvaluateResult:
     Attributes:
         task: that it is for, such as ``detection``.
         metrics: as the task's library gives them.
+        classes: the headlines by class, of metrics that can: metric -> class -> value; NaN where
+            there is nothing of a class.
+        split: of the config, ``val`` or ``test``.
         sparsity: the configuration it was evaluated at.
         sparsity_source: where that came from.
         config_source, checkpoint_source: where config and weights came from.
@@ -53,6 +56,8 @@ class EvaluateResult:
 
     task: str
     metrics: dict[str, float]
+    classes: dict[str, dict[str, float]]
+    split: str
     sparsity: dict[str, float]
     sparsity_source: str
     config_source: str
@@ -75,7 +80,9 @@ def evaluate(
     budget: str | None = None,
     dense: bool = False,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     images: int | None = None,
+    split: str | None = None,
     scope: str = "backbone",
     backend: str = "eager",
     precision: str = "fp32",
@@ -83,7 +90,7 @@ def evaluate(
     launcher: str = "none",
     reporter: Reporter = SILENT,
 ) -> EvaluateResult:
-    """The metrics of a task on the validation set.
+    """The metrics of a task on the validation set, or on the test set.
 
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.
@@ -93,7 +100,10 @@ def evaluate(
         budget: take the best that search found for this interval, ``37:42``, instead.
         dense: at ratio 0, whatever the config says.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         images: the first N only.
+        split: ``val`` or ``test`` of the config; None for the validation set, or the test set where
+            there is none.
         scope: what ``backend`` executes in ``precision``: the ``backbone``, the rest being eager
             fp32, or the whole ``detector``.
         backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
@@ -113,7 +123,8 @@ def evaluate(
     sparsity = named_best(ws, sparsity, budget)
     inputs = gather_inputs(ws, "evaluate", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "evaluate")
-    check_splits(inputs, "val")
+    split = split_of(inputs.cfg, split)
+    check_splits(inputs, split, skip_broken=skip_broken, reporter=reporter)
     chosen = choose_sparsity(inputs, sparsity, dense=dense, reporter=reporter)
     given = record_of(
         ws,
@@ -124,19 +135,23 @@ def evaluate(
             "backend": backend,
             "precision": precision,
             "images": images,
+            "split": split,
         },
     )
     task = task_of(inputs.cfg)
     model, _ = build_model(inputs.cfg, weights, how.device)
     SparsityHandle(model).set(chosen.configuration)
-    evaluation = Evaluation(inputs.cfg, images)
+    evaluation = Evaluation(inputs.cfg, images, split=split, by_class=True)
     with phase_run(ws, "evaluate", given, force=True) as run:
         with _executed(task, model, how, reporter):
             metrics = evaluation(model, reporter)
-        run.update(metrics=metrics)
+        classes = evaluation.classes()
+        run.update(metrics={**metrics, "classes": classes} if classes else metrics)
     return EvaluateResult(
         task=task.name,
         metrics=metrics,
+        classes=classes,
+        split=split,
         sparsity=chosen.configuration.to_dict(),
         sparsity_source=chosen.source,
         config_source=inputs.config_source,

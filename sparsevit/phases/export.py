@@ -17,15 +17,15 @@ from sparsevit.errors import UserError
 from sparsevit.latency.backends.artefacts import FORMATS, Checked, Format
 from sparsevit.latency.backends.export_check import write_backbone
 from sparsevit.latency.backends.graph import INPUT
-from sparsevit.latency.execution import PAPER_IMG_SIZE, require_images
+from sparsevit.latency.execution import require_images
 from sparsevit.phases.budgets import named_best
 from sparsevit.phases.device import device_name
 from sparsevit.phases.inputs import (
     Inputs,
     PathLike,
     gather_inputs,
+    image_size,
     require_checkpoint,
-    validation_size,
 )
 from sparsevit.phases.sparsity import Chosen, choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
@@ -135,7 +135,7 @@ def export(
     sparsity = named_best(ws, sparsity, budget, reporter)
     inputs = gather_inputs(ws, "export", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "export")
-    height, width = img_size or validation_size(inputs.cfg) or PAPER_IMG_SIZE
+    height, width = image_size(inputs.cfg, img_size, reporter)
     require_images(batch_size, (height, width), "exported")
     chosen = choose_sparsity(inputs, sparsity, ws.best_configuration(), reporter=reporter)
     model, said = build_model(inputs.cfg, weights)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -24,12 +26,14 @@ from sparsevit.phases.inputs import DEMO_CONFIG, Inputs, PathLike
 from sparsevit.phases.sparsity import choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity.files import configuration_text, write_text
+from sparsevit.tasks import task_of
 from sparsevit.workspace import Resolved, Workspace
 
 FORMATS = ("py", "yaml", "json")
 
 _SUFFIXES = {".py": "py", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 _BEFORE = ("finetune", "search", "adapt", "pretrain")
+_TRAINED = ("finetune", "adapt", "pretrain")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class ExportConfigResult:
         sparsity: a ratio for every knob.
         sparsity_source: where these came from.
         config_source: where the config came from.
+        checkpoint: the weights that the config names, None where the workspace has none for it.
     """
 
     format: str
@@ -51,6 +56,7 @@ class ExportConfigResult:
     sparsity: dict[str, float]
     sparsity_source: str
     config_source: str
+    checkpoint: Path | None = None
 
 
 def export_config(
@@ -69,7 +75,9 @@ def export_config(
 
     The exported config stands alone (no ``_base_``) and needs nothing but mmdet and an importable
     sparsevit: its ``custom_imports`` does the rest. Where it has ratios above 0 it trains as
-    ``finetune`` would.
+    ``finetune`` would. It has what mmdet's inferencer asks for (a visualizer, a test set with its
+    classes and their colours), and its ``load_from`` is the workspace's newest checkpoint, where
+    the config is the workspace's too.
 
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.
@@ -108,12 +116,14 @@ def export_config(
         ws.best_configuration(),
         reporter=reporter,
     )
+    weights = _weights(ws, reporter) if config is None else None
     if form == "py":
         cfg = _with_schedule(base, sparse=any(chosen.configuration.values()))
+        _complete(cfg, weights)
         apply_overrides(cfg, overrides)
         if any(chosen.configuration.values()):
             cfg = chosen.in_config(cfg)
-        text = _heading(source, chosen.source) + dump_config(cfg)
+        text = _heading(source, chosen.source, cfg.get("load_from")) + dump_config(cfg)
     else:
         text = configuration_text(chosen.configuration, chosen.beside, f".{form}")
     if target is not None:
@@ -125,6 +135,7 @@ def export_config(
         sparsity=chosen.configuration.to_dict(),
         sparsity_source=chosen.source,
         config_source=source,
+        checkpoint=weights if form == "py" else None,
     )
 
 
@@ -154,11 +165,58 @@ def _with_schedule(base: Config, sparse: bool) -> Config:
     return cfg
 
 
-def _heading(config: str, sparsity: str) -> str:
+def _weights(ws: Workspace, reporter: Reporter) -> Path | None:
+    """The workspace's newest weights; a config can be exported without any."""
+    try:
+        found = ws.resolve_checkpoint(None, _TRAINED)
+    except UserError as error:
+        reporter.note(f"no checkpoint: {error.problem}")
+        return None
+    if found is None:
+        return None
+    reporter.note(f"checkpoint: {found.path} ({found.source_text})")
+    return found.path
+
+
+def _complete(cfg: Config, weights: Path | None) -> None:
+    """Add what mmdet's tools and its inferencer ask for and sparsevit's phases do without."""
+    if weights is not None:
+        cfg.load_from = str(weights)
+    if not cfg.get("visualizer"):
+        cfg.visualizer = {
+            "type": task_of(cfg).visualizer,
+            "vis_backends": [{"type": "LocalVisBackend"}],
+            "name": "visualizer",
+        }
+    if not cfg.get("test_dataloader") and cfg.get("val_dataloader"):
+        for part, default in (("dataloader", None), ("evaluator", None), ("cfg", {})):
+            cfg[f"test_{part}"] = copy.deepcopy(cfg.get(f"val_{part}") or default)
+        if cfg.test_cfg.get("type") == "ValLoop":
+            cfg.test_cfg["type"] = "TestLoop"
+    metainfo = _metainfo(cfg)
+    dataset = (cfg.get("test_dataloader") or {}).get("dataset")
+    if metainfo and dataset is not None and "dataset" not in dataset:
+        dataset["metainfo"] = {**metainfo, **(dataset.get("metainfo") or {})}
+
+
+def _metainfo(cfg: Config) -> dict[str, Any]:
+    """Classes and their colours as the config's datasets have them; nothing where none says."""
+    for split in ("test", "val", "train"):
+        dataset = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
+        said = dict((dataset or {}).get("metainfo") or {})
+        if said.get("classes"):
+            if not said.get("palette"):
+                said["palette"] = task_of(cfg).palette(len(said["classes"]))
+            return said
+    return {}
+
+
+def _heading(config: str, sparsity: str, weights: Any) -> str:
     # a file's name may hold a line break, and what follows it would be code
-    config, sparsity = (" ".join(text.split()) for text in (config, sparsity))
+    config, sparsity, named = (" ".join(str(text).split()) for text in (config, sparsity, weights))
     return (
         f"# Exported by sparsevit {sparsevit.__version__} from {config}.\n"
         f"# Sparsity: {sparsity}.\n"
+        f"# Checkpoint: {named if weights else 'none'}.\n"
         "# For mmdet's tools; they need sparsevit to be installed.\n\n"
     )

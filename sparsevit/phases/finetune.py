@@ -30,6 +30,7 @@ def finetune(
     sparsity: PathLike | None = None,
     budget: str | None = None,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     eval_images: int | None = None,
     seed: int = 0,
     force: bool = False,
@@ -47,6 +48,7 @@ def finetune(
             the best that ``search`` found.
         budget: take the best that search found for this interval, ``37:42``, instead.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         eval_images: validate on the first N images only.
         seed: of the data order.
         force: finetune again although it is done.
@@ -63,7 +65,7 @@ def finetune(
     sparsity = named_best(ws, sparsity, budget, reporter)
     inputs = gather_inputs(ws, "finetune", config, checkpoint, overrides, reporter=reporter)
     require_checkpoint(inputs, "finetune")
-    check_splits(inputs, "train", "val")
+    check_splits(inputs, "train", "val", skip_broken=skip_broken, reporter=reporter)
     best = ws.best_configuration()
     chosen = choose_sparsity(inputs, sparsity, best, reporter=reporter)
     if sparsity is None and best is None and not any(chosen.configuration.values()):

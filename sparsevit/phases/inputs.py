@@ -20,7 +20,9 @@ from sparsevit.engine.config import (
     load_config,
     sparsify_config,
 )
+from sparsevit.engine.config_check import MODEL_ONLY, TRAINING, VALIDATION
 from sparsevit.engine.datasets import check_datasets, provide_embedded
+from sparsevit.engine.image_size import pipeline_sizes
 from sparsevit.engine.schedule import phase_config, with_paper_phases
 from sparsevit.errors import UserError
 from sparsevit.report.reporter import SILENT, Reporter
@@ -33,6 +35,7 @@ DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 # Phases that start from trained weights, and those that look at no image.
 NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export")
 NEED_NO_DATA = ("latency", "calibrate", "export")
+TRAINED = ("pretrain", "adapt", "finetune")
 
 # Which phases' outputs a phase starts from, the nearest first.
 BEFORE = {
@@ -58,6 +61,7 @@ class Inputs:
         config_source: where it came from, for people.
         checkpoint: weights to start from, if any.
         checkpoint_source: where they came from.
+        data: the workspace's folder of datasets.
     """
 
     cfg: Config
@@ -65,6 +69,7 @@ class Inputs:
     config_source: str
     checkpoint: Path | None
     checkpoint_source: str
+    data: Path | None = None
 
 
 def open_workspace(path: PathLike | None) -> Workspace:
@@ -96,7 +101,7 @@ def gather_inputs(
     Raises:
         UserError: something is missing or wrong.
     """
-    before = BEFORE[phase]
+    before, data = BEFORE[phase], workspace.path / "data"
     found = workspace.resolve_config(config, before)
     name: PathLike = DEMO_CONFIG if found is None else found.path
     source = "the embedded demo" if found is None else found.source_text
@@ -108,16 +113,23 @@ def gather_inputs(
     if weights is None and phase in NEED_WEIGHTS:
         raise _no_weights(phase)
     if phase not in NEED_NO_DATA:
-        provide_embedded(base, workspace.path / "data")
+        provide_embedded(base, data)
     cfg = phase_config(base, phase)
     apply_overrides(cfg, overrides)
-    check_config(cfg)
+    check_config(cfg, _needed(phase))
     reporter.note(f"config: {name} ({source})")
 
     if weights is None:
-        return Inputs(cfg, base, source, None, "none")
+        return Inputs(cfg, base, source, None, "none", data)
     reporter.note(f"checkpoint: {weights.path} ({weights.source_text})")
-    return Inputs(cfg, base, source, weights.path, weights.source_text)
+    return Inputs(cfg, base, source, weights.path, weights.source_text, data)
+
+
+def _needed(phase: str) -> tuple[str, ...]:
+    """What a phase uses of a config beside the model."""
+    if phase in NEED_NO_DATA:
+        return MODEL_ONLY
+    return TRAINING if phase in TRAINED else VALIDATION
 
 
 def require_checkpoint(inputs: Inputs, phase: str) -> Path:
@@ -203,7 +215,7 @@ def phase_run(
         except BaseException:
             distributed.share(None)
             raise
-        name = run.record.name
+        name = run.name
         told = {"directory": str(run.directory), "resumed": run.resumed, "name": name}
         distributed.share(told)
         yield PhaseRun(run.directory, run.resumed, name, run)
@@ -217,19 +229,55 @@ def save_config(inputs: Inputs, run: PhaseRun, cfg: Config | None = None) -> Pat
     return path
 
 
-def check_splits(inputs: Inputs, *splits: str) -> None:
-    """Refuse datasets that the phase would stumble over; see :func:`check_datasets`."""
-    check_datasets(inputs.cfg, splits)
+def check_splits(
+    inputs: Inputs, *splits: str, skip_broken: bool = False, reporter: Reporter = SILENT
+) -> None:
+    """Refuse datasets that the phase would stumble over, and a config that does not fit them.
+
+    Args:
+        inputs: where broken images are left out, ``cfg`` is changed.
+        splits: see :func:`check_datasets`.
+        skip_broken: leave broken images out, and say so, rather than refuse them.
+        reporter: is told which.
+
+    Raises:
+        UserError: see :func:`check_datasets`.
+    """
+    for said in check_datasets(inputs.cfg, splits, inputs.data if skip_broken else None):
+        reporter.note(said)
 
 
-def validation_size(cfg: Config) -> tuple[int, int] | None:
-    """(height, width) that every validation image has, where the config resizes to one size."""
-    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
-    for step in (loader.get("dataset") or {}).get("pipeline") or ():
-        scale = step.get("scale") if step.get("type") == "Resize" else None
-        if not isinstance(scale, (list, tuple)) or len(scale) != 2:
-            continue
-        width, height = scale
-        if width == height or not step.get("keep_ratio", False):
-            return int(height), int(width)
-    return None
+def image_size(
+    cfg: Config, asked: tuple[int, int] | None = None, reporter: Reporter = SILENT
+) -> tuple[int, int]:
+    """(height, width) at which a model is timed or exported: what its test images have.
+
+    Args:
+        cfg: whose test pipeline is run on a few images; see :func:`pipeline_sizes`.
+        asked: the user's own, taken as it is.
+        reporter: is told the size and where it is from.
+
+    Raises:
+        UserError: the images have several sizes, or none can be told.
+    """
+    if asked is not None:
+        return asked
+    found = pipeline_sizes(cfg)
+    sizes = sorted(found.counts, key=lambda size: -found.counts[size])
+    shown = [f"{width}x{height}" for height, width in sizes]
+    if len(sizes) == 1:
+        reporter.note(f"image size: {shown[0]} ({found.source})")
+        return sizes[0]
+    if sizes:
+        counts = ", ".join(
+            f"{name} ({found.counts[size]})" for name, size in zip(shown, sizes, strict=True)
+        )
+        raise UserError(
+            f"The test pipeline gives images of several sizes: {counts} of {found.source}.",
+            f"Choose one: --img-size {shown[0]}.",
+        )
+    raise UserError(
+        "The size of the test images cannot be told from the test pipeline alone, and "
+        f"{found.missing}.",
+        "Give it: --img-size WIDTHxHEIGHT, such as --img-size 512x384.",
+    )

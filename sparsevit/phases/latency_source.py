@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparsevit.atomic import write_atomic
 from sparsevit.errors import UserError
 from sparsevit.latency.calibration import HELD_OUT, MAX_ERROR, SECONDS
 from sparsevit.latency.predictor import Calibration, LatencyPredictor
 from sparsevit.latency.workload import Workload
 from sparsevit.phases.calibrate import error_text, kept_calibration, measured_calibration
+from sparsevit.plain_files import read_record
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.workspace import Workspace
-from sparsevit.workspace.atomic import write_atomic
 
 AUTO, PREDICTED, MEASURED = "auto", "predicted", "measured"
 HOW = (AUTO, PREDICTED, MEASURED)
@@ -127,7 +128,10 @@ def scaled_to_now(
 
 
 def settled_predictor(
-    folder: Path, decide: Callable[[], LatencyPredictor | None]
+    folder: Path,
+    decide: Callable[[], LatencyPredictor | None],
+    *,
+    threads: int | None = None,
 ) -> LatencyPredictor | None:
     """The predictor that a run goes by from its first attempt to its last.
 
@@ -138,17 +142,19 @@ def settled_predictor(
         folder: of the run; keeps the decision.
         decide: gives the predictor, at the machine's present speed, or None for timing; called
             where there is no decision yet.
+        threads: CPU threads that latencies are timed with; None where they do not matter.
 
     Raises:
-        UserError: the decision that is there cannot be read.
+        UserError: the decision that is there cannot be read, or was made with another number of
+            threads.
     """
     path = folder / DECISION
     if path.exists():
-        return _read_decision(path)
+        return _read_decision(path, threads)
     predictor = decide()
-    document: dict[str, Any] = {"latency": MEASURED}
+    document: dict[str, Any] = {"latency": MEASURED, "threads": threads}
     if predictor is not None:
-        document = {
+        document |= {
             "latency": PREDICTED,
             "dense_ms": predictor.dense_ms,
             "calibration": predictor.calibration.to_dict(),
@@ -157,14 +163,21 @@ def settled_predictor(
     return predictor
 
 
-def _read_decision(path: Path) -> LatencyPredictor | None:
+def _read_decision(path: Path, threads: int | None) -> LatencyPredictor | None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_record(path)
+        # an earlier version did not say
+        before = document.get("threads")
+        if None not in (threads, before) and threads != before:
+            raise UserError(
+                f"This run has timed with {before} CPU threads, and would now with {threads}.",
+                f"Continue it with --threads {before}, or start a new run with --force.",
+            )
         if document["latency"] == MEASURED:
             return None
         calibration = Calibration.from_dict(document["calibration"])
         return LatencyPredictor(calibration, float(document["dense_ms"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}, which says how this run judges latencies, cannot be read: {error}.",
             "Start a new run with --force.",

@@ -23,6 +23,7 @@ def pretrain(
     *,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     seed: int = 0,
     eval_images: int | None = None,
     force: bool = False,
@@ -37,6 +38,7 @@ def pretrain(
         checkpoint: weights to start from; what the config says where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         seed: of weights and data order.
         eval_images: validate on the first N images only.
         force: train again although it is done.
@@ -52,7 +54,7 @@ def pretrain(
     inputs = gather_inputs(
         ws, "pretrain", config, checkpoint, overrides, sparse=False, reporter=reporter
     )
-    check_splits(inputs, "train", "val")
+    check_splits(inputs, "train", "val", skip_broken=skip_broken, reporter=reporter)
     given = record_of(ws, inputs, {"seed": seed, "eval_images": eval_images})
     with phase_run(ws, "pretrain", given, force=force, resume=resume) as run:
         return run_training(

@@ -16,6 +16,7 @@ from sparsevit.engine import distributed
 from sparsevit.engine.evaluation import Evaluation
 from sparsevit.engine.partial_evaluation import PartialEvaluation
 from sparsevit.errors import UserError
+from sparsevit.methods import networks_of
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import task_of
@@ -39,6 +40,8 @@ class Scorer:
 
     Attributes:
         metric: what a score is.
+        network: (configuration) -> what it comes to on these images; equal where the model computes
+            the same.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Scorer:
         self.metric = metric or self._task.metric
         self._evaluation = Evaluation(cfg, images)
         self._kept = Evaluations(ws.path)
+        self.network = networks_of(model, self._evaluation.image_sizes(model))
         self._parts: PartialEvaluation | None = None
         self._seed = 0
         known = self._evaluation.known_metrics
@@ -68,6 +72,11 @@ class Scorer:
             "evaluation": _evaluation_digest(cfg, f"{ws.path}{os.sep}"),
             "images": self._evaluation.num_images,
         }
+
+    @property
+    def split(self) -> str:
+        """Which of the config's splits a score is of."""
+        return self._evaluation.split
 
     @property
     def images(self) -> int:
@@ -95,27 +104,24 @@ class Scorer:
 
     def metrics(self, configuration: Configuration) -> dict[str, float]:
         """All that the evaluation gives, as :meth:`__call__` takes its score from."""
-        key = {**self._key, "configuration": configuration.to_dict()}
 
         def evaluate() -> dict[str, float]:
             distributed.share(configuration)
             return self._evaluated(configuration)
 
-        return self._once(key, evaluate)
+        return self._once(configuration, {}, evaluate)
 
     def on_share(self, configuration: Configuration, share: float) -> float:
         """The score on a share of the images, or on all of them where it is 1."""
         parts = self._parts
         assert parts is not None
-        key: dict[str, Any] = {**self._key, "configuration": configuration.to_dict()}
-        if share < 1:
-            key |= {"share": parts.images(share), "seed": self._seed}
+        part = {"share": parts.images(share), "seed": self._seed} if share < 1 else {}
 
         def evaluate() -> dict[str, float]:
             self._handle.set(configuration)
             return parts(self._model, configuration, share)
 
-        return self._score(self._once(key, evaluate))
+        return self._score(self._once(configuration, part, evaluate))
 
     def help_the_first(self) -> None:
         """Scores this process's images of every configuration that the first process asks for."""
@@ -123,10 +129,17 @@ class Scorer:
             self._evaluated(configuration)
 
     def _once(
-        self, key: dict[str, Any], evaluate: Callable[[], dict[str, float]]
+        self,
+        configuration: Configuration,
+        part: dict[str, Any],
+        evaluate: Callable[[], dict[str, float]],
     ) -> dict[str, float]:
-        """The metrics that the workspace has for a key, evaluated where it has none."""
+        """The metrics that the workspace has of a network, evaluated where it has none."""
+        key = {**self._key, **part, "network": self.network(configuration)}
         known = self._kept.read(key)
+        if known is None:
+            # as versions before this one kept it
+            known = self._kept.read({**self._key, **part, "configuration": configuration.to_dict()})
         if known is None:
             known = evaluate()
             self._kept.write(key, known)

@@ -18,12 +18,12 @@ from sparsevit.phases.inputs import (
     PathLike,
     check_splits,
     gather_inputs,
+    image_size,
     open_workspace,
     phase_run,
     record_of,
     require_checkpoint,
     save_config,
-    validation_size,
 )
 from sparsevit.phases.latency_source import MEASURED, PREDICTED, latency_predictor, scaled_to_now
 from sparsevit.phases.searching.plan import STUDY_NAME, SearchPlan
@@ -36,6 +36,7 @@ from sparsevit.phases.searching.processes import (
 from sparsevit.phases.searching.results import (
     best_of_front,
     compared_with,
+    live_log,
     summary,
     write_results,
 )
@@ -43,8 +44,7 @@ from sparsevit.phases.searching.worker import SearchWorker
 from sparsevit.phases.sensitivity import sensitivity_for
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.front import Reference
-from sparsevit.search.log import log_name
-from sparsevit.search.loop import require_reach
+from sparsevit.search.loop import require_reach, with_dense
 from sparsevit.search.options import FRONT, SearchOptions
 from sparsevit.search.results import Progress, SearchResult
 from sparsevit.search.samplers import GuidedSampler
@@ -65,13 +65,14 @@ class SearchPhaseResult:
         run: its name in the workspace.
         best: file with the best configuration of the first interval, which ``finetune`` takes by
             itself; None where only the front was searched.
-        bests: file with the best of each interval, by interval: ``37:42``.
+        bests: file with the best of each interval, by how it was asked for: ``37:42``, ``1.6x:2x``.
         log: every new best of the first search in the form of the paper's script.
         plot: picture of latency against score.
         storage: of the Optuna studies; ``optuna-dashboard`` opens it.
         metric: what the score is, in points (AP x 100).
         execution: how latency was measured.
         images: how many images a score is from.
+        split: of the config, that they are of.
         latency: whether candidates' was ``predicted`` or ``measured``; the winner's is measured.
         prediction_error: the mean on held-out configurations, as a share; None where latency is
             measured.
@@ -80,6 +81,7 @@ class SearchPhaseResult:
         others: the searches of the other intervals, in the order in which they were given.
         references: what the searches are compared with.
         resumed: whether it went on with an earlier attempt.
+        busy: what timings say of other work on the machine; None where nothing speaks for it.
     """
 
     run: str
@@ -91,12 +93,14 @@ class SearchPhaseResult:
     metric: str
     execution: Execution = field(metadata=FLAT)
     images: int
+    split: str
     latency: str
     prediction_error: float | None
     search: SearchResult
     others: tuple[SearchResult, ...]
     references: tuple[Reference, ...]
     resumed: bool
+    busy: str | None = None
 
     @property
     def searches(self) -> tuple[SearchResult, ...]:
@@ -110,6 +114,7 @@ def search(
     *,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     options: SearchOptions | None = None,
     force: bool = False,
     resume: bool = False,
@@ -128,6 +133,7 @@ def search(
         checkpoint: the adapted weights; those that ``adapt`` made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         options: what is searched, how, and how long.
         force: search anew although it is done.
         resume: go on with the last search, e.g. with more trials.
@@ -163,9 +169,9 @@ def search(
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "search", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "search")
-    check_splits(inputs, "val")
+    check_splits(inputs, "val", skip_broken=skip_broken, reporter=reporter)
     options = replace(options, metric=options.metric or task_of(inputs.cfg).metric)
-    size = options.img_size or validation_size(inputs.cfg) or asked.img_size
+    size = image_size(inputs.cfg, options.img_size, reporter)
     given = record_of(ws, inputs)
     plan = SearchPlan(
         options=options,
@@ -185,7 +191,12 @@ def search(
         config_file = run.directory / "searched.py"
         config_file.write_text(dump_config(inputs.cfg), encoding="utf-8")
         storage = os.fspath(options.storage or run.directory / STUDY_NAME)
-        plans = divided(plan.begun(config_file, run.directory, storage))
+        plan = plan.begun(config_file, run.directory, storage)
+        options = with_dense(plan.options, lambda: worker.time_ms(worker.space.dense()))
+        if options.speedups:
+            intervals = {options.name_of(each): list(each) for each in options.intervals}
+            run.update(metrics={"intervals_ms": intervals})
+        plans = divided(replace(plan, options=options))
         worker.plan = plans[0]
         try:
             Evaluations(ws.path).remove_leftovers()
@@ -199,8 +210,12 @@ def search(
         finally:
             distributed.share(None)
         made = write_results(ws, worker, found, references, scored)
+        busy = worker.busy
         run.update(
-            metrics=summary(found[0], plan.metric),
+            metrics={
+                **summary(found[0], plan.metric, worker.scorer.split),
+                **({"machine": busy} if busy else {}),
+            },
             outputs={**made.outputs, "config": save_config(inputs, run)},
         )
     predictor = worker.predictor
@@ -214,12 +229,14 @@ def search(
         metric=plan.metric,
         execution=plan.execution,
         images=worker.scorer.images,
+        split=worker.scorer.split,
         latency=MEASURED if predictor is None else PREDICTED,
         prediction_error=None if predictor is None else predictor.calibration.mean_error,
         search=found[0],
         others=found[1:],
         references=tuple(references),
         resumed=run.resumed,
+        busy=busy,
     )
 
 
@@ -274,7 +291,7 @@ def _search_all(
     return tuple(
         worker.search(
             interval,
-            log=None if interval == FRONT else ws.path / log_name(*interval),
+            log=None if interval == FRONT else live_log(ws, Path(worker.plan.directory), interval),
             on_event=on_event,
         )
         for interval in worker.plan.options.searched

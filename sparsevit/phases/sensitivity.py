@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sparsevit.atomic import write_atomic
 from sparsevit.engine.runner import build_model
 from sparsevit.latency.calibration import MAX_ERROR
 from sparsevit.latency.execution import FLAT, PAPER_BATCH, PAPER_IMG_SIZE, Execution
@@ -16,11 +17,11 @@ from sparsevit.phases.inputs import (
     PathLike,
     check_splits,
     gather_inputs,
+    image_size,
     open_workspace,
     phase_run,
     record_of,
     require_checkpoint,
-    validation_size,
 )
 from sparsevit.phases.latency_source import (
     AUTO,
@@ -28,6 +29,7 @@ from sparsevit.phases.latency_source import (
     settled_predictor,
 )
 from sparsevit.phases.scoring import Scorer, unknown_metric
+from sparsevit.plain_files import read_record
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.report.sensitivity_plot import draw_sensitivity
 from sparsevit.search.sensitivity import (
@@ -40,7 +42,6 @@ from sparsevit.search.sensitivity import (
 from sparsevit.sparsity import Configuration, Space
 from sparsevit.sparsity.sweep import sweep
 from sparsevit.workspace import Workspace
-from sparsevit.workspace.atomic import write_atomic
 
 NAME = "sensitivity.json"
 _POINTS = "points.json"
@@ -60,6 +61,7 @@ class SensitivityResult:
         plots: what is plotted -> picture.
         execution: what latency is of.
         resumed: whether it went on with an earlier attempt.
+        busy: what timings say of other work on the machine; None where nothing speaks for it.
     """
 
     run: str
@@ -69,6 +71,7 @@ class SensitivityResult:
     plots: dict[str, Path]
     execution: Execution = field(metadata=FLAT)
     resumed: bool
+    busy: str | None = None
 
 
 def sensitivity(
@@ -77,6 +80,7 @@ def sensitivity(
     *,
     workspace: PathLike | None = None,
     overrides: Sequence[str] = (),
+    skip_broken: bool = False,
     metric: str | None = None,
     eval_images: int | None = None,
     scope: str = "backbone",
@@ -102,6 +106,7 @@ def sensitivity(
         checkpoint: the adapted weights; those that ``adapt`` made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
+        skip_broken: leave images that cannot be read out, rather than refuse the dataset.
         metric: what to show; the headline of the task where None. All are kept.
         eval_images: score on the first N images only.
         scope, backend, img_size, batch_size, precision: what latency is of; see
@@ -124,8 +129,8 @@ def sensitivity(
     ws = open_workspace(workspace)
     inputs = gather_inputs(ws, "sensitivity", config, checkpoint, overrides, reporter=reporter)
     weights = require_checkpoint(inputs, "sensitivity")
-    check_splits(inputs, "val")
-    execution = replace(asked, img_size=img_size or validation_size(inputs.cfg) or asked.img_size)
+    check_splits(inputs, "val", skip_broken=skip_broken, reporter=reporter)
+    execution = replace(asked, img_size=image_size(inputs.cfg, img_size, reporter))
     how = {**execution.to_dict(), "latency": latency, "eval_images": eval_images}
     given = record_of(ws, inputs, how)
     digest = given["checkpoint"]["sha256"]
@@ -145,10 +150,21 @@ def sensitivity(
                 max_error=max_error,
                 reporter=reporter,
             ),
+            threads=execution.threads,
         )
-        latency_ms: LatencyMs = Stopwatch(workload, latency_seconds)
-        if predictor is not None:
-            latency_ms = predictor.predict
+        known = [
+            point
+            for point in _read_points(run.directory / _POINTS)
+            if point.configuration == space.dense()
+        ]
+        stopwatch = Stopwatch(
+            workload,
+            latency_seconds,
+            # an earlier attempt's, by which its points were timed
+            dense_ms=known[0].latency_ms if known else None,
+            warn=lambda text: reporter.note(text),
+        )
+        latency_ms: LatencyMs = stopwatch if predictor is None else predictor.predict
 
         def respond(knob: str | None, ratio: float, configuration: Configuration) -> Response:
             scores = scorer.points(scorer.metrics(configuration))
@@ -168,6 +184,7 @@ def sensitivity(
         file = run.directory / NAME
         write_atomic(file, json.dumps(result.to_dict(), indent=1) + "\n")
         plots = draw_sensitivity(result, metric, run.directory)
+        busy = stopwatch.clock.machine.busy
         run.update(
             metrics={
                 "metric": metric,
@@ -175,6 +192,7 @@ def sensitivity(
                 "dense_ms": result.dense.latency_ms,
                 "latency": result.latency,
                 "configurations": len(result.responses),
+                **({"machine": busy} if busy else {}),
             },
             outputs={"sensitivity": file, **{f"plot_{name}": p for name, p in plots.items()}},
         )
@@ -186,6 +204,7 @@ def sensitivity(
         plots=plots,
         execution=execution,
         resumed=run.resumed,
+        busy=busy,
     )
 
 
@@ -245,9 +264,9 @@ def _swept(
 
 def _read_points(path: Path) -> list[Response]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_record(path)
         return [response_from_dict(row) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return []
 
 

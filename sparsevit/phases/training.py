@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from sparsevit.engine.distributed import default_device
-from sparsevit.engine.evaluation import Evaluation
+from sparsevit.engine.evaluation import Evaluation, split_of
 from sparsevit.engine.runner import build_model, train
 from sparsevit.phases.inputs import Inputs, PhaseRun, save_config
 from sparsevit.report.reporter import SILENT, Reporter
@@ -45,6 +45,7 @@ class TrainResult:
         sparsity: the configuration trained at; None while it changed all the time.
         before: name of a sparsity -> metrics of the weights that training started from.
         after: the same of the weights it made.
+        split: of the config, that metrics are of.
     """
 
     phase: str
@@ -61,6 +62,7 @@ class TrainResult:
     sparsity: dict[str, float] | None = None
     before: dict[str, Metrics] = field(default_factory=dict)
     after: dict[str, Metrics] = field(default_factory=dict)
+    split: str = "val"
 
 
 def run_training(
@@ -108,8 +110,16 @@ def run_training(
         **how,
     )
     after = validate(inputs, trained.model, sparsity, ratios, eval_images, reporter, "after")
+    for step, scores in ((0, before), (trained.iterations, after)):
+        trained.write_scores(scores, step)
+    split = split_of(inputs.cfg)
     run.update(
-        metrics={AFTER_TRAINING: after, "loss": trained.loss, "iterations": trained.iterations},
+        metrics={
+            AFTER_TRAINING: after,
+            "loss": trained.loss,
+            "iterations": trained.iterations,
+            "split": split,
+        },
         outputs={"checkpoint": trained.checkpoint},
     )
     return TrainResult(
@@ -127,6 +137,7 @@ def run_training(
         sparsity=sparsity.to_dict() if sparsity is not None else None,
         before=before,
         after=after,
+        split=split,
     )
 
 

@@ -63,7 +63,8 @@ def verdict(calibration: Calibration) -> str:
         return f"Accepted: {errors} (limit {calibration.limit:.1%} on average)."
     if calibration.noise > calibration.limit / 2:
         why = (
-            f"The measurements themselves vary by {calibration.noise:.1%}: calibrate again on a "
+            f"The measurements themselves vary by {calibration.noise:.1%}"
+            f"{f' ({calibration.busy})' if calibration.busy else ''}: calibrate again on a "
             "quieter machine, or with more --seconds."
         )
     else:

@@ -18,12 +18,19 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sparsevit import interruption
+from sparsevit.report.terminal import one_line
+
 
 class Task(Protocol):
     """One piece of work with a known number of steps."""
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
-        """``steps`` more are done; ``detail`` replaces the words beside the bar."""
+        """``steps`` more are done; ``detail`` replaces the words beside the bar.
+
+        Raises:
+            KeyboardInterrupt, Terminated: a signal came, and a library swallowed its exception.
+        """
 
     def start_at(self, completed: int) -> None:
         """``completed`` steps were done before, by a run that stopped."""
@@ -59,7 +66,7 @@ class SilentReporter:
 
 class _SilentTask:
     def advance(self, steps: int = 1, detail: str = "") -> None:
-        return None
+        interruption.check()
 
     def start_at(self, completed: int) -> None:
         return None
@@ -76,10 +83,10 @@ class ConsoleReporter:
         self.console = console
 
     def heading(self, text: str) -> None:
-        self._line(Text(text, "bold"))
+        self._line(Text(one_line(text), "bold"))
 
     def note(self, text: str) -> None:
-        self._line(Text.assemble(("- ", "dim"), text))
+        self._line(Text.assemble(("- ", "dim"), one_line(text)))
 
     def _line(self, text: Text) -> None:
         # a path is copied from here: it must not be broken, nor read as markup
@@ -92,13 +99,13 @@ class ConsoleReporter:
             return
         progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=self.console,
         )
         with progress:
@@ -111,6 +118,7 @@ class _BarTask:
         self._id = progress.add_task(description, total=total, detail="")
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
+        interruption.check()
         self._progress.update(self._id, advance=steps, detail=detail)
 
     def start_at(self, completed: int) -> None:
@@ -125,10 +133,11 @@ class _LineTask:
         self._done = 0
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
+        interruption.check()
         before, self._done = self._done, self._done + steps
         if self._done * 10 // self._total > before * 10 // self._total:
             line = f"{self._description} {self._done}/{self._total} {detail}".rstrip()
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(one_line(line), highlight=False, markup=False)
 
     def start_at(self, completed: int) -> None:
         self._done = completed

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
+from sparsevit.report.columns import add_figures
 from sparsevit.report.ratios import short_ratios
 from sparsevit.search.front import Reference, front_of
+from sparsevit.search.options import described
 from sparsevit.search.results import Progress as SearchProgress
 from sparsevit.search.results import SearchResult
 from sparsevit.search.trial import Trial
@@ -24,9 +28,9 @@ if TYPE_CHECKING:
     from sparsevit.phases.searching.show import ShownSearch
 
 _STAGES = {
-    "bounds": "Measuring the dense and the sparsest model",
+    "bounds": "Timing dense and sparsest",
     "search": "Searching",
-    "confirm": "Measuring the winner again",
+    "confirm": "Timing the best again",
     "done": "Searched",
 }
 
@@ -43,16 +47,14 @@ def render_progress(console: Console) -> Iterator[Callable[[SearchProgress], Non
     if not console.is_terminal:
         yield _print_new_bests(console)
         return
-    display = Progress(
+    display = _Display(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[counts]}"),
-        TextColumn("{task.fields[best]}", style="green"),
-        TextColumn("{task.fields[left]}", style="cyan"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[scored]}"),
         console=console,
     )
-    task = display.add_task(_STAGES["bounds"], total=None, counts="", best="", left="")
+    task = display.add_task(_STAGES["bounds"], total=None, scored="", counts="", best="")
 
     def on_event(event: SearchProgress) -> None:
         # shown from the first event to the last, so that whatever else the caller does before and
@@ -69,17 +71,30 @@ def render_progress(console: Console) -> Iterator[Callable[[SearchProgress], Non
         display.stop()
 
 
+class _Display(Progress):
+    """A line with the bar, and below it what would not fit beside it in 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            for name, style in (("counts", ""), ("best", "green")):
+                if task.fields[name]:
+                    yield Padding(Text(task.fields[name], style), (0, 0, 0, 2))
+
+
 def _draw(display: Progress, task: TaskID, event: SearchProgress) -> None:
+    scored, *counts = _counts(event)
+    if event.stage == "search":
+        counts += filter(None, [time_left(event.eta_seconds)])
+    best = event.best
     display.update(
         task,
         description=_STAGES[event.stage],
         total=None if event.stage == "bounds" else event.target,
         completed=event.scored,
-        counts=counts_line(event),
-        best=""
-        if event.best is None
-        else f"best {_brief(event.best)}: {_ratios(event.best.configuration)}",
-        left=time_left(event.eta_seconds) if event.stage == "search" else "",
+        scored=scored,
+        counts=", ".join(counts),
+        best="" if best is None else f"best {_brief(best)}: {_ratios(best.configuration)}",
     )
 
 
@@ -107,6 +122,10 @@ def counts_line(event: SearchProgress) -> str:
 
     Where latencies are predicted, and some were measured: ``predictions off by 1.2%``.
     """
+    return ", ".join(_counts(event))
+
+
+def _counts(event: SearchProgress) -> list[str]:
     parts = [f"{event.scored}/{event.target} scored"]
     if event.running:
         parts.append(f"{event.running} running")
@@ -116,7 +135,7 @@ def counts_line(event: SearchProgress) -> str:
         parts.append(f"{event.feasible_share:.0%} in the interval")
     if event.prediction_error is not None:
         parts.append(f"predictions off by {event.prediction_error:.1%}")
-    return ", ".join(parts)
+    return parts
 
 
 def time_left(seconds: float | None) -> str:
@@ -132,20 +151,28 @@ def results_table(result: SearchResult, top: int = 10) -> Table:
         top: at most so many rows.
     """
     table = Table(
-        title=f"Search within {result.min_ms:g} to {result.max_ms:g} ms",
+        title=f"Search within {_interval(result)} ms{_speedups(result)}",
         caption=summary_line(result),
         caption_justify="left",
     )
-    table.add_column("")
-    table.add_column("score", justify="right")
-    table.add_column("ms", justify="right")
-    table.add_column("ms again", justify="right")
-    table.add_column("speedup", justify="right")
-    table.add_column("ratios", no_wrap=True)
-    table.add_column("trial", justify="right")
+    table.add_column("", no_wrap=True)
+    add_figures(table, "score", "ms", "ms again", "speedup")
+    table.add_column("ratios", overflow="fold")
+    add_figures(table, "trial")
     for trial in _best_first(result)[:top]:
         table.add_row(*_row(trial, result), style=_style(trial, result))
     return table
+
+
+def _interval(result: SearchResult) -> str:
+    return f"{result.min_ms:.5g} to {result.max_ms:.5g}"
+
+
+def _speedups(result: SearchResult) -> str:
+    """`` (1.80x to 1.98x)``, where the interval is one of the sparse model's alone."""
+    if not 0 < result.min_ms <= result.max_ms <= result.dense_ms:
+        return ""
+    return f" ({result.dense_ms / result.max_ms:.2f}x to {result.dense_ms / result.min_ms:.2f}x)"
 
 
 def summary_line(result: SearchResult) -> str:
@@ -155,8 +182,10 @@ def summary_line(result: SearchResult) -> str:
         "candidates": " (the limit on candidates was reached)",
         "exhausted": " (the whole space was searched)",
     }
+    same = f" ({result.same_network} of them the same network as another)"
     line = (
-        f"{result.feasible} scored of {result.distinct} different configurations, "
+        f"{result.feasible} scored of {result.distinct} different configurations"
+        f"{same if result.same_network else ''}, "
         f"{result.candidates} drawn{reasons[result.stopped]}; "
         f"dense {result.dense_ms:.4g} ms, sparsest {result.fastest_ms:.4g} ms."
     )
@@ -226,7 +255,8 @@ def search_summary(result: SearchPhaseResult) -> Group:
     height, width = how.img_size
     return Group(
         *_tables(result.searches, result.references),
-        f"score: {result.metric} x 100 on {result.images} images; latency: {how.scope}, "
+        f"score: {result.metric} x 100 on {result.images} images of the {result.split} split; "
+        f"latency: {how.scope}, "
         f"{how.batch_size} x {width}x{height}, {how.backend} {how.precision}, "
         f"{how.device}, {_latency_source(result)}",
         *([] if result.best is None else [f"best: {result.best}"]),
@@ -246,7 +276,7 @@ def shown_summary(shown: ShownSearch) -> Group:
         f"{shown.run}, {shown.status}; score: {shown.metric} x 100; latency: {timing['scope']}, "
         f"{timing['batch_size']} x {width}x{height}, {timing['backend']} {timing['precision']}, "
         f"{timing['device']}",
-        *[f"best for {budget} ms: {path}" for budget, path in shown.bests.items()],
+        *[f"best for {described(budget)}: {path}" for budget, path in shown.bests.items()],
         *([] if shown.plot is None else [f"plot: {shown.plot}"]),
         f"study: {shown.storage} (open it with optuna-dashboard)",
     )
@@ -262,9 +292,9 @@ def budgets_table(searches: Sequence[SearchResult], references: Sequence[Referen
     table = Table(
         title="Best of each interval" if len(searches) > 1 else "Compared with dense and uniform"
     )
-    for name in ("", "score", "ms", "speedup"):
-        table.add_column(name, justify="right" if name else "left")
-    table.add_column("ratios", no_wrap=True)
+    table.add_column("")
+    add_figures(table, "score", "ms", "speedup")
+    table.add_column("ratios", overflow="fold")
     dense_ms = searches[0].dense_ms
     for reference in references:
         ratios = _ratios(reference.configuration)
@@ -273,9 +303,7 @@ def budgets_table(searches: Sequence[SearchResult], references: Sequence[Referen
         )
     for result in searches:
         best = result.best
-        name = (
-            "best" if result.max_ms == float("inf") else f"{result.min_ms:g} to {result.max_ms:g}"
-        )
+        name = "best" if result.max_ms == float("inf") else _interval(result)
         if best is None:
             table.add_row(f"{name} ms", "nothing found", "", "", "")
             continue
@@ -292,12 +320,13 @@ def front_table(result: SearchResult) -> Table:
     """The trials that no other beats in both score and latency, the fastest first."""
     front = front_of(result.trials)
     table = Table(
-        title="Front: no trial is better in both score and latency", caption=summary_line(result)
+        title="Front: no trial is better in both score and latency",
+        caption=summary_line(result),
+        caption_justify="left",
     )
-    for name in ("score", "ms", "speedup"):
-        table.add_column(name, justify="right")
-    table.add_column("ratios", no_wrap=True)
-    table.add_column("trial", justify="right")
+    add_figures(table, "score", "ms", "speedup")
+    table.add_column("ratios", overflow="fold")
+    add_figures(table, "trial")
     for trial in front:
         latency_ms = trial.latency_ms or float("nan")
         line = _line("", trial.score, latency_ms, result.dense_ms, _ratios(trial.configuration))
@@ -322,8 +351,9 @@ def _how_to_name(bests: Mapping[str, Path]) -> list[str]:
     if len(bests) < 2:
         return []
     first, second = list(bests)[:2]
-    lines = [f"best for {budget} ms: {path}" for budget, path in bests.items()]
+    lines = [f"best for {described(budget)}: {path}" for budget, path in bests.items()]
     return [
         *lines,
-        f"The next phase uses the best for {first} ms; choose another with --budget {second}.",
+        f"The next phase uses the best for {described(first)}; choose another with "
+        f"--budget {second}.",
     ]

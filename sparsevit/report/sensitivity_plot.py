@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sparsevit.report.ratios import short_names
+from sparsevit.report.terminal import plot_text
 from sparsevit.search.sensitivity import Curve, Sensitivity
 from sparsevit.tasks import headlines
 
@@ -45,11 +46,19 @@ def curves_figure(curves: Mapping[str, Curve], label: str) -> Figure:
         ratios, values = zip(*curve, strict=True)
         # the last of a continuous map is too pale on white
         colour = colours(0.9 * index / max(1, len(curves) - 1))
-        ax.plot(ratios, values, marker="o", markersize=3, linewidth=1.4, color=colour, label=name)
+        ax.plot(
+            ratios,
+            values,
+            marker="o",
+            markersize=3,
+            linewidth=1.4,
+            color=colour,
+            label=plot_text(name),
+        )
     for curve in list(curves.values())[:1]:
         ax.axhline(curve[0][1], color="#b0b8c0", linewidth=0.8, zorder=0)
     ax.set_xlabel("ratio of the knob (later knobs of its stage are raised to it)")
-    ax.set_ylabel(label)
+    ax.set_ylabel(plot_text(label))
     ax.spines[["top", "right"]].set_visible(False)
     if curves:
         ax.legend(frameon=False, fontsize=8)

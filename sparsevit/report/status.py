@@ -13,6 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparsevit.report.ratios import short_ratios
 from sparsevit.workspace import Holder, RunRecord
 
 STYLES = {"finished": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
@@ -26,7 +27,8 @@ _BEFORE, _AFTER = "before.", "after."
 
 
 class StatusTable:
-    """The runs of a workspace, for ``rich``. A narrow terminal is spared inputs and outputs.
+    """The runs of a workspace, for ``rich``. A narrow terminal is spared inputs and outputs, and
+    has what is known of a run in fewer columns.
 
     Args:
         workspace: its directory, for the title.
@@ -66,17 +68,25 @@ class StatusTable:
 
     def _table(self, wide: bool) -> Table:
         table = Table(header_style="bold")
+        if not wide:
+            table.show_lines = True
+            for heading in ("Run", "Status"):
+                table.add_column(heading, no_wrap=True)
+            table.add_column("Metrics", overflow="fold")
+            for run in self._runs:
+                phase, name, status, when, took, metrics, *_ = self._cells(run)
+                state = Text.assemble((status, STYLES.get(status, "")), f"\n{when}\n{took}")
+                table.add_row(Text(f"{phase}\n{name}"), state, Text(metrics))
+            return table
         for heading in ("Phase", "Run", "Status", "When"):
             table.add_column(heading, no_wrap=True)
         table.add_column("Took", justify="right", no_wrap=True)
-        table.add_column("Metrics", overflow="fold")
-        if wide:
-            table.add_column("Inputs", overflow="fold")
-            table.add_column("Outputs", overflow="fold")
+        for heading in ("Metrics", "Inputs", "Outputs"):
+            table.add_column(heading, overflow="fold")
         for run in self._runs:
             cells = [Text(cell) for cell in self._cells(run)]
             cells[2].stylize(STYLES.get(run.status, ""))
-            table.add_row(*(cells if wide else cells[:6]))
+            table.add_row(*cells)
         return table
 
     def _cells(self, run: RunRecord) -> list[str]:
@@ -87,7 +97,7 @@ class StatusTable:
             run.status,
             describe_age(run.ended or run.started, self._now),
             describe_seconds(run.seconds),
-            describe_metrics(run.metrics),
+            "\n".join(filter(None, (describe_metrics(run.metrics), describe_measured(run)))),
             describe_inputs(run.inputs),
             "\n".join(run.outputs),
         ]
@@ -118,7 +128,8 @@ def describe_age(moment: str, now: datetime) -> str:
     """
     try:
         then = datetime.fromisoformat(moment)
-    except ValueError:
+        then.timestamp()
+    except (ValueError, OverflowError):
         return moment
     if then.tzinfo is None:
         then = then.replace(tzinfo=timezone.utc)
@@ -149,6 +160,22 @@ def describe_metrics(metrics: Mapping[str, Any]) -> str:
     return "\n".join(f"{name} {_short(flat[name])}" for name in flat if name in chosen)
 
 
+def describe_measured(run: RunRecord) -> str:
+    """At which ratios and on which images a run's figures were measured, as far as it says:
+    ``at 0.6 0 0.2/0.4 0 on val``."""
+    if not run.metrics:
+        return ""
+    ratios = run.metrics.get("sparsity") or run.inputs.get("sparsity")
+    parts = []
+    if isinstance(ratios, Mapping) and all(isinstance(r, (int, float)) for r in ratios.values()):
+        parts.append(f"at {short_ratios(ratios)}")
+    split = run.metrics.get("split") or run.inputs.get("split")
+    if isinstance(split, str):
+        images = run.inputs.get("images") or run.inputs.get("eval_images")
+        parts.append(f"on {split}" + (f", first {images} images" if images else ""))
+    return " ".join(parts)
+
+
 def describe_inputs(inputs: Mapping[str, Any]) -> str:
     """The first inputs, a line each: ``checkpoint=latest.pth``; how many more there are."""
     told = {
@@ -170,7 +197,11 @@ def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _is_detail(name: str) -> bool:
-    return name.startswith("sparsity.") or re.search(r"mAP_\w+$", name) is not None
+    return (
+        name == "split"
+        or name.startswith(("sparsity.", "classes."))
+        or re.search(r"mAP_\w+$", name) is not None
+    )
 
 
 def _metric_rank(name: str) -> int:

@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
+from sparsevit.report.columns import add_figures
 from sparsevit.report.ratios import short_ratios
 from sparsevit.tasks import TASKS, headlines
 
@@ -26,8 +28,8 @@ def training_table(result: TrainResult) -> Group:
     shown = [key for key in names if any(key in metrics for metrics in measured)]
     for key in shown:
         if result.before:
-            table.add_column(f"{names[key]} before", justify="right")
-        table.add_column("after" if result.before else names[key], justify="right")
+            add_figures(table, f"{names[key]} before")
+        add_figures(table, "after" if result.before else names[key])
     for name, after in result.after.items():
         cells = [name if name != "sparse" else short_ratios(result.sparsity or {})]
         for key in shown:
@@ -39,7 +41,7 @@ def training_table(result: TrainResult) -> Group:
     took = timedelta(seconds=round(result.seconds))
     return Group(
         table,
-        f"{result.iterations} iterations{loss}, {took}",
+        f"{result.iterations} iterations{loss}, {took}; scores of the {result.split} split",
         f"checkpoint: {result.checkpoint}",
     )
 
@@ -48,16 +50,25 @@ def evaluation_table(result: EvaluateResult) -> Group:
     """The metrics of one evaluation."""
     how = f"{result.scope} in {result.backend} {result.precision}"
     plain = (result.backend, result.precision) == ("eager", "fp32")
-    title = f"{result.images} images" if plain else f"{result.images} images, {how}"
+    images = f"{result.images} images of the {result.split} split"
+    title = images if plain else f"{images}, {how}"
     table = Table(title=title, title_justify="left")
     columns, rows = TASKS[result.task].table(result.metrics)
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
+    table.add_column(columns[0])
+    add_figures(table, *columns[1:])
     for row in rows:
         table.add_row(*row)
     ratios = short_ratios(result.sparsity)
+    tables = [table]
+    if result.classes:
+        tables.append(Table(title="by class", title_justify="left"))
+        columns, rows = TASKS[result.task].class_table(result.classes)
+        tables[-1].add_column(columns[0])
+        add_figures(tables[-1], *columns[1:])
+        for row in rows:
+            tables[-1].add_row(*map(escape, row))
     return Group(
-        table,
+        *tables,
         f"sparsity {ratios} ({result.sparsity_source})",
         f"checkpoint: {result.checkpoint} ({result.checkpoint_source})",
     )

@@ -7,7 +7,7 @@ at the same ones by itself. The study only has to hold what came of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Protocol
@@ -38,6 +38,24 @@ class Draws(Protocol):
     def draw(self, rng: Random, before: Sequence[Seen]) -> Configuration | None: ...
 
 
+def by_ratios(configuration: Configuration) -> Hashable:
+    """Tells configurations by their ratios."""
+    return configuration
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Which configurations come to the same; each gives keys that are equal for those.
+
+    Attributes:
+        network: to the same network, in score and in latency.
+        timing: to the same latency.
+    """
+
+    network: Callable[[Configuration], Hashable] = by_ratios
+    timing: Callable[[Configuration], Hashable] = by_ratios
+
+
 @dataclass(frozen=True)
 class Limits:
     """When a search ends.
@@ -45,7 +63,7 @@ class Limits:
     Attributes:
         trials: so many different configurations in the interval were scored.
         candidates: so many were drawn.
-        distinct: so many different ones there are.
+        distinct: so many different networks there are.
     """
 
     trials: int
@@ -60,7 +78,7 @@ class Slot:
     Attributes:
         iteration: which one, from 0.
         configuration: what was drawn.
-        first: the candidate that first drew it; its own number where it is new.
+        first: the candidate that first drew the same network; its own number where it is new.
         latency_ms: as judged; None while it is not known.
         trial: its trial in the study: finished, or running with a living worker; else None.
     """
@@ -89,6 +107,7 @@ class Candidates:
         interval: of the latency, in milliseconds.
         limits: when to end.
         predict: judges latencies; they are measured where None.
+        alike: which configurations are the same network: the first has the result of all.
 
     Attributes:
         slots: the candidates.
@@ -104,19 +123,22 @@ class Candidates:
         interval: tuple[float, float],
         limits: Limits,
         predict: Predict | None = None,
+        alike: Alike | None = None,
     ) -> None:
         self._space = space
         self._sampler = sampler
         self._interval = interval
         self._limits = limits
         self._predict = predict
+        self._alike = alike or Alike()
         self.slots: list[Slot] = []
         self.running = self.finished = self.settled = 0
         self._seen: list[Seen] = []
-        self._first: dict[Configuration, int] = {}
+        self._first: dict[Hashable, int] = {}
+        self._drawn: set[Configuration] = set()
         self._again: dict[int, list[int]] = defaultdict(list)
         self._recorded: dict[int, FrozenTrial] = {}
-        self._measured: dict[Configuration, float] = {}
+        self._measured: dict[Hashable, float] = {}
         self._partial: dict[Configuration, dict[int, float]] = defaultdict(dict)
         self._over: set[int] = set()
         self._open: dict[int, None] = {}
@@ -146,11 +168,11 @@ class Candidates:
 
     def note_latency(self, configuration: Configuration, latency_ms: float) -> None:
         """Takes note of a latency that was measured."""
-        self._measured.setdefault(configuration, latency_ms)
+        self._measured.setdefault(self._alike.timing(configuration), latency_ms)
 
     def latency_of(self, configuration: Configuration) -> float | None:
         """Milliseconds as measured, None where it was not."""
-        return self._measured.get(configuration)
+        return self._measured.get(self._alike.timing(configuration))
 
     def partial(self, configuration: Configuration, step: int) -> float | None:
         """A score on some of the images, None where it is not known."""
@@ -185,7 +207,8 @@ class Candidates:
 
     def _add(self, configuration: Configuration) -> Slot:
         number = len(self.slots)
-        first = self._first.setdefault(configuration, number)
+        first = self._first.setdefault(self._alike.network(configuration), number)
+        self._drawn.add(configuration)
         slot = Slot(number, configuration, first)
         self.slots.append(slot)
         self._seen.append(Seen(configuration))
@@ -208,7 +231,8 @@ class Candidates:
 
     def _judge(self, slot: Slot) -> None:
         if slot.is_duplicate:
-            self._seen[slot.iteration] = self._seen[slot.first]
+            known = self._seen[slot.first]
+            self._seen[slot.iteration] = replace(known, configuration=slot.configuration)
             return
         trial = None if slot.trial is None else read_trial(slot.trial)
         slot.latency_ms = self._latency(slot, trial)
@@ -220,13 +244,13 @@ class Candidates:
         if trial is not None and slot.finished:
             known = replace(known, score=trial.score, share=trial.share)
         for number in (slot.iteration, *self._again[slot.iteration]):
-            self._seen[number] = known
+            self._seen[number] = replace(known, configuration=self._seen[number].configuration)
 
     def _latency(self, slot: Slot, trial: Trial | None) -> float | None:
         if trial is not None and slot.finished:
             return trial.latency_ms
         if self._predict is None:
-            return self._measured.get(slot.configuration)
+            return self.latency_of(slot.configuration)
         return slot.latency_ms or self._predict(slot.configuration)
 
     def _is_feasible(self, latency_ms: float | None) -> bool | None:
@@ -297,21 +321,26 @@ class Candidates:
 
     @property
     def feasible(self) -> int:
-        """Different configurations that lie in the interval."""
+        """Different networks that lie in the interval."""
         return sum(known is True for known in self._in_interval.values())
 
     @property
     def judged(self) -> int:
-        """Different configurations whose latency is known."""
+        """Different networks whose latency is known."""
         return sum(known is not None for known in self._in_interval.values())
 
     @property
     def distinct(self) -> int:
         """How many different configurations were drawn."""
-        return len(self._first)
+        return len(self._drawn)
+
+    @property
+    def same_network(self) -> int:
+        """How many of them are the same network as one before."""
+        return len(self._drawn) - len(self._first)
 
     def first_of(self, slot: Slot) -> Slot:
-        """The candidate that first drew the same configuration."""
+        """The candidate that first drew the same network."""
         return self.slots[slot.first]
 
     def before_batch(self, slot: Slot, batch: int) -> list[Slot] | None:

@@ -8,7 +8,8 @@ study, and come to the trials that one would have come to.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from sparsevit.errors import UserError
-from sparsevit.search.candidates import Candidates, Draws, Limits
+from sparsevit.search.candidates import Alike, Candidates, Draws, Limits
 from sparsevit.search.halving import Halving
 from sparsevit.search.history import DENSE, FASTEST, SLOWEST
 from sparsevit.search.options import Budget, SearchOptions
 from sparsevit.search.plugged import PluggedSampler
 from sparsevit.search.results import SearchResult
 from sparsevit.search.samplers import Predict, SpaceSampler, make_sampler
+from sparsevit.search.samplers.feasible import SMALL_SPACE
 from sparsevit.search.session import Measure, OnEvent, Problem, Score, Session, bounds
-from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna
+from sparsevit.search.study import Direction, claim_study, open_study, quiet_optuna, reached
 from sparsevit.search.workers import BEAT_SECONDS, Worker
 from sparsevit.sparsity import Configuration, Space
 
@@ -46,6 +48,7 @@ def search(
     storage: BaseStorage | None = None,
     identity: Mapping[str, Any] | None = None,
     latencies: Mapping[Configuration, float] | None = None,
+    alike: Alike | None = None,
     log_path: str | Path | None = None,
     on_event: OnEvent | None = None,
     confirm_best: bool = True,
@@ -78,6 +81,8 @@ def search(
             size, ...); a study that was made with another one is not gone on with.
         latencies: what is known to have been measured, by an earlier search for instance; all
             processes must know the same.
+        alike: which configurations are the same network; each by itself where None. One that is the
+            same as one before takes over what is known of that.
         log_path: where to write the log of the paper's form.
         on_event: is told the progress before and after every step.
         confirm_best: measure the winner again, and take the next best where it misses the interval.
@@ -86,6 +91,9 @@ def search(
         UserError: where the sampler cannot be made, the interval cannot be met on this device, or
             the study was made with other inputs.
     """
+    options = with_dense(options, lambda: measure(space.dense()), storage)
+    if options.dense_ms is not None:
+        latencies = {**(latencies or {}), space.dense(): options.dense_ms}
     interval = options.searched[0] if interval is None else interval
     if sampler is None:
         sampler = make_sampler(
@@ -100,8 +108,8 @@ def search(
         )
     problem = Problem(space, measure, predict, score, interval, options, halving)
     began = time.monotonic()
-    directions: list[Direction] = ["maximize", "minimize"] if options.pareto else ["maximize"]
-    with quiet_optuna():
+    directions = _directions(options)
+    with quiet_optuna(), reached(storage or options.storage):
         study = open_study(
             storage or options.storage, options.study_name(interval), directions=directions
         )
@@ -115,8 +123,9 @@ def search(
             space,
             draws,
             interval,
-            Limits(options.trials, options.max_candidates, distinct=space.size()),
+            Limits(options.trials, options.max_candidates, distinct=_networks(space, alike)),
             None if predict is None else problem.foretold,
+            alike,
         )
         for configuration, latency_ms in (latencies or {}).items():
             candidates.note_latency(configuration, latency_ms)
@@ -136,6 +145,7 @@ def search(
         trials=tuple(candidates.trials()),
         candidates=candidates.finished,
         distinct=candidates.distinct,
+        same_network=candidates.same_network,
         feasible=candidates.settled,
         unconfirmed=unconfirmed,
         min_ms=interval[0],
@@ -146,6 +156,37 @@ def search(
         seconds=time.monotonic() - began,
         resumed_from=resumed_from,
     )
+
+
+def with_dense(
+    options: SearchOptions,
+    measure: Callable[[], float],
+    storage: BaseStorage | None = None,
+) -> SearchOptions:
+    """Options whose speedups are intervals of milliseconds; others are returned as they are.
+
+    A search that is gone on with keeps the intervals that it had: the latency of the dense model is
+    taken from its first study, where it is known.
+
+    Args:
+        measure: latency of the dense model in milliseconds.
+        storage: in place of the options'.
+    """
+    if not options.speedups or options.dense_ms is not None:
+        return options
+    with quiet_optuna():
+        study = open_study(
+            storage or options.storage, options.studies[0], directions=_directions(options)
+        )
+        name = f"{DENSE}_ms"
+        if study.user_attrs.get(name) is None:
+            study.set_user_attr(name, measure())
+        # another machine's, where that was quicker
+        return replace(options, dense_ms=study.user_attrs[name])
+
+
+def _directions(options: SearchOptions) -> list[Direction]:
+    return ["maximize", "minimize"] if options.pareto else ["maximize"]
 
 
 def _check_interval(session: Session) -> tuple[float, float]:
@@ -186,8 +227,16 @@ def require_reach(interval: Budget, dense_ms: float, fastest_ms: float, slowest_
         raise UserError(
             f"No configuration can be expected within {min_ms:g} to {max_ms:g} ms here: the "
             f"sparsest takes {fastest_ms:.4g} ms, and the dense model {dense_ms:.4g} ms.",
-            f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max).",
+            f"Choose an interval within {low:.4g} to {high:.4g} ms (--min, --max)"
+            + (f", or a speedup up to {dense_ms / low:.3g} (--speedup)." if low > 0 else "."),
         )
+
+
+def _networks(space: Space, alike: Alike | None) -> int:
+    """How many different networks a space has, at most."""
+    if alike is None or space.size() > SMALL_SPACE:
+        return space.size()
+    return len({alike.network(configuration) for configuration in space.every()})
 
 
 def _identity(problem: Problem, sampler: Draws, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ Budget = tuple[float, float]
 FRONT: Budget = (0.0, math.inf)
 """The interval of a search for the whole front."""
 
+# Up to how much more than a speedup that is asked for as one number is searched.
+_MORE = 1.1
+
 _EVOLUTION, _NSGA2 = "evolution", "nsga2"
 
 
@@ -29,6 +32,10 @@ class SearchOptions:
     Attributes:
         max_ms, min_ms: the latency interval in milliseconds, both ends included.
         budgets: more intervals, or all of them: (lowest, highest) each.
+        speedups: intervals by how many times as fast as the dense model a configuration is:
+            (lowest, highest) each, or the lowest alone, the highest being a tenth more.
+        dense_ms: latency of the dense model, by which speedups become milliseconds; where None, it
+            is measured when the search begins, and kept with its study.
         pareto: search the whole latency-accuracy front in one study; intervals, if any, take their
             best from it.
         trials: stop when this many different configurations were scored, for each interval.
@@ -47,8 +54,7 @@ class SearchOptions:
         scope: time the ``backbone``, as the paper does, or the ``detector``.
         backend: what executes it while it is timed; a configuration is prepared anew in all but
             ``eager`` and ``compile``. Scores are of eager PyTorch in fp32, whatever is timed.
-        img_size: (height, width) to time at; that of the config's validation where it is one
-            fixed size, else 672x672, where None.
+        img_size: (height, width) to time at; that of the config's test images where None.
         batch_size: images in a timed call.
         precision: to time in: ``fp32``, ``fp16`` or ``bf16``.
         device: where to run; CUDA if there is any where None.
@@ -66,6 +72,8 @@ class SearchOptions:
     max_ms: float | None = None
     min_ms: float | None = None
     budgets: tuple[Budget, ...] = ()
+    speedups: tuple[float | Budget, ...] = ()
+    dense_ms: float | None = None
     pareto: bool = False
     trials: int = 10_000
     max_candidates: int = 10_000
@@ -98,6 +106,7 @@ class SearchOptions:
                 f"Missing option '{missing}': both ends of the interval are needed, in "
                 "milliseconds.",
             )
+        object.__setattr__(self, "speedups", tuple(_speedup(each) for each in self.speedups))
         for low, high in self.intervals:
             if not 0 <= low <= high < math.inf:
                 raise UserError(
@@ -105,10 +114,11 @@ class SearchOptions:
                     "Give --min below --max, in milliseconds: "
                     "`sparsevit search --max 42 --min 37`.",
                 )
-        if not self.searched:
+        if not self.studies:
             raise UserError(
                 "A search needs a latency interval.",
-                "Give --min and --max in milliseconds, or --budget MIN:MAX, or --pareto.",
+                "Give --speedup 1.8, or --min and --max in milliseconds, or --budget MIN:MAX, or "
+                "--pareto.",
             )
         for name in ("trials", "max_candidates", "workers"):
             if getattr(self, name) < 1:
@@ -117,9 +127,26 @@ class SearchOptions:
 
     @property
     def intervals(self) -> tuple[Budget, ...]:
-        """Every interval that was asked for, each once."""
+        """Every interval that was asked for, in milliseconds, each once; those of speedups only
+        where ``dense_ms`` is known."""
+        return tuple(self._asked(self.dense_ms))
+
+    def name_of(self, interval: Budget) -> str:
+        """How an interval was asked for: ``37:42``, or ``1.6x:2x``."""
+        return self._asked(self.dense_ms)[interval]
+
+    def _asked(self, dense_ms: float | None) -> dict[Budget, str]:
         given = () if self.min_ms is None or self.max_ms is None else ((self.min_ms, self.max_ms),)
-        return tuple(dict.fromkeys((*given, *((low, high) for low, high in self.budgets))))
+        asked = {(low, high): budget_text((low, high)) for low, high in (*given, *self.budgets)}
+        if dense_ms is not None:
+            for slow, fast in self._speedups:
+                interval = dense_ms / fast, dense_ms / slow
+                asked.setdefault(interval, speedup_text((slow, fast)))
+        return asked
+
+    @property
+    def _speedups(self) -> tuple[Budget, ...]:
+        return tuple(_speedup(each) for each in self.speedups)
 
     @property
     def searched(self) -> tuple[Budget, ...]:
@@ -142,22 +169,32 @@ class SearchOptions:
             "mutation_prob": self.mutation_prob,
         }
 
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The name of every study that is searched, in order."""
+        if self.pareto:
+            usual = ["front"]
+        else:
+            # what an interval is called does not depend on how long the dense model takes
+            usual = [file_name(text) for text in self._asked(self.dense_ms or 1.0).values()]
+        if self.study is None:
+            return tuple(usual)
+        return tuple(f"{self.study}-{name}" for name in usual) if len(usual) > 1 else (self.study,)
+
     def study_name(self, interval: Budget) -> str:
         """The name of an interval's study."""
-        usual = "front" if interval == FRONT else budget_name(interval)
-        if self.study is None:
-            return usual
-        return f"{self.study}-{usual}" if len(self.searched) > 1 else self.study
+        return self.studies[self.searched.index(interval)]
 
     def to_dict(self) -> dict[str, Any]:
         """What tells one search from another, as plain data: what the record of a run holds.
 
         Not how latency is timed, which the record holds as it was settled.
         """
-        one = len(self.intervals) == 1 and not self.pareto
+        intervals = [list(interval) for interval in self._asked(None)]
+        one = len(self.studies) == len(intervals) == 1 and not self.pareto
         return {
-            "interval_ms": list(self.intervals[0]) if one else None,
-            "budgets": [list(interval) for interval in self.intervals],
+            "interval_ms": intervals[0] if one else None,
+            "budgets": intervals,
             "pareto": self.pareto,
             "trials": self.trials,
             "max_candidates": self.max_candidates,
@@ -171,7 +208,31 @@ class SearchOptions:
             "halving": self.halving,
             "storage": None if self.storage is None else shown_url(self.storage),
             "study": self.study,
+            # the records of searches without have no such name
+            **({"speedups": [list(each) for each in self._speedups]} if self.speedups else {}),
         }
+
+
+def budget_text(budget: Budget) -> str:
+    """``37:42``: an interval as it is asked for."""
+    return "{:g}:{:g}".format(*budget)
+
+
+def speedup_text(speedup: Budget) -> str:
+    """``1.6x:2x``: an interval of speedups as it is asked for."""
+    return "{:g}x:{:g}x".format(*speedup)
+
+
+def described(text: str) -> str:
+    """``37:42 ms``, or ``1.6x:2x`` as it is."""
+    return text if "x" in text.lower() else f"{text} ms"
+
+
+def file_name(text: str) -> str:
+    """``max42_min37`` or ``speedup1.6_2``: what was asked for in the names of studies and files."""
+    if "x" in text:
+        return "speedup" + text.replace("x", "").replace(":", "_")
+    return budget_name(parse_budget(text))
 
 
 def budget_name(budget: Budget) -> str:
@@ -197,3 +258,43 @@ def parse_budget(text: str) -> Budget:
             "Give the lower and the upper end in milliseconds: --budget 37:42.",
         )
     return found
+
+
+def parse_speedup(text: str) -> Budget:
+    """``1.8`` or ``1.6:2.0``, each with an ``x`` behind it or without, as an interval of speedups.
+
+    Raises:
+        UserError: it is none.
+    """
+    low, colon, high = text.lower().replace("x", "").partition(":")
+    try:
+        return _speedup((float(low), float(high)) if colon else float(low))
+    except ValueError:
+        raise _no_speedup(text) from None
+
+
+def canonical_budget(text: str) -> str:
+    """An interval of either kind in the form in which it is recorded: ``37:42``, ``1.6x:2x``.
+
+    Raises:
+        UserError: it is none.
+    """
+    if "x" in text.lower():
+        return speedup_text(parse_speedup(text))
+    return budget_text(parse_budget(text))
+
+
+def _speedup(given: Any) -> Budget:
+    """A speedup or a pair of them as a pair."""
+    low, high = given if isinstance(given, (tuple, list)) else (given, round(_MORE * given, 4))
+    if not 1 <= low <= high < math.inf:
+        raise _no_speedup(f"{low:g}:{high:g}" if isinstance(given, (tuple, list)) else f"{low:g}")
+    return float(low), float(high)
+
+
+def _no_speedup(text: str) -> UserError:
+    return UserError(
+        f"{text!r} is not a speedup.",
+        "Give how many times as fast as the dense model, 1 or more: --speedup 1.8, or from and to: "
+        "--speedup 1.6:2.0.",
+    )

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
 from sparsevit.errors import UserError
+from sparsevit.search.files import MEND
 from sparsevit.search.front import Reference
 from sparsevit.search.history import DENSE, FASTEST, confirm, confirmations, rank
 from sparsevit.search.results import SearchResult
-from sparsevit.search.study import IDENTITY, Storage, open_storage, quiet_optuna
+from sparsevit.search.storage import shown_url
+from sparsevit.search.study import (
+    IDENTITY,
+    UNREADABLE,
+    Storage,
+    open_storage,
+    quiet_optuna,
+    reached,
+    reading,
+)
 from sparsevit.search.trial import ITERATION, Trial, is_counted, read_trial
 from sparsevit.sparsity import Configuration
 
@@ -24,8 +37,17 @@ def read_search(storage: Storage, study_name: str) -> SearchResult:
     Raises:
         UserError: there is no such study.
     """
-    study = _load(storage, study_name)
+    with _study(storage, study_name) as study:
+        return _read(study)
+
+
+def _read(study: optuna.Study) -> SearchResult:
     attrs = study.user_attrs
+    if IDENTITY not in attrs:
+        raise UserError(
+            f"Nothing was searched yet in the study {study.study_name!r}.",
+            "Run the search first: `sparsevit search`.",
+        )
     low, high = (float(end) for end in attrs[IDENTITY]["interval_ms"])
     found: dict[int, Trial] = {}
     known = confirmations(study)
@@ -64,16 +86,18 @@ def keep_confirmation(storage: Storage, study_name: str, trial: Trial, latency_m
 
 def read_confirmations(storage: Storage, study_name: str) -> dict[int, float]:
     """Latencies that were measured again, by the number of the trial."""
-    return confirmations(_load(storage, study_name))
+    with _study(storage, study_name) as study:
+        return confirmations(study)
 
 
 def read_references(storage: Storage, study_name: str) -> list[Reference]:
     """What :func:`keep_references` kept; nothing where that was not done."""
-    document: list[dict[str, Any]] = _load(storage, study_name).user_attrs.get(_REFERENCES) or []
-    return [
-        Reference(**{**entry, "configuration": Configuration(entry["configuration"])})
-        for entry in document
-    ]
+    with _study(storage, study_name) as study:
+        document: list[dict[str, Any]] = study.user_attrs.get(_REFERENCES) or []
+        return [
+            Reference(**{**entry, "configuration": Configuration(entry["configuration"])})
+            for entry in document
+        ]
 
 
 def _best(trials: list[Trial], low: float, high: float) -> tuple[Trial | None, tuple[Trial, ...]]:
@@ -108,6 +132,7 @@ def _summed_up(
 ) -> dict[str, Any]:
     """The fields of a result that follow from its trials and its interval."""
     different = [trial for trial in trials if trial.state != "duplicate"]
+    drawn = len({trial.configuration for trial in trials})
     confirmed = [replace(trial, confirmed_ms=measured.get(trial.number)) for trial in different]
     best, missed = _best(confirmed, low, high)
     return {
@@ -115,7 +140,8 @@ def _summed_up(
         "unconfirmed": missed,
         "trials": tuple(trials),
         "candidates": len(trials),
-        "distinct": len(different),
+        "distinct": drawn,
+        "same_network": drawn - len(different),
         "feasible": sum(trial.feasible for trial in different),
         "min_ms": low,
         "max_ms": high,
@@ -123,12 +149,36 @@ def _summed_up(
 
 
 def _load(storage: Storage, study_name: str) -> optuna.Study:
+    with reached(storage), quiet_optuna():
+        opened = open_storage(storage)
+        assert opened is not None
+        return _of_name(opened, study_name, storage)
+
+
+@contextmanager
+def _study(storage: Storage, study_name: str) -> Iterator[optuna.Study]:
+    """A study to read; what is not as it must be in it is the user's to mend."""
+    with reading(storage) as opened, quiet_optuna():
+        study = _of_name(opened, study_name, storage)
+        try:
+            yield study
+        except UNREADABLE as error:
+            raise UserError(
+                f"The study {study_name!r} in {_shown(storage)} is not a search's, or is damaged: "
+                f"{type(error).__name__} {error}.",
+                MEND,
+            ) from error
+
+
+def _of_name(opened: BaseStorage, study_name: str, storage: Storage) -> optuna.Study:
     try:
-        with quiet_optuna():
-            opened = open_storage(storage)
-            assert opened is not None
-            return optuna.load_study(study_name=study_name, storage=opened)
+        return optuna.load_study(study_name=study_name, storage=opened)
     except KeyError as error:
         raise UserError(
-            f"There is no study {study_name!r} in {storage}.", "Search first: `sparsevit search`."
+            f"There is no study {study_name!r} in {_shown(storage)}.",
+            "Search first: `sparsevit search`.",
         ) from error
+
+
+def _shown(storage: Storage) -> str:
+    return "the storage" if isinstance(storage, BaseStorage) else shown_url(storage)

@@ -61,7 +61,7 @@ class SearchResult:
         trials: all candidates in order (no trial that was cut short).
         candidates: how many were drawn, duplicates among them.
         distinct: how many different configurations were drawn.
-        feasible: different configurations within the interval; each was scored, on some of the
+        feasible: different networks within the interval; each was scored, on some of the
             images at least.
         unconfirmed: better trials than ``best`` that missed the interval when measured again.
         min_ms: lower end of the interval, in milliseconds.
@@ -72,6 +72,8 @@ class SearchResult:
             ``exhausted``.
         seconds: of this session.
         resumed_from: candidates that earlier sessions had finished.
+        same_network: of the different configurations, those that compute the same as one before,
+            and took over its result.
     """
 
     best: Trial | None
@@ -87,6 +89,7 @@ class SearchResult:
     stopped: Stopped
     seconds: float
     resumed_from: int
+    same_network: int = 0
 
 
 def write_best(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsevit.errors import UserError
+from sparsevit.plain_files import read_record
 from sparsevit.sparsity import Configuration
 
 Curve = tuple[tuple[float, float], ...]
@@ -129,8 +129,8 @@ class Sensitivity:
 def read_sensitivity(path: Path) -> Sensitivity | None:
     """A sensitivity from its JSON file; None where there is none that can be read."""
     try:
-        return Sensitivity.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        return Sensitivity.from_dict(read_record(path))
+    except ValueError:
         return None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from sparsevit import interruption
 from sparsevit.errors import UserError
 from sparsevit.search.candidates import Candidates, Slot
 from sparsevit.search.claims import Claim, claim, release_the_dead
@@ -301,7 +302,8 @@ class Session:
             write_log(self.log_path, self.candidates.trials())
 
     def tell(self, stage: Stage, current: Configuration | None = None) -> None:
-        """Tells the progress."""
+        """Tells the progress; ends where a signal came that a library swallowed."""
+        interruption.check()
         if self.on_event is None:
             return
         seconds = time.monotonic() - self.began

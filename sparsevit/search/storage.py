@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
+
+from sparsevit.secrets import masked_url
 
 
 def storage_url(storage: str | os.PathLike[str]) -> str:
@@ -22,4 +23,4 @@ def storage_url(storage: str | os.PathLike[str]) -> str:
 
 def shown_url(storage: str | os.PathLike[str]) -> str:
     """The URL without the password that may be in it."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage_url(storage))
+    return masked_url(storage_url(storage))

@@ -12,19 +12,29 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sparsevit.errors import UserError
+from sparsevit.search.files import MEND, check_study_file, snapshot, study_file
 from sparsevit.search.storage import shown_url, storage_url
-from sparsevit.search.trial import LATENCY_MS, PREDICTED_MS, is_counted
+from sparsevit.search.trial import (
+    CONFIGURATION,
+    ITERATION,
+    LATENCY_MS,
+    PREDICTED_MS,
+    is_counted,
+)
 
 IDENTITY = "identity"
 Direction = Literal["maximize", "minimize"]
 Storage = str | os.PathLike[str] | BaseStorage
+
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+"""What Optuna and we run into where a study's data are not what they must be."""
 
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.
 _BUSY_SECONDS = 60
@@ -51,19 +61,88 @@ def open_study(
         UserError: where the storage cannot be opened, or holds something else.
     """
     try:
-        return _made(storage, name, directions)
-    except ModuleNotFoundError as error:
+        with reached(storage):
+            study = _made(storage, name, directions)
+            found = [direction.name.lower() for direction in study.directions]
+    except ImportError as error:
+        # Optuna has words of its own for a driver that is missing
+        missing = error.name or getattr(error.__cause__, "name", None) or "a driver"
         raise UserError(
-            f"The storage {_named(storage)} needs {error.name}, which is not installed.",
+            f"The storage {_named(storage)} needs {missing}, which is not installed.",
             "Install it; for PostgreSQL: pip install 'sparsevit[postgres]'",
         ) from error
-    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    except (RuntimeError, *UNREADABLE) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
             f"The study's storage {_named(storage)} cannot be opened: {reason}.",
             "Give a writable file, new or made by an earlier search, or the URL of a database that "
             "can be reached.",
         ) from error
+    if found != list(directions):
+        raise UserError(
+            f"The study {name!r} in {_named(storage)} is of something else: its objectives are to "
+            f"{', '.join(found)}, and here they are to {', '.join(directions)}.",
+            "Give another name with --study, or another --storage.",
+        )
+    return study
+
+
+@contextmanager
+def reached(storage: Storage | None) -> Iterator[None]:
+    """Within it, a storage that cannot be read or written is the user's to mend.
+
+    Raises:
+        UserError: in place of what the storage raised.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DBAPIError):
+            cause = cause.__cause__
+        reason = " ".join(str(getattr(cause, "orig", None) or error).split())
+        remedy = (
+            "Give a writable file, new or made by an earlier search, or the URL of a database that "
+            "can be reached."
+        )
+        if "full" in reason:
+            remedy = "Free some space; the same command goes on with it."
+        elif "locked" in reason:
+            remedy = "Wait until the program that holds it is done; the same command goes on."
+        elif "malformed" in reason or "no such" in reason:
+            remedy = MEND
+        raise UserError(
+            f"The study's storage {_named(storage)} cannot be used: {reason}.", remedy
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"The study's storage {_named(storage)} cannot be used: {error.strerror or error}.",
+            "Check its permissions, and that there is free space.",
+        ) from error
+
+
+@contextmanager
+def reading(storage: Storage) -> Iterator[BaseStorage]:
+    """A storage to read: of a file a copy, as Optuna writes even where it only looks.
+
+    Raises:
+        UserError: it is not there, is not a study's, or cannot be read.
+    """
+    if isinstance(storage, BaseStorage):
+        yield storage
+        return
+    with snapshot(storage) as url, reached(storage), quiet_optuna():
+        try:
+            opened = _opened(url, skip_table_creation=study_file(storage) is None)
+        except (RuntimeError, *UNREADABLE) as error:
+            raise UserError(
+                f"The study's storage {_named(storage)} cannot be read: {error}.", MEND
+            ) from error
+        try:
+            yield opened
+        finally:
+            if isinstance(opened, RDBStorage):
+                opened.engine.dispose()
 
 
 def _named(storage: Any) -> str:
@@ -99,21 +178,23 @@ def open_storage(storage: Storage | None) -> BaseStorage | None:
     """An Optuna storage; see :func:`open_study`."""
     if storage is None or isinstance(storage, BaseStorage):
         return storage
-    url = storage_url(storage)
+    check_study_file(storage)
+    return _opened(storage_url(storage))
+
+
+def _opened(url: str, **how: Any) -> BaseStorage:
     kind, _, rest = url.partition("://")
     if kind == "postgresql":
-        return optuna.storages.RDBStorage(
-            f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True}
+        return RDBStorage(
+            f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True}, **how
         )
     if kind not in ("sqlite", "journal"):
-        return optuna.storages.RDBStorage(url)
+        return RDBStorage(url, **how)
     path = Path(rest.removeprefix("/"))
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "journal":
         return JournalStorage(JournalFileBackend(str(path)))
-    return optuna.storages.RDBStorage(
-        url, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}}
-    )
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}}, **how)
 
 
 def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
@@ -130,6 +211,12 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
     """
     wanted = json.loads(json.dumps(dict(identity)))
     found = study.user_attrs.get(IDENTITY)
+    counted = [trial for trial in study.get_trials(deepcopy=False) if is_counted(trial)]
+    if not all(map(_is_of_a_search, counted)) or not isinstance(found or {}, dict):
+        raise UserError(
+            f"The study {study.study_name!r} holds trials that are not a search's, or are damaged.",
+            "Give another name with --study, or another --storage.",
+        )
     if found == wanted:
         return
     if any(_is_measured(trial) for trial in study.get_trials(deepcopy=False)):
@@ -142,6 +229,11 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
         if key.endswith("_ms"):
             study.set_user_attr(key, None)
     study.set_user_attr(IDENTITY, wanted)
+
+
+def _is_of_a_search(trial: FrozenTrial) -> bool:
+    attrs = trial.user_attrs
+    return isinstance(attrs.get(CONFIGURATION), dict) and isinstance(attrs.get(ITERATION), int)
 
 
 def _is_measured(trial: FrozenTrial) -> bool:

@@ -30,8 +30,8 @@ class Trial:
         latency_ms: as measured, or predicted where it was not measured; None where neither.
         score: the metric, None where it was not scored.
         state: ``scored``; ``stopped`` (scored on some of the images, and too weak to go on);
-            ``infeasible`` (outside the latency interval); ``duplicate`` (drawn before, so nothing
-            was measured); ``failed`` (cut short); ``running``.
+            ``infeasible`` (outside the latency interval); ``duplicate`` (drawn before, or the same
+            network as one before: it has the result of that); ``failed`` (cut short); ``running``.
         feasible: whether its latency lay in the interval.
         confirmed_ms: the latency measured again after the search, None where it was not.
         predicted_ms: what was predicted, None without a predictor.

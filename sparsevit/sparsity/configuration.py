@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sparsevit.errors import UserError
+from sparsevit.errors import UserError, shortened
 
 # Ratios are stored and compared at this many decimals, so that 3 * 0.1 is 0.3.
 DECIMALS = 10
@@ -41,7 +41,9 @@ def to_ratio(value: object, where: str, knob: str | None = None) -> float:
     number = _real(value)
     if number is None:
         raise ConfigurationError(
-            f"{where} is {value!r}, which is not a number.", "A ratio is a number from 0 up.", knob
+            f"{where} is {shortened(value)}, which is not a number.",
+            "A ratio is a number from 0 up.",
+            knob,
         )
     ratio = round(number, DECIMALS) if math.isfinite(number) else number
     if not 0 <= ratio < 1:
@@ -136,7 +138,7 @@ class Configuration(Mapping[str, float]):
 
     def __init__(self, ratios: Mapping[str, float] | Iterable[tuple[str, float]]) -> None:
         self._ratios: dict[str, float] = {
-            str(name): to_ratio(value, f"The ratio of knob {name!r}", str(name))
+            str(name): to_ratio(value, f"The ratio of knob {shortened(repr(name))}", str(name))
             for name, value in dict(ratios).items()
         }
         self._hash: int = hash(frozenset(self._ratios.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,7 +10,9 @@ from typing import Any
 
 import yaml
 
+from sparsevit.atomic import remove_leftovers, write_atomic
 from sparsevit.errors import UserError
+from sparsevit.plain_files import read_plain
 from sparsevit.sparsity.configuration import Configuration, ConfigurationError
 from sparsevit.sparsity.space import Space
 
@@ -87,28 +88,18 @@ def read_configuration(path: str | os.PathLike[str], space: Space | None = None)
 
 
 def read_document(path: str | os.PathLike[str]) -> Any:
-    """The plain data of a YAML or JSON file, safe-loaded.
+    """The plain data of a YAML or JSON file; see :func:`sparsevit.plain_files.read_plain`.
 
     Raises:
-        UserError: where the file is missing, unreadable or neither.
+        UserError: where the file is missing, unreadable, too large or neither.
     """
-    source = Path(path)
-    _refuse_other_suffix(source)
-    try:
-        text = source.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"There is no file {source}.", "Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} cannot be read: {error}.", _EXAMPLE) from error
-    try:
-        return json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        kind = "JSON" if source.suffix == ".json" else "YAML"
-        raise UserError(f"{source} is not valid {kind}: {reason}.", _EXAMPLE) from error
+    _refuse_other_suffix(Path(path))
+    return read_plain(path, remedy=_EXAMPLE)
 
 
 def _configuration(document: Any, space: Space | None) -> Configuration:
+    if document is None:
+        raise ConfigurationError("It is empty: it holds no configuration.", _EXAMPLE)
     if isinstance(document, list):
         return _from_nested(document, space)
     if not isinstance(document, dict):
@@ -156,17 +147,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         UserError: where the path cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        remove_leftovers(target.parent, target.name)
+        write_atomic(target, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(
             f"{target} cannot be written: {error.strerror or error}.",
             "Choose a folder that is writable and has free space.",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from sparsevit.errors import shortened
 from sparsevit.sparsity.configuration import (
     Configuration,
     ConfigurationError,
@@ -244,7 +245,9 @@ class Space:
         for name in values:
             if name not in known:
                 raise ConfigurationError(
-                    f"There is no knob {name!r}.", self._suggestion(str(name)), str(name)
+                    f"There is no knob {shortened(repr(name))}.",
+                    self._suggestion(shortened(str(name), 200)),
+                    str(name),
                 )
         missing = [name for name in self.names if name not in values]
         if missing:

@@ -21,6 +21,11 @@ OURS = "sparsevit"
 Rows = list[tuple[str, ...]]
 
 
+def shown(value: float | None) -> str:
+    """``0.512``; ``-`` for what the data cannot give."""
+    return "-" if value is None or not value >= 0 else f"{value:.3f}"
+
+
 class Task(ABC):
     """One kind of problem. It holds no state: a model, a batch or a config is always given.
 
@@ -83,14 +88,23 @@ class Task(ABC):
     # --- data and metrics -----------------------------------------------------------------------
 
     @abstractmethod
-    def check_dataset(self, dataset: Any) -> None:
-        """Refuse a dataset that a run would stumble over.
+    def check_data(
+        self, cfg: Any, splits: Sequence[str], copies: Path | None = None
+    ) -> tuple[str, ...]:
+        """Refuse datasets that a run would stumble over, and a config that does not fit its data.
 
         Args:
-            dataset: ``dataset`` of a config's data loader.
+            cfg: the config.
+            splits: of ``train``, ``val``, ``test``; one that the config has not is passed over.
+            copies: leave broken images out rather than refuse them: a folder for descriptions of
+                the data without them, to which ``cfg`` is pointed. None: refuse.
+
+        Returns:
+            A sentence for each dataset of which images are left out.
 
         Raises:
-            UserError: something of it is missing, broken or does not fit.
+            UserError: something of the data is missing, broken or does not fit; it names the key
+                to change.
         """
 
     @abstractmethod
@@ -117,6 +131,14 @@ class Task(ABC):
     def score_only(self, metrics: Sequence[Any], ids: Sequence[Any]) -> None:
         """Have metrics of mmengine count these images, by :meth:`image_id`, and no others."""
 
+    def score_classes(self, metrics: Sequence[Any]) -> None:
+        """Have metrics of mmengine score every class by itself too, those that can."""
+        return None
+
+    def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+        """What :meth:`score_classes` had metrics find last: metric -> class -> value."""
+        return {}
+
     @abstractmethod
     def to_fp32(self, samples: Sequence[Any]) -> None:
         """Turn predictions in data samples to fp32: metrics are computed in numpy, which does not
@@ -129,6 +151,14 @@ class Task(ABC):
     @abstractmethod
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of all metrics; the first column names the row."""
+
+    def class_table(
+        self, classes: Mapping[str, Mapping[str, float]]
+    ) -> tuple[tuple[str, ...], Rows]:
+        """Columns and rows of a table of :meth:`class_scores`, a row a class."""
+        names = dict.fromkeys(name for found in classes.values() for name in found)
+        rows = [(name, *(shown(of.get(name)) for of in classes.values())) for name in names]
+        return ("class", *(self.headlines.get(metric, metric) for metric in classes)), rows
 
     # --- predictions ----------------------------------------------------------------------------
 
@@ -146,6 +176,10 @@ class Task(ABC):
             out: the PNG to write.
             meta: ``metainfo`` of the dataset.
         """
+
+    @abstractmethod
+    def palette(self, classes: int) -> list[tuple[int, int, int]]:
+        """A colour for each class in drawings: RGB, 0 to 255; always the same."""
 
     # --- what is timed --------------------------------------------------------------------------
 

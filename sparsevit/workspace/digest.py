@@ -144,7 +144,8 @@ def _holds(key: str, entry: Any) -> bool:
 
 
 def _describes(entry: Mapping[str, Any], stat: os.stat_result) -> bool:
-    return (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
+    known = (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
+    return known and isinstance(entry.get("sha256"), str)
 
 
 def _canonical(value: Any) -> str:

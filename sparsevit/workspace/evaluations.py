@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsevit.workspace.atomic import write_atomic
+from sparsevit.atomic import write_atomic
 from sparsevit.workspace.digest import PREFIX, inputs_digest, to_json
 from sparsevit.workspace.record import unwritable
 

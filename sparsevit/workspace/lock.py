@@ -11,9 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sparsevit.atomic import is_alive, write_atomic
 from sparsevit.errors import UserError
 from sparsevit.workspace import provenance
-from sparsevit.workspace.atomic import remove_leftovers, write_atomic
 from sparsevit.workspace.record import unwritable
 
 LOCK_NAME = "workspace.lock"
@@ -45,7 +45,7 @@ class Holder:
     @property
     def is_gone(self) -> bool:
         """Whether its process has certainly ended. Of another machine's nothing is certain."""
-        return self.host == provenance.hostname() and not _is_alive(self.pid)
+        return self.host == provenance.hostname() and not is_alive(self.pid)
 
 
 @dataclass
@@ -126,7 +126,6 @@ class WriterLock:
             command=provenance.command_line(),
         )
         path = self._directory / HOLDER_NAME
-        remove_leftovers(path)
         try:
             write_atomic(path, json.dumps(asdict(holder), indent=2) + "\n")
         except OSError as error:
@@ -200,13 +199,3 @@ def _in_use(directory: Path, holder: Holder | None) -> UserError:
         f"(`{holder.command}`).",
         remedy,
     )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

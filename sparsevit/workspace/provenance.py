@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sparsevit.secrets import masked, masked_url
+
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "sparsevit": ("sparsevit",),
     "torch": ("torch",),
@@ -25,6 +27,14 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
 }
 _GIT_SECONDS = 5.0
+# A repository's own settings may name programs (a monitor of files, a transport) that git runs, and
+# without optional locks `git status` does not write the index of a repository that is not ours.
+_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+_GIT_ENVIRONMENT = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+}
 
 
 def now() -> str:
@@ -38,10 +48,19 @@ def hostname() -> str:
 
 
 def command_line() -> str:
-    """What was typed, as a shell would take it again; the program without its folder."""
+    """What was typed, as a shell would take it again; the program without its folder.
+
+    Passwords in it are masked.
+    """
     words = list(getattr(sys, "argv", None) or [""])
     words[0] = os.path.basename(words[0]) or "python"
-    return shlex.join(words)
+    return shlex.join(map(_shown_word, words))
+
+
+def _shown_word(word: str) -> str:
+    """A word of a command line without the password of a URL, which may have a space in it."""
+    option, equals, url = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + (masked_url(url) if "://" in url else masked(url))
 
 
 @functools.cache
@@ -68,7 +87,14 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    filters = _git(folder, "config", "--show-scope", "--get-regexp", r"^filter\.") or ""
+    if any(line.split("\t")[0] not in ("system", "global") for line in filters.splitlines()):
+        # `git status` would run the repository's filters; a touched file counts as changed then
+        changes = _git(folder, "diff-index", "--name-only", "--ignore-submodules", "HEAD")
+    else:
+        changes = _git(
+            folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"
+        )
     return {"commit": commit.strip(), "dirty": bool(changes and changes.strip())}
 
 
@@ -80,13 +106,11 @@ def _version(distribution: str) -> str | None:
 
 
 def _git(folder: Path | None, *arguments: str) -> str | None:
-    # without optional locks, `git status` would write the index of a repository that is not ours
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(
-            ["git", *arguments],
+            [*_GIT, *arguments],
             cwd=folder,
-            env=environment,
+            env={**os.environ, **_GIT_ENVIRONMENT},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

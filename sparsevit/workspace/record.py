@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sparsevit.atomic import remove_leftovers, write_atomic
 from sparsevit.errors import UserError
-from sparsevit.workspace.atomic import remove_leftovers, write_atomic
 
 FORMAT_VERSION = 1
 RECORD_NAME = "workspace.json"
@@ -74,6 +77,16 @@ class RunRecord:
         """``pretrain run-001``."""
         return f"{self.phase} {self.id}"
 
+    @property
+    def replaces(self) -> str:
+        """Of a later attempt at a finished run, that run's id: of ``run-001.2`` ``run-001``."""
+        return self.id.partition(".")[0]
+
+    @property
+    def is_attempt(self) -> bool:
+        """Whether it is a later attempt at a finished run, which is there until this one ends."""
+        return self.replaces != self.id
+
     def to_dict(self) -> dict[str, Any]:
         """As the record keeps it, in the order that a person reads."""
         return asdict(self)
@@ -87,14 +100,35 @@ class RunRecord:
         """
         known = {key: entry[key] for key in entry if key in _TYPES}
         for name, value in known.items():
-            if not isinstance(value, _TYPES[name]):
-                raise TypeError(f"{name} is {value!r}")
+            is_flag = isinstance(value, bool)  # which Python counts among the numbers
+            if is_flag or not isinstance(value, _TYPES[name]):
+                raise TypeError(f"{name} is a {type(value).__name__}: {str(value)[:80]!r}")
         record = cls(**known)
         if record.status not in STATUSES:
             raise ValueError(f"status is {record.status!r}")
+        if not _ID.fullmatch(record.id):
+            raise ValueError(f"id is {record.id!r}")
+        if not 0 <= record.seconds <= _MOST or not 0 <= record.attempts <= _MOST:
+            raise ValueError(f"{record.id} took {record.seconds} s in {record.attempts} attempts")
+        if record.pid > _MOST:
+            raise ValueError(f"pid is {record.pid}")
+        within = PurePosixPath(record.directory)
+        if within.is_absolute() or ".." in within.parts:
+            raise ValueError(f"the directory {record.directory!r} is not within the workspace")
         if not all(isinstance(path, str) for path in record.outputs.values()):
             raise TypeError(f"an output of {record.id} is not a path")
+        for path in (record.directory, *record.outputs.values()):
+            if "\0" in path:
+                raise ValueError(f"{path!r} is not a path")
+            os.fsencode(path)
         return record
+
+
+# `run-001`, and `run-001.2` of a later attempt at it
+_ID = re.compile(r"run-\d{1,9}(\.\d{1,9})?")
+# Seconds, attempts and processes beyond it are nobody's.
+_MOST = 1e12
+_DEEPEST = 40
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -144,12 +178,32 @@ def read_document(directory: Path) -> Document:
             "Check its permissions, or use another workspace with --workspace.",
         ) from error
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = json.loads(text, parse_constant=_refuse_constant)
+        _refuse_odd_values(document)
+    except RecursionError as error:
+        raise _corrupt(path, "it is nested too deeply") from error
+    except ValueError as error:
         raise _corrupt(path, str(error)) from error
     document = _migrate(document, path)
     _check(document, path)
     return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_odd_values(value: Any, depth: int = 0) -> None:
+    """What nobody wrote here and much would stumble over: depths, infinities, endless numbers."""
+    if depth > _DEEPEST:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("it holds a number that is too large")
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+        raise ValueError("it holds a number that is too large")
+    items = value.values() if isinstance(value, dict) else value
+    for item in items if isinstance(value, (dict, list)) else ():
+        _refuse_odd_values(item, depth + 1)
 
 
 def write_document(directory: Path, document: Document) -> None:
@@ -166,8 +220,9 @@ def write_document(directory: Path, document: Document) -> None:
 
 
 def tidy(directory: Path) -> None:
-    """Remove half-written records that killed writers left. Only for the holder of the lock."""
-    remove_leftovers(directory / RECORD_NAME)
+    """Remove what killed writers left half-written: records, results, points of a run."""
+    for folder in (directory, *directory.glob("*/"), *directory.glob("*/*/")):
+        remove_leftovers(folder)
 
 
 def runs_of(document: Document, phase: str) -> list[dict[str, Any]]:
@@ -198,6 +253,15 @@ def put(document: Document, record: RunRecord, *, last: bool = False) -> None:
         return
     del entries[index]
     entries.append(entry)
+
+
+def settle(document: Document, record: RunRecord) -> RunRecord:
+    """Let a later attempt that has finished take the place of its run; the record as it is then."""
+    entries = runs_of(document, record.phase)
+    entries[:] = [entry for entry in entries if entry["id"] != record.id]
+    record = replace(record, id=record.replaces)
+    put(document, record, last=True)
+    return record
 
 
 def unwritable(directory: Path, error: OSError | None = None) -> UserError:
@@ -257,6 +321,9 @@ def _check(document: Document, path: Path) -> None:
         if not isinstance(document.setdefault("digests", {}), dict):
             raise TypeError("digests is not an object")
         for phase, entry in document["phases"].items():
+            ids = [run["id"] for run in entry["runs"]]
+            if len(ids) != len(set(ids)):
+                raise ValueError(f"two runs of {phase} have the same id")
             for run in entry["runs"]:
                 if RunRecord.from_dict(run).phase != phase:
                     raise ValueError(f"a run of {run['phase']} is listed under {phase}")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
-import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any
 
-from sparsevit.errors import UserError
+from sparsevit import interruption
+from sparsevit.atomic import temporary_name
+from sparsevit.errors import RunFailed, UserError
+from sparsevit.secrets import masked
 from sparsevit.workspace import provenance
 from sparsevit.workspace.digest import DigestCache, differing, inputs_digest, to_json
 from sparsevit.workspace.lock import WriterLock
@@ -28,19 +31,14 @@ from sparsevit.workspace.record import (
     put,
     read_document,
     records,
+    settle,
     tidy,
     unwritable,
     write_document,
 )
 
-_TERMINATED_CODE = 128 + signal.SIGTERM
-
 _active: set[tuple[Path, str, str]] = set()
 """(workspace, phase, id) of the runs that this process is in: they are not left over."""
-
-
-class Terminated(SystemExit):
-    """SIGTERM came while a run went on. Ends the process with code 143 once the run is recorded."""
 
 
 class Run:
@@ -69,7 +67,7 @@ class Run:
         self._resumed = False
         self._seconds_before = 0.0
         self._clock = 0.0
-        self._handles_sigterm = False
+        self._signals = contextlib.ExitStack()
 
     @property
     def record(self) -> RunRecord:
@@ -77,6 +75,11 @@ class Run:
         if self._record is None:
             raise RuntimeError("a run has a record once its `with` block is entered")
         return self._record
+
+    @property
+    def name(self) -> str:
+        """``pretrain run-001``, also while it is a later attempt at that run."""
+        return f"{self._phase} {self.record.replaces}"
 
     @property
     def resumed(self) -> bool:
@@ -103,6 +106,7 @@ class Run:
         Raises:
             UserError: the workspace cannot be written.
         """
+        interruption.check()
         named = {key: self._relative(Path(path)) for key, path in (outputs or {}).items()}
         self._save(
             metrics={**self.record.metrics, **to_json(metrics or {})},
@@ -114,10 +118,10 @@ class Run:
             self._workspace.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self._workspace, error) from error
-        self._lock.acquire(self._phase)
+        self._signals.enter_context(interruption.remembered())
         try:
+            self._lock.acquire(self._phase)
             self._begin()
-            self._catch_sigterm()
         except BaseException:
             self._leave()
             raise
@@ -132,13 +136,17 @@ class Run:
         if os.getpid() != self.record.pid:
             return  # a forked child left the block: the run is its parent's
         try:
-            if error is None:
-                self._save(status=FINISHED, ended=provenance.now())
-                return
-            status = FAILED if isinstance(error, Exception) else INTERRUPTED
-            # a full disk must not hide what went wrong before it
-            with contextlib.suppress(UserError):
-                self._save(status=status, ended=provenance.now(), error=_describe(error))
+            with interruption.deferred():
+                if error is None and interruption.received() is None:
+                    self._save(status=FINISHED, ended=provenance.now())
+                    return
+                # a full disk must not hide what went wrong before it
+                with contextlib.suppress(UserError):
+                    self._save(
+                        status=_status_after(error), ended=provenance.now(), error=_describe(error)
+                    )
+            # what a library made of the signal's exception, or left of it, is none of its own
+            interruption.check()
         finally:
             self._leave()
 
@@ -148,6 +156,8 @@ class Run:
         mark_left_over(document, self._workspace)
         earlier = self._earlier(records(document, self._phase))
         self._resumed = earlier is not None
+        if earlier is not None and earlier.status == FINISHED:
+            earlier = self._attempt_at(earlier)
         self._seconds_before = earlier.seconds if earlier else 0.0
         self._clock = time.monotonic()
         self._record = replace(
@@ -185,7 +195,7 @@ class Run:
             if self._resume and runs:
                 raise self._nothing_to_resume(runs[-1])
             return None
-        earlier = same[-1]
+        earlier = _still_to_end(same, wanted, self._resume)
         if (self._workspace.resolve(), self._phase, earlier.id) in _active:
             raise UserError(
                 f"{earlier.name} is already running in this process.", "Wait until it has ended."
@@ -193,6 +203,38 @@ class Run:
         if earlier.status == FINISHED and not self._resume:
             raise self._already_done(earlier)
         return earlier
+
+    def _attempt_at(self, finished: RunRecord) -> RunRecord:
+        """A later attempt at a finished run, in a copy of its directory: nothing of it is touched.
+
+        Until it finishes the record has both; then it takes the finished one's place.
+        """
+        attempt = finished.attempts + 1
+        directory = f"{self._phase}/{finished.replaces}.{attempt}"
+        before, after = self._workspace / finished.directory, self._workspace / directory
+        copy = temporary_name(after)
+        try:
+            if before.is_dir():
+                shutil.copytree(before, copy, symlinks=True, ignore=_no_locks)
+            else:
+                copy.mkdir(parents=True)
+            # what an attempt that failed left is begun anew
+            shutil.rmtree(after, ignore_errors=True)
+            copy.rename(after)
+        except (OSError, shutil.Error) as error:
+            shutil.rmtree(copy, ignore_errors=True)
+            raise unwritable(self._workspace, error) from error
+        except BaseException:
+            shutil.rmtree(copy, ignore_errors=True)
+            raise
+        outputs = {
+            key: f"{directory}{path.removeprefix(finished.directory)}"
+            if path.startswith(f"{finished.directory}/")
+            else path
+            for key, path in finished.outputs.items()
+        }
+        name = f"{finished.replaces}.{attempt}"
+        return replace(finished, id=name, directory=directory, outputs=outputs)
 
     def _new(self, document: Document) -> RunRecord:
         known = [run.id for run in records(document, self._phase)]
@@ -215,8 +257,13 @@ class Run:
         # read again: a run within this run may have written since
         document = read_document(self._workspace)
         put(document, record)
+        key = self._key
+        if record.is_attempt and record.status == FINISHED:
+            record = settle(document, record)
         write_document(self._workspace, document)
         self._record = record
+        _active.discard(key)
+        _active.add(self._key)
 
     def _relative(self, path: Path) -> str:
         """``path`` as the record keeps it."""
@@ -235,28 +282,11 @@ class Run:
         return (self._workspace.resolve(), self._phase, self.record.id)
 
     def _leave(self) -> None:
-        if self._handles_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._handles_sigterm = False
-        if self._record is not None:
-            _active.discard(self._key)
-        self._lock.release()
-
-    def _catch_sigterm(self) -> None:
-        """Let a scheduler's SIGTERM be recorded, where nobody else has a say in it."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-            return
-        owner = os.getpid()
-
-        def terminate(number: int, frame: FrameType | None) -> NoReturn:
-            if os.getpid() != owner:
-                os._exit(_TERMINATED_CODE)  # a forked worker, which has nothing to record
-            raise Terminated(_TERMINATED_CODE)
-
-        signal.signal(signal.SIGTERM, terminate)
-        self._handles_sigterm = True
+        with interruption.deferred():
+            if self._record is not None:
+                _active.discard(self._key)
+            self._lock.release()
+        self._signals.close()
 
     def _already_done(self, run: RunRecord) -> UserError:
         gone = [path for path in run.outputs.values() if not (self._workspace / path).exists()]
@@ -276,6 +306,25 @@ class Run:
         )
 
 
+def _still_to_end(same: list[RunRecord], wanted: str, resume: bool) -> RunRecord:
+    """Of the runs with the same inputs, that to go on from.
+
+    A later attempt at a finished run counts for nothing where it failed: what was wrong with the
+    copy it had (a damaged study) may be mended by now. And the same work is not to be done again
+    because an attempt at it was given up.
+    """
+    last = same[-1]
+    finished = [run for run in same if run.id == last.replaces and run.status == FINISHED]
+    if not last.is_attempt or not finished:
+        return last
+    given_up = not resume and inputs_digest(finished[0].inputs) == wanted
+    return finished[0] if last.status == FAILED or given_up else last
+
+
+def _no_locks(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith((".lock", ".tmp"))]
+
+
 def mark_left_over(document: Document, workspace: Path) -> None:
     """Mark as interrupted what says that it runs but cannot. Only where no other process writes."""
     for phase in document["phases"]:
@@ -288,9 +337,16 @@ def mark_left_over(document: Document, workspace: Path) -> None:
 _RUN_NAME = re.compile(r"run-(\d+)")
 
 
-def _describe(error: BaseException) -> str:
-    if isinstance(error, UserError):
+def _status_after(error: BaseException | None) -> str:
+    if interruption.received() is not None or not isinstance(error, Exception):
+        return INTERRUPTED
+    return FAILED
+
+
+def _describe(error: BaseException | None) -> str:
+    received = interruption.received()
+    if received is not None:
+        return "SIGTERM" if received == signal.SIGTERM else "KeyboardInterrupt"
+    if isinstance(error, (UserError, RunFailed)):
         return str(error)
-    if isinstance(error, Terminated):
-        return "SIGTERM"
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return masked(f"{type(error).__name__}: {error}".rstrip(": "))

@@ -56,7 +56,7 @@ class Workspace:
     """
 
     def __init__(self, path: str | os.PathLike[str], readonly: bool = False) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = Path(os.path.expanduser(path)).absolute()
         self.readonly = readonly
         self._digests: DigestCache | None = None
 
@@ -192,12 +192,14 @@ class Workspace:
         """
         if explicit is None:
             return self._made(CHECKPOINT, phases)
-        path = Path(explicit).expanduser()
+        path = Path(os.path.expanduser(explicit))
         if path.is_file():
             return Resolved(path.absolute(), GIVEN)
-        if "://" in str(explicit):
+        # a Path has lost one of the two slashes
+        address = re.fullmatch(r"([A-Za-z][\w+.-]+):/+(.*)", str(explicit), re.DOTALL)
+        if address is not None:
             raise UserError(
-                f"The checkpoint {explicit} is a URL, not a file.",
+                f"The checkpoint {address[1]}://{address[2]} is a URL, not a file.",
                 "Download it and give the path of the file.",
             )
         raise UserError(
@@ -268,7 +270,9 @@ class Workspace:
             raise unwritable(self.path, error) from error
         if self.readonly:
             return
-        if not os.access(self.path, os.W_OK | os.X_OK):
+        # a missing one is made by the first run in it
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.is_dir())
+        if not os.access(there, os.W_OK | os.X_OK):
             raise unwritable(self.path)
 
     def _make_directory(self, create: bool) -> None:
@@ -285,5 +289,3 @@ class Workspace:
                 f"There is no workspace {self.path}.",
                 "Check the path, or make one by running a phase, e.g. `sparsevit demo`.",
             )
-        if not self.readonly:
-            self.path.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def test_people_are_told_what_is_prepared_once_and_what_scored(workspace, ratios
     assert done.err.count("preparing the backbone in openvino for 2 x 64x64") == 1
     assert done.err.count("preparing") == 1
     assert len(ratios) == 2
-    assert "3 images, backbone in openvino fp32" in done.out
+    assert "3 images of the val split, backbone in openvino fp32" in done.out
 
 
 @pytest.mark.parametrize("scope", ["backbone", "detector"])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 from mmengine.config import Config
 
@@ -224,3 +225,40 @@ def test_force_replaces_the_file(small):
         export_config(small, out=out)
     export_config(small, out=out, force=True)
     assert out.read_text().startswith("# Exported by sparsevit")
+
+
+def test_mmdets_inferencer_finds_what_the_phases_find(finished, tmp_path):
+    import torch
+    from mmdet.apis import DetInferencer
+
+    from sparsevit.engine.evaluation import Evaluation
+    from sparsevit.engine.runner import build_model
+
+    out = tmp_path / "exported.py"
+    said = tiny.run("export-config", "--workspace", finished.path, "--out", out, "--json")
+    assert said.code == 0, said.err
+    exported = Config.fromfile(out)
+    checkpoint = Path(finished.documents["finetune"]["checkpoint"])
+    assert exported.load_from == said.document["checkpoint"] == str(checkpoint)
+    assert f"# Checkpoint: {checkpoint}" in out.read_text()
+    assert exported.model.backbone.pruning_ratios
+    metainfo = exported.test_dataloader.dataset.metainfo
+    assert len(metainfo.palette) == len(metainfo.classes) == 3
+
+    inferencer = DetInferencer(str(out), exported.load_from, device="cpu", show_progress=False)
+    assert inferencer.visualizer.dataset_meta["classes"] == metainfo.classes
+    cfg = load_config(finished.documents["finetune"]["config"])
+    model, _ = build_model(cfg, checkpoint)
+    evaluation = Evaluation(cfg)
+    found = 0
+    with torch.no_grad():
+        for batch in evaluation.loader:
+            for sample in model.val_step(batch):
+                # its batches have one image each, and the windows kept do not depend on that
+                theirs = inferencer(sample.img_path, return_datasamples=True)["predictions"][0]
+                ours, mine = sample.pred_instances, theirs.pred_instances
+                torch.testing.assert_close(mine.bboxes, ours.bboxes, atol=1e-2, rtol=1e-3)
+                torch.testing.assert_close(mine.scores, ours.scores, atol=1e-4, rtol=1e-3)
+                assert torch.equal(mine.labels, ours.labels)
+                found += len(ours)
+    assert found

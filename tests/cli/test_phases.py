@@ -89,6 +89,18 @@ def test_evaluate_takes_the_last_weights_at_their_sparsity(finished):
     assert scored["checkpoint"] == tuned["checkpoint"]
     assert scored["metrics"] == tuned["after"]["sparse"]
     assert scored["images"] == 6
+    assert (scored["split"], set(scored["classes"])) == ("val", {"bbox_mAP", "segm_mAP"})
+
+
+def test_scores_are_written_where_the_losses_are(finished):
+    run = Path(finished.documents["adapt"]["directory"])
+    (written,) = run.glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()]
+    scored = [line for line in lines if "dense/bbox_mAP" in line]
+    assert [line["step"] for line in scored] == [0, finished.documents["adapt"]["iterations"]]
+    after = finished.documents["adapt"]["after"]
+    assert scored[-1]["uniform 0.6/bbox_mAP"] == after["uniform 0.6"]["bbox_mAP"]
+    assert any(run.glob("*/vis_data/events*"))
 
 
 # --- what comes after ----------------------------------------------------------------------------

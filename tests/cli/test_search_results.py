@@ -23,6 +23,13 @@ def searched(workspace, *words):
     return done.document
 
 
+def windows_kept(configuration):
+    """By knob, on the 64x64 pixels of the tiny dataset."""
+    return tuple(
+        int(n * (1 - r)) for n, r in zip((9, 4, 1, 1, 1), configuration.values(), strict=True)
+    )
+
+
 def test_several_intervals_have_a_best_each_and_score_nothing_twice(pretrained):
     found = searched(pretrained, *BOTH)
     assert list(found["bests"]) == ["0:10000", "0:9000"]
@@ -37,10 +44,10 @@ def test_several_intervals_have_a_best_each_and_score_nothing_twice(pretrained):
     assert all(timed[0].get(c, ms) == ms for c, ms in timed[1].items())
     kept = [*(pretrained / "evaluations").rglob("*.json")]
     different = {
-        str(trial["configuration"])
+        windows_kept(each["configuration"])
         for search in (found["search"], *found["others"])
-        for trial in search["trials"]
-    } | {str(each["configuration"]) for each in found["references"]}
+        for each in (*search["trials"], *found["references"])
+    }
     assert len(kept) == len(different)
 
     shown = tiny.run("search", "--show", "--workspace", pretrained)
@@ -101,7 +108,7 @@ def test_two_workers_and_halving_come_to_what_one_comes_to(pretrained):
         (("--budget", "5:4"), "37:42"),
         (("--max", 5), "Missing option '--min'"),
         (("--budget", "0:10000", "--workers", 0), "workers"),
-        (("--budget", "0:10000", "--storage", "nonsense://x"), "cannot be opened"),
+        (("--budget", "0:10000", "--storage", "nonsense://x"), "cannot be used"),
         (("--budget", "0:10000", "--sampler", "grid"), "evolution"),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_checkpoint_that_is_none_or_of_another_model(
         (["evaluate", "--set", "model.backbone.depths=[2,2]"], "cannot be built"),
         (
             ["evaluate", "--set", "val_dataloader.dataset.pipeline.0.type=Nothing"],
-            "cannot be built",
+            "is not registered",
         ),
         (["adapt", "--devices", 2, "--launcher", "pytorch"], "Give only one of them"),
         (["adapt", "--launcher", "cloud"], "none"),

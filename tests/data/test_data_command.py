@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -136,3 +138,75 @@ def test_the_command_imports_nothing_heavy_before_it_runs() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("annotations/instances_val2017.json", "val2017"),
+        ("val.json", "images"),
+        ("val/_annotations.coco.json", "val"),
+        ("val.json", "."),
+    ],
+)
+def test_show_draws_datasets_of_other_layouts(
+    tmp_path: Path, annotations: str, images: str
+) -> None:
+    made = tmp_path / "made"
+    run("make", str(made), *SMALL)
+    root = tmp_path / "root"
+    for target in (root / annotations, root / images / "a"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    (made / "annotations/instances_val.json").rename(root / annotations)
+    for image in (made / "val").iterdir():
+        image.rename(root / images / image.name)
+    out = tmp_path / "picture.png"
+    assert show_data(root, out).images == 2
+    assert show_data(root / annotations, out).images == 2
+    assert show_data(root / annotations, out, image_dir=root / images).images == 2
+
+
+def test_show_asks_for_the_images_where_it_does_not_find_them(tmp_path: Path) -> None:
+    run("make", str(tmp_path / "made"), *SMALL)
+    path = tmp_path / "elsewhere" / "val.json"
+    path.parent.mkdir()
+    (tmp_path / "made/annotations/instances_val.json").rename(path)
+    with pytest.raises(UserError, match=r"images of .* are not found") as caught:
+        show_data(path, tmp_path / "picture.png")
+    assert "--image-dir" in caught.value.remedy
+
+
+def test_a_folder_of_other_things_gets_the_right_advice_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no dataset at") as caught:
+        show_data(tmp_path, tmp_path / "picture.png")
+    assert "data make" not in caught.value.remedy.partition(".")[0]
+    with pytest.raises(UserError, match="not a dataset made by sparsevit"):
+        make_data(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (3000, 2)])
+def test_show_draws_images_of_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((height, width), np.uint16))
+    box = [0, 0, width, height]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
+        "categories": [{"id": 1, "name": "$x^"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": box},
+            {"id": 2, "image_id": 1, "category_id": 1, "bbox": box}
+            | {"segmentation": {"size": [height, width], "counts": [0, height * width]}},
+        ],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    assert show_data(tmp_path, tmp_path / "picture.png").images == 1
+    assert max(cv2.imread(str(tmp_path / "picture.png")).shape) < 2000
+
+
+def test_a_named_pipe_is_not_written_to(tmp_path: Path) -> None:
+    run("make", str(tmp_path / "made"), *SMALL)
+    os.mkfifo(tmp_path / "picture.png")
+    with pytest.raises(UserError, match="not a regular file"):
+        show_data(tmp_path / "made", tmp_path / "picture.png")

@@ -11,7 +11,8 @@ from mmengine.config import Config, ConfigDict
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine.config import load_config
-from sparsevit.engine.datasets import check_datasets, provide_embedded
+from sparsevit.engine.datasets import UnusableImage, check_datasets, provide_embedded
+from sparsevit.engine.evaluation import Evaluation
 from sparsevit.errors import UserError
 
 
@@ -33,6 +34,7 @@ def coco(root, **more):
         "data_root": str(root),
         "ann_file": "annotations/instances_train.json",
         "data_prefix": {"img": "train/"},
+        "metainfo": {"classes": DatasetSpec().classes},
         **more,
     }
     return of_training(dataset)
@@ -123,3 +125,15 @@ def test_datasets_inside_wrappers_are_looked_at(made, tmp_path):
     check_datasets(
         Config({"default_scope": "mmdet", "train_dataloader": {"dataset": good}}), ("train", "val")
     )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_while_it_is_loaded_is_named(cfg, tmp_path, workers):
+    root = provide_embedded(cfg, tmp_path)
+    cfg.val_dataloader.update(num_workers=workers, persistent_workers=False)
+    loader = Evaluation(cfg).loader
+    (root / "val/000001.png").write_bytes(b"")
+    with pytest.raises(UnusableImage) as caught:
+        list(loader)
+    assert caught.value.problem == f"{root}/val/000001.png is empty."
+    assert "--skip-broken" in caught.value.remedy

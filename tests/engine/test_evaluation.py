@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from sparsevit.engine import evaluation
 from sparsevit.engine.config import load_config
 from sparsevit.engine.datasets import provide_embedded
-from sparsevit.engine.evaluation import Evaluation
+from sparsevit.engine.evaluation import Evaluation, split_of
 from sparsevit.errors import UserError
 
 
@@ -189,3 +189,75 @@ def test_names_keep_their_prefix_only_where_two_would_be_the_same(cfg):
     assert found["coco/bbox_mAP"] == found["again/bbox_mAP"] == alone["bbox_mAP"]
     assert found["segm_mAP"] == alone["segm_mAP"]
     assert "bbox_mAP" not in found
+
+
+class Padding(torch.nn.Module):
+    """Pads images to multiples of 32, as detectors do."""
+
+    def data_preprocessor(self, batch, training):
+        height, width = batch["inputs"][0].shape[-2:]
+        return {"inputs": torch.zeros(1, 3, -(-height // 32) * 32, -(-width // 32) * 32)}
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [((64, 64), {(64, 64)}), ((70, 40), {(64, 64)}), ((200, 100), {(128, 128)})],
+)
+def test_the_size_of_images_is_that_of_padded_batches(cfg, scale, expected):
+    changed = copy.deepcopy(cfg)
+    for step in changed.val_dataloader.dataset.pipeline:
+        if step["type"] == "Resize":
+            step["scale"] = scale
+    assert Evaluation(changed).image_sizes(Padding()) == expected
+
+
+def test_of_images_of_two_sizes_a_batch_is_as_high_and_as_wide_as_any(cfg, monkeypatch):
+    found = Evaluation(cfg)
+    dataset = found.loader.dataset
+    shapes = {0: (32, 96), 1: (64, 32)}
+
+    def sized(number):
+        return {"inputs": torch.zeros(3, *shapes[number % 2])}
+
+    monkeypatch.setattr(type(dataset), "__getitem__", lambda self, number: sized(number))
+    monkeypatch.setattr(dataset, "get_data_info", lambda number: {"height": number, "width": 1})
+    assert found.image_sizes(Padding()) == {(32, 96), (64, 32), (64, 96), (32, 32)}
+    monkeypatch.setattr(
+        type(dataset),
+        "__getitem__",
+        lambda self, number: {"inputs": torch.zeros(3, 32 * (1 + number), 32)},
+    )
+    assert found.image_sizes(Padding()) == frozenset()
+
+
+def test_ap_by_class_is_that_of_pycocotools_and_changes_no_other_metric(cfg):
+    plain = Evaluation(cfg)(Clairvoyant())
+    found = Evaluation(cfg, by_class=True)
+    assert found(Clairvoyant()) == plain
+    classes = found.classes()
+    assert list(classes) == ["bbox_mAP", "segm_mAP"]
+    assert list(classes["bbox_mAP"]) == list(found.loader.dataset.metainfo["classes"])
+    for metric, scores in classes.items():
+        # the mean over classes is the metric; each is rounded to three decimals
+        assert np.nanmean([*scores.values()]) == pytest.approx(plain[metric], abs=1.5e-3)
+    assert classes["bbox_mAP"] != classes["segm_mAP"]
+    assert Evaluation(cfg).classes() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "split", "said"),
+    [
+        ({"test_dataloader": None}, "test", "sets no test_dataloader"),
+        ({"test_evaluator": None}, "test", "sets no test_evaluator"),
+        ({"val_dataloader": None}, "val", "--split test"),
+        ({"val_dataloader": None, "test_dataloader": None}, None, "no validation set"),
+        ({}, "train", "Use val or test"),
+    ],
+)
+def test_a_split_that_the_config_has_not_is_refused(cfg, changes, split, said):
+    changed = copy.deepcopy(cfg)
+    for name, value in changes.items():
+        changed[name] = value
+    with pytest.raises(UserError) as refused:
+        split_of(changed, split)
+    assert said in f"{refused.value.problem} {refused.value.remedy}"

@@ -107,7 +107,7 @@ def test_a_run_that_broke_off_goes_on_with_the_same_images_and_ratios(cfg, tmp_p
     # is in no checkpoint
     train(watched(cfg), tmp_path / "whole", random_sparsity=True, seed=7)
     whole = list(SEEN)
-    with pytest.raises(Broken):
+    with pytest.raises(UserError, match="Broken"):
         train(watched(cfg, break_at=2), tmp_path / "broken", random_sparsity=True, seed=7)
     assert whole[:2] == SEEN
     made = train(watched(cfg), tmp_path / "broken", resume=True, random_sparsity=True, seed=7)
@@ -116,7 +116,7 @@ def test_a_run_that_broke_off_goes_on_with_the_same_images_and_ratios(cfg, tmp_p
 
 
 def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(cfg, tmp_path):
-    with pytest.raises(Broken):
+    with pytest.raises(UserError, match="Broken"):
         train(watched(cfg, break_at=3), tmp_path)
     last = tmp_path / "iter_3.pth"
     assert newest_checkpoint(tmp_path) == last

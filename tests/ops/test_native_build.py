@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from sparsevit.ops.native import build
+from sparsevit.ops.native import build, private
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None, reason="no g++"
@@ -86,6 +88,86 @@ def test_where_it_is_kept(load, tmp_path, monkeypatch, variable):
     assert list((folder / "sparsevit").glob("source-*.so"))
 
 
+@pytest.fixture
+def planted(load, tmp_path):
+    """A library of somebody else's in the place of ours; what it answers is 666."""
+    assert load().answer() == 42
+    ours = next((tmp_path / "cache").glob("*.so"))
+    source = tmp_path / "other.cpp"
+    source.write_text(SOURCE.replace("42", "666"))
+    other = tmp_path / "other.so"
+    subprocess.run(["g++", "-shared", "-fPIC", source, "-o", other], check=True)
+    ours.unlink()
+    other.chmod(0o600)
+    return ours, other
+
+
+class TestNothingOfOthersIsLoaded:
+    @pytest.mark.parametrize("mode", [0o777, 0o757, 0o1777])
+    def test_a_folder_that_others_can_write(self, load, planted, tmp_path, mode, caplog):
+        ours, other = planted
+        os.replace(other, ours)
+        (tmp_path / "cache").chmod(mode)
+        assert load().answer() == 42
+        assert "others can write to" in caplog.text
+        assert "SPARSEVIT_CACHE" in caplog.text
+
+    def test_a_folder_above_that_others_can_write(self, load, planted, tmp_path, monkeypatch):
+        ours, other = planted
+        os.replace(other, ours)
+        tmp_path.chmod(0o777)
+        assert load().answer() == 42
+
+    def test_a_folder_of_another_user(self, load, planted, monkeypatch, caplog):
+        ours, other = planted
+        os.replace(other, ours)
+        user = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: user + 1)
+        assert load().answer() == 42
+        assert "belongs to another user" in caplog.text
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_a_library_of_another_user(self, load, planted):
+        ours, other = planted
+        os.replace(other, ours)
+        os.chown(ours, 12345, 12345)
+        assert load().answer() == 42
+        assert ours.stat().st_uid == 0
+
+    def test_a_library_that_others_can_write(self, load, planted):
+        ours, other = planted
+        os.replace(other, ours)
+        ours.chmod(0o666)
+        assert load().answer() == 42
+
+    def test_a_link(self, load, planted):
+        ours, other = planted
+        ours.symlink_to(other)
+        assert load().answer() == 42
+        assert not ours.is_symlink()
+
+    def test_what_is_made_is_private_whatever_the_umask(self, load, tmp_path):
+        before = os.umask(0)
+        try:
+            assert load().answer() == 42
+        finally:
+            os.umask(before)
+        folder = tmp_path / "cache"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+
+    def test_without_a_home_nothing_is_left_in_the_working_directory(
+        self, load, tmp_path, monkeypatch
+    ):
+        for name in ("SPARSEVIT_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", "~")
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        assert load().answer() == 42
+        assert not list((tmp_path / "here").iterdir())
+
+
 class TestDoneWithout:
     def test_a_compiler_there_is_not(self, load, monkeypatch, caplog):
         monkeypatch.setenv("CXX", "no-such-compiler")
@@ -119,3 +201,33 @@ class TestDoneWithout:
         monkeypatch.setenv("SPARSEVIT_NATIVE", "off")
         assert load() is None
         assert not compilations
+
+
+class TestTheCacheOfPytorchsCompiler:
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+
+    def test_is_made_private(self, tmp_path):
+        before = os.umask(0)
+        try:
+            private.keep_inductor_private()
+        finally:
+            os.umask(before)
+        assert (tmp_path / "inductor").stat().st_mode & 0o777 == 0o700
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
+
+    @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757])
+    def test_is_another_where_others_can_write(self, tmp_path, mode, caplog):
+        (tmp_path / "inductor").mkdir()
+        (tmp_path / "inductor").chmod(mode)
+        private.keep_inductor_private()
+        other = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        assert other != tmp_path / "inductor"
+        assert other.stat().st_mode & 0o777 == 0o700
+        assert "others can write to" in caplog.text
+
+    def test_has_pytorchs_usual_name(self, monkeypatch):
+        torchs = pytest.importorskip("torch._inductor.runtime.cache_dir_utils")
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        assert str(private._inductor_folder()) == torchs.default_cache_dir()

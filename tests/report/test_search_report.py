@@ -1,11 +1,12 @@
 """A search on the terminal: one display while it runs, one table at the end."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from sparsevit.report.search import render_progress, results_table, summary_line
+from sparsevit.report.search import budgets_table, render_progress, results_table, summary_line
 from sparsevit.search.loop import search
 from sparsevit.search.options import SearchOptions
 from sparsevit.sparsity import Space
@@ -82,3 +83,17 @@ def test_without_a_terminal_only_a_new_best_gets_a_line():
         run(on_event=lambda event: (events.append(event.best), on_event(event)))
     lines = console.file.getvalue().splitlines()
     assert len(lines) == len({best.number for best in events if best is not None})
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_progress_and_figures_stay_whole_on_a_narrow_terminal(width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    with render_progress(console) as on_event:
+        result = run(on_event=on_event)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    assert all(len(line) <= width for line in re.split(r"[\r\n]", shown))
+    assert f"best {result.best.score:.4g} at {result.best.latency_ms:.1f} ms" in shown
+    for table in (results_table(result), budgets_table([result], [])):
+        text = drawn(table, width)
+        assert "…" not in text
+        assert f"{result.best.latency_ms:.2f}" in text

@@ -17,6 +17,7 @@ from sparsevit.report.status import (
     StatusTable,
     describe_age,
     describe_inputs,
+    describe_measured,
     describe_metrics,
     describe_seconds,
 )
@@ -150,6 +151,41 @@ def test_inputs_are_short():
         "e=0",
         "and 1 more",
     ]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_on_a_narrow_terminal_no_word_is_broken(width):
+    figures = {"dense": {"bbox_mAP": 0.5123}, "uniform 0.3": {"bbox_mAP": 0.4987}}
+    run = record(
+        attempts=12,
+        status="interrupted",
+        ended="2026-04-02T11:55:00+00:00",
+        seconds=86000.0,
+        metrics={"after": figures, "iterations": 12000, "split": "val"},
+        inputs={"sparsity": {f"backbone.stages.{n}": 0.1 * n for n in range(4)}},
+    )
+    text = render(run, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    words = ("adapt", "run-001 (x12)", "interrupted", "23 h 53 min", "dense.bbox_mAP", "0.5123")
+    for word in (*words, "uniform", "0.3.bbox_mAP", "0.4987", "on val"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": {}, "inputs": {"split": "val"}}, ""),
+        ({"metrics": {"bbox_mAP": 0.5}, "inputs": {"seed": 0}}, ""),
+        (
+            {"inputs": {"sparsity": {"a.0": 0.5, "a.1": 0}, "split": "test", "images": 4}},
+            "at 0.5 0 on test, first 4 images",
+        ),
+        ({"metrics": {"score": 1.0, "sparsity": {"a.0": 0.5}, "split": "val"}}, "at 0.5 on val"),
+        ({"metrics": {"score": 1.0, "sparsity": {"a.0": "odd"}}}, ""),
+    ],
+)
+def test_where_figures_were_measured_is_told(changes, said):
+    assert describe_measured(record(**changes)) == said
 
 
 @pytest.fixture

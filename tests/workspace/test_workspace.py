@@ -35,8 +35,11 @@ def test_no_path_means_the_environment_then_work_dirs(tmp_path, monkeypatch):
     assert Workspace.open("given").path == tmp_path / "given"
 
 
-def test_a_workspace_is_made_with_its_parents(tmp_path):
-    assert Workspace.open(tmp_path / "a" / "b").path.is_dir()
+def test_a_workspace_is_made_with_its_parents_by_its_first_run(tmp_path):
+    ws = Workspace.open(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    with ws.run("pretrain", {}):
+        assert ws.path.is_dir()
 
 
 def test_one_that_must_be_there_is_not_made(tmp_path):
@@ -174,6 +177,7 @@ def test_a_running_record_whose_lock_is_free_is_interrupted(ws):
         "version": 1,
         "phases": {"adapt": {"runs": [{**RUN, "status": "running", "pid": os.getpid()}]}},
     }
+    ws.path.mkdir()
     (ws.path / "workspace.json").write_text(json.dumps(document))
     assert ws.last("adapt", finished=False).status == "interrupted"
     assert json.loads((ws.path / "workspace.json").read_text()) == document
@@ -264,6 +268,7 @@ def test_a_config_is_given_by_path_or_name_or_comes_from_a_run(ws):
 
 def test_the_best_configuration_is_the_last_finished_searchs_else_the_one_at_the_top(ws):
     assert ws.best_configuration() is None
+    ws.path.mkdir()
     (ws.path / "best.yaml").touch()
     assert ws.best_configuration() == ws.path / "best.yaml"
     make(ws, "search", best="mine.yaml")

@@ -13,6 +13,7 @@ from torch import Tensor
 from sparsevit.errors import UserError
 from sparsevit.latency.backends.base import require_compiler, require_cpu, require_precision
 from sparsevit.latency.backends.graph import Call, Export, quiet_exporters
+from sparsevit.ops.native.private import keep_inductor_private
 
 
 def check_pt2() -> None:
@@ -23,6 +24,7 @@ def check_pt2() -> None:
     """
     _inductor("aoti_compile_and_package")
     require_compiler("A pt2 package")
+    keep_inductor_private()
 
 
 def write_pt2(export: Export, path: Path) -> Path:

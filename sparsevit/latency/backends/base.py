@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,17 +77,45 @@ def require_compiler(what: str) -> None:
         )
 
 
-def require_precision(backend: str, precision: str, supported: tuple[str, ...]) -> None:
+def require_precision(
+    backend: str,
+    precision: str,
+    supported: Sequence[str],
+    *,
+    whole: str | None = None,
+    of_backbone: Sequence[str] = (),
+    why: str = "",
+) -> None:
     """Refuse a precision in which a backend does not compute.
 
+    Args:
+        backend: its name.
+        precision: that is asked for.
+        supported: those in which it computes what is to be executed.
+        whole: what a whole model is called, where it cannot do with one what it can with a
+            backbone.
+        of_backbone: those in which it computes a backbone, where these are others.
+        why: the reason.
+
     Raises:
-        UserError: it does not.
+        UserError: it does not; what it does instead, and who else does it.
     """
-    if precision not in supported:
-        raise UserError(
-            f"The backend {backend} does not support {precision} here.",
-            f"Use --precision {' or '.join(supported)}.",
+    if precision in supported:
+        return
+    remedy = f"Use --precision {' or '.join(supported)}."
+    # PyTorch's autocast has every precision
+    instead = "--backend eager"
+    problem = (
+        f"The backend {backend} does not support {precision} here: it computes in "
+        f"{' and '.join(supported)} only."
+    )
+    if whole is not None and precision in of_backbone:
+        problem = (
+            f"The backend {backend} does not support {precision} for a whole {whole}, only for a "
+            f"backbone{f': {why}' if why else ''}."
         )
+        instead = f"--scope backbone or {instead}"
+    raise UserError(problem, f"{remedy} For {precision}, use {instead}.")
 
 
 def require_cpu(backend: str, device: torch.device) -> None:

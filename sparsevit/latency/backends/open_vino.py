@@ -36,9 +36,17 @@ def require_openvino(precision: str, device: torch.device) -> None:
     """
     check_openvino()
     require_cpu("openvino", device)
+    require_precision("openvino", precision, openvino_precisions())
+
+
+def openvino_precisions() -> tuple[str, ...]:
+    """The precisions in which OpenVINO computes a backbone on this CPU.
+
+    Raises:
+        UserError: openvino is not installed.
+    """
     able = require("openvino", EXTRA).Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    supported = tuple(name for flag, name in _CAPABILITIES.items() if flag in able)
-    require_precision("openvino", precision, supported)
+    return tuple(name for flag, name in _CAPABILITIES.items() if flag in able)
 
 
 def convert(graph: Graph) -> Any:

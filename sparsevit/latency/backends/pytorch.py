@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparsevit.latency.backends.base import Run, autocast, require_compiler, sparsity_now
 from sparsevit.methods import compiled_form
+from sparsevit.ops.native.private import keep_inductor_private
 
 
 def require_eager(precision: str, device: torch.device) -> None:
@@ -24,6 +25,7 @@ def require_compile(precision: str, device: torch.device) -> None:
     """
     if device.type == "cpu":
         require_compiler("The backend compile")
+    keep_inductor_private()
 
 
 def prepare_eager(backbone: nn.Module, images: Tensor, precision: str, device: torch.device) -> Run:

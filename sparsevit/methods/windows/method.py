@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparsevit.methods.base import Method, Nested
 from sparsevit.methods.windows import config
+from sparsevit.methods.windows.forward import num_kept
 from sparsevit.sparsity.handle import sparse_parts
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ class Windows(Method):
     """Each block works on its most active windows (SparseViT, arXiv 2303.17605)."""
 
     name = "windows"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._windows: dict[tuple[int, int], dict[str, dict[tuple[int, int], int]]] = {}
 
     @classmethod
     def convert(cls, model: nn.Module, **options: Any) -> nn.Module:
@@ -62,6 +67,34 @@ class Windows(Method):
         from sparsevit.models.forms import exported
 
         return exported(part) if isinstance(part, SparseViT) else part
+
+    def effective(
+        self, configuration: Mapping[str, float], image_sizes: Collection[tuple[int, int]]
+    ) -> Hashable:
+        """How many windows each block keeps, by part and image size. Which ones follows from how
+        many: a block that keeps all has ratio 0, and windows are scored where not all are kept."""
+        kept = []
+        for prefix, part in self._parts().items():
+            space = part.sparsity_space().prefixed(prefix)
+            nested = space.to_nested({name: configuration[name] for name in space.names})
+            for height, width in image_sizes:
+                windows = self._windows_of((height, width))[prefix]
+                counts = tuple(num_kept(n, nested[i][j]) for (i, j), n in windows.items())
+                kept.append((prefix, (height, width), counts))
+        return tuple(kept)
+
+    def _windows_of(self, image_size: tuple[int, int]) -> dict[str, dict[tuple[int, int], int]]:
+        """How many windows each block has of an image, by part and (stage, block)."""
+        if image_size not in self._windows:
+            weight = next(self.model.parameters())
+            image = torch.zeros(1, 3, *image_size, dtype=weight.dtype, device=weight.device)
+            found = {}
+            for prefix, part in self._parts().items():
+                with torch.no_grad(), part.record_selections() as selections:
+                    self.model.get_submodule(prefix)(image)
+                found[prefix] = {(s.stage, s.block): s.layout.num_windows for s in selections}
+            self._windows[image_size] = found
+        return self._windows[image_size]
 
     def picture(self, image: Tensor, pixels: Any, out: Path) -> Path | None:
         from sparsevit.methods.windows.picture import draw_kept_windows, kept_windows

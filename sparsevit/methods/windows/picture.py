@@ -14,9 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 OUTLINE = "#ffd23f"
+PADDED = "#6ec6ff"
 GRID = (1.0, 1.0, 1.0, 0.28)
 INK = "#1f2933"
 FAINT = "#61707f"
@@ -65,6 +67,9 @@ def draw_kept_windows(
     image: np.ndarray, kept: Mapping[str, np.ndarray], window_px: Mapping[str, int], out: Path
 ) -> Path:
     """Draw, for each stage, the image with skipped windows dimmed and kept ones outlined.
+
+    Windows that reach over the image's edge hold padding, which scores nothing; they are dotted,
+    and a note says how many of them are kept.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -115,6 +120,8 @@ def kept_windows_figure(
         ax = figure.add_axes((left, bottom, _PANEL_INCHES / size[0], picture / size[1]))
         _draw_panel(ax, image, keep, window_px[name])
         _title(ax, name, keep)
+        padded = with_padding(keep.shape, image.shape[:2], window_px[name])
+        _mark_padding(ax, keep, padded, window_px[name])
     return figure
 
 
@@ -125,6 +132,23 @@ def dim_skipped(image: np.ndarray, keep: np.ndarray, window_px: int) -> np.ndarr
     grey = image.mean(axis=2, keepdims=True)
     dimmed = _DIMMED * ((1 - _GREYED) * image + _GREYED * grey)
     return np.where(mask[..., None], image, dimmed).astype(np.uint8)
+
+
+def with_padding(grid: tuple[int, int], size: tuple[int, int], window_px: int) -> np.ndarray:
+    """Which windows reach over the edge of an image, and so hold padding.
+
+    Args:
+        grid: (nH, nW) windows.
+        size: (height, width) of the image in pixels.
+        window_px: side of a window in pixels of the image.
+
+    Returns:
+        (nH, nW) bool.
+    """
+    rows, columns = (
+        window_px * (np.arange(count) + 1) > side for count, side in zip(grid, size, strict=True)
+    )
+    return rows[:, None] | columns[None, :]
 
 
 def outlines(keep: np.ndarray, window_px: int) -> np.ndarray:
@@ -154,6 +178,27 @@ def _draw_panel(ax: Axes, image: np.ndarray, keep: np.ndarray, window_px: int) -
     ax.set_xlim(-margin, width + margin)
     ax.set_ylim(height + margin, -margin)
     ax.set_axis_off()
+
+
+def _mark_padding(ax: Axes, keep: np.ndarray, padded: np.ndarray, window_px: int) -> None:
+    """Dots around windows with padding, and how many of them are kept."""
+    if not padded.any():
+        return
+    width, height = ax.images[0].get_extent()[1:3]
+    for row, column in zip(*np.nonzero(padded), strict=True):
+        x, y = column * window_px, row * window_px
+        sides = min(window_px, width - x), min(window_px, height - y)
+        ax.add_patch(Rectangle((x, y), *sides, fill=False, edgecolor=PADDED, linestyle=":"))
+    ax.annotate(
+        f"dotted: windows with padding, {int(keep[padded].sum())} of {int(padded.sum())} kept",
+        xy=(0, 0),
+        xytext=(4, 4),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=7,
+        color="white",
+        bbox={"facecolor": INK, "alpha": 0.7, "linewidth": 0, "pad": 1.5},
+    )
 
 
 def _title(ax: Axes, name: str, keep: np.ndarray) -> None:

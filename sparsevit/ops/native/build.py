@@ -14,10 +14,13 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+
+from sparsevit.ops.native.private import doubt_of
 
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC"]
 COMPILERS = ["g++", "c++", "clang++"]
@@ -32,8 +35,9 @@ def load(source: Path) -> ctypes.CDLL | None:
 
     It is kept in a folder of the user's cache (``SPARSEVIT_CACHE``, or ``sparsevit`` in
     ``XDG_CACHE_HOME``, by default ``~/.cache``), by what it was made of, with what, and on which
-    CPU. ``SPARSEVIT_NATIVE=off`` in the environment leaves it out. Why it is missing is logged at
-    level INFO.
+    CPU. Nobody else may be able to write there, as what is kept is run: else it is compiled for
+    this process alone, which is logged as a warning. ``SPARSEVIT_NATIVE=off`` in the environment
+    leaves it out. Why it is missing is logged at level INFO.
     """
     if os.environ.get("SPARSEVIT_NATIVE") == "off":
         return None
@@ -44,7 +48,7 @@ def load(source: Path) -> ctypes.CDLL | None:
     try:
         with contextlib.ExitStack() as stack:
             built = _folder(stack) / f"{source.stem}-{_digest(source, compiler)}.so"
-            if not built.exists():
+            if not _is_ours(built):
                 _build(source, compiler, built)
             # PyTorch is imported before this, and its OpenMP with it
             return ctypes.CDLL(str(built))
@@ -82,15 +86,44 @@ def _cpu() -> str:
 
 
 def _folder(stack: contextlib.ExitStack) -> Path:
-    """Where builds are kept; a temporary folder where the user's cache cannot be written."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    kept = Path(os.environ.get("SPARSEVIT_CACHE") or os.path.join(home, "sparsevit"))
-    with contextlib.suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-        if os.access(kept, os.W_OK):
+    """Where builds are kept; a temporary folder where the user's cache is not private to write."""
+    try:
+        kept = _cache()
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = kept.resolve(strict=True)
+        if doubt := doubt_of(kept):
+            logger.warning(
+                "Native code is not kept: %s. It is compiled for this process alone; to keep it, "
+                "make that private (chmod go-w), or set SPARSEVIT_CACHE to a folder of your own.",
+                doubt,
+            )
+        elif os.access(kept, os.W_OK):
             return kept
+    except (OSError, RuntimeError) as error:
+        logger.info("Native code is not kept: %s", error)
     # what is loaded stays loaded when its file is gone
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsevit-")))
+
+
+def _cache() -> Path:
+    if chosen := os.environ.get("SPARSEVIT_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if not home.is_absolute():  # then it counts as not set
+        home = Path("~/.cache").expanduser()
+    if not home.is_absolute():
+        raise OSError("there is no home directory")
+    return home / "sparsevit"
+
+
+def _is_ours(built: Path) -> bool:
+    """Whether a build is there that nobody else can have written."""
+    try:
+        status = built.lstat()
+    except FileNotFoundError:
+        return False
+    user = os.getuid() if hasattr(os, "getuid") else status.st_uid
+    return stat.S_ISREG(status.st_mode) and status.st_uid == user and not status.st_mode & 0o022
 
 
 def _build(source: Path, compiler: str, built: Path) -> None:
@@ -103,4 +136,5 @@ def _build(source: Path, compiler: str, built: Path) -> None:
             [compiler, "-shared", str(compiled), "-o", str(linked)],
         ):
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
+        linked.chmod(0o600)
         os.replace(linked, built)

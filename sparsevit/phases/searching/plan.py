@@ -10,6 +10,7 @@ import torch
 
 from sparsevit.latency.execution import Execution
 from sparsevit.search.options import SearchOptions
+from sparsevit.search.storage import shown_url
 from sparsevit.sparsity import Configuration
 
 STUDY_NAME = "study.db"
@@ -71,14 +72,15 @@ class SearchPlan:
         )
 
     def write(self, path: Path) -> None:
-        """Writes it for another process."""
+        """Writes it for another process, without the password that the storage may have."""
         document = {**asdict(self), "execution": self.execution.to_dict()}
+        document["options"]["storage"] = shown_url(self.storage)
         path.write_text(json.dumps(document), encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> SearchPlan:
-        """What :meth:`write` wrote."""
+    def read(cls, path: Path, storage: str) -> SearchPlan:
+        """What :meth:`write` wrote, for studies in ``storage``."""
         found = json.loads(path.read_text(encoding="utf-8"))
-        found["options"] = SearchOptions(**found["options"])
+        found["options"] = SearchOptions(**{**found["options"], "storage": storage})
         found["execution"] = Execution.from_dict(found["execution"])
         return cls(**found)

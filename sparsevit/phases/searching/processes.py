@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +12,14 @@ from pathlib import Path
 
 import torch
 
+from sparsevit.atomic import write_atomic
 from sparsevit.errors import UserError
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.phases.latency_source import DECISION, settled_predictor
 from sparsevit.phases.searching.plan import SearchPlan
+from sparsevit.processes import module_command, module_environment
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.study import Direction, open_study, quiet_optuna
-from sparsevit.workspace.atomic import write_atomic
 
 _PATIENCE_SECONDS = 10.0
 _AGREED = "latency_decision"
@@ -72,13 +71,18 @@ def helpers(
             logs.append(directory / f"worker-{number}.log")
             with logs[-1].open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "sparsevit.phases.searching.worker", str(file)],
+                    module_command("sparsevit.phases.searching.worker", str(file)),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    env=module_environment(),
                 )
             processes.append(process)
+            assert process.stdin is not None
+            # one that died already is told of at the end
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(plan.storage).encode() + b"\n")
+                process.stdin.flush()
         yield processes
         for process, log_file in zip(processes, logs, strict=True):
             if process.poll() not in (None, 0):
@@ -86,6 +90,11 @@ def helpers(
                     f"a worker ended with exit code {process.returncode} (see {log_file}); the "
                     "other workers did its work"
                 )
+    except BaseException:
+        # what they are at is known to be nobody's once they are gone; nobody waits for its end
+        for process in processes:
+            process.kill()
+        raise
     finally:
         _end(processes)
 
@@ -103,18 +112,18 @@ def agree_on_latency(
     """
     options = plan.options
     directions: list[Direction] = ["maximize", "minimize"] if options.pareto else ["maximize"]
-    name = options.study_name(options.searched[0])
+    name = options.studies[0]
     file = Path(plan.directory) / DECISION
     with quiet_optuna():
         study = open_study(plan.storage, name, directions=directions)
         agreed = study.user_attrs.get(_AGREED)
         if agreed is None:
-            settled_predictor(file.parent, decide)
+            settled_predictor(file.parent, decide, threads=plan.execution.threads)
             study.set_user_attr(_AGREED, json.loads(file.read_text(encoding="utf-8")))
             # another machine's, where that was quicker
             agreed = study.user_attrs[_AGREED]
     write_atomic(file, json.dumps(agreed, indent=1) + "\n")
-    return settled_predictor(file.parent, decide)
+    return settled_predictor(file.parent, decide, threads=plan.execution.threads)
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

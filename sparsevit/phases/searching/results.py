@@ -13,7 +13,7 @@ from sparsevit.phases.searching.worker import SearchWorker
 from sparsevit.report.search_plot import draw_front
 from sparsevit.search.front import Reference
 from sparsevit.search.log import log_name, write_log
-from sparsevit.search.options import FRONT
+from sparsevit.search.options import FRONT, Budget
 from sparsevit.search.read import keep_confirmation, keep_references, read_confirmations, within
 from sparsevit.search.results import SearchResult, write_best
 from sparsevit.workspace import Workspace
@@ -50,6 +50,14 @@ def best_of_front(worker: SearchWorker, front: SearchResult) -> tuple[SearchResu
             measured[result.best.number] = keep_confirmation(*where, result.best, latency_ms)
         found.append(result)
     return tuple(found)
+
+
+def live_log(ws: Workspace, directory: Path, interval: Budget) -> Path:
+    """Where a search that goes on writes its log: that of a finished one is left as it is."""
+    name = log_name(*interval)
+    finished = [run for run in ws.history("search") if run.status == "finished"]
+    owned = any(Path(path).name == name for run in finished for path in run.outputs.values())
+    return (directory if owned else ws.path) / name
 
 
 @dataclass(frozen=True)
@@ -99,27 +107,29 @@ def write_results(
     bests: dict[str, Path] = {}
     outputs: dict[str, PathLike] = {}
     for budget, result in zip(budgets, found, strict=False):
-        name = BEST_NAME if len(budgets) == 1 else best_name(budget)
+        asked = plan.options.name_of(budget)
+        name = BEST_NAME if len(budgets) == 1 else best_name(asked)
         path = write_best(directory / name, result, space, metric, how)
         if not bests:
             write_best(ws.path / BEST_NAME, result, space, metric, how)
             outputs["best"] = path
         if len(budgets) > 1:
             write_best(ws.path / name, result, space, metric, how)
-        outputs[best_key(budget)] = path
-        bests[best_key(budget).removeprefix("best ")] = path
-    first = found[0]
-    log = ws.path / (log_name(*budgets[0]) if budgets else "search_front.txt")
-    if not log.exists() or plan.options.pareto:
-        write_log(log, first.trials)
-    write_log(directory / log.name, first.trials)
+        outputs[best_key(asked)] = path
+        bests[asked] = path
+    names = [log_name(*budget) for budget in budgets] or ["search_front.txt"]
+    for name, result in zip(names, found, strict=False):
+        write_log(directory / name, result.trials)
+        write_log(ws.path / name, result.trials)
+    log = ws.path / names[0]
+    outputs["log"] = directory / names[0]
     plot = draw_front(found, references, metric, directory / PLOT_NAME, scored)
     if Path(plan.storage).is_file():
         outputs["study"] = plan.storage
-    return Written(bests, log, plot, {**outputs, "log": log, "plot": plot})
+    return Written(bests, log, plot, {**outputs, "plot": plot})
 
 
-def summary(result: SearchResult, metric: str) -> dict[str, Any]:
+def summary(result: SearchResult, metric: str, split: str) -> dict[str, Any]:
     """What the record of a run says of its search."""
     best = result.best
     return {
@@ -131,4 +141,6 @@ def summary(result: SearchResult, metric: str) -> dict[str, Any]:
         "fastest_ms": result.fastest_ms,
         "candidates": result.candidates,
         "scored": result.feasible,
+        "same_network": result.same_network,
+        "split": split,
     }

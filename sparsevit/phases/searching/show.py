@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from sparsevit.search.front import Reference
 from sparsevit.search.options import SearchOptions
 from sparsevit.search.read import read_confirmations, read_references, read_search, within
 from sparsevit.search.results import SearchResult
-from sparsevit.workspace import Workspace
+from sparsevit.search.storage import shown_url
+from sparsevit.search.study import reading
+from sparsevit.workspace import RECORD_NAME, Workspace
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,33 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
             "Run a search first: `sparsevit search --max 42 --min 37`.",
         )
     given = run.inputs
-    where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)
-    options = SearchOptions(
-        budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
-        pareto=bool(given.get("pareto")),
-        study=given.get("study"),
-    )
-    names = [options.study_name(interval) for interval in options.searched]
-    searches = [read_search(where, name) for name in names]
-    # of those that stand beside several searches, the first's
-    references = {
-        each.name: each for name in reversed(names) for each in read_references(where, name)
-    }
+    try:
+        where = os.fspath(storage or given.get("storage") or ws.directory_of(run) / STUDY_NAME)
+        os.fsencode(where)
+        options = SearchOptions(
+            budgets=tuple((float(low), float(high)) for low, high in given.get("budgets") or ()),
+            pareto=bool(given.get("pareto")),
+            speedups=tuple(given.get("speedups") or ()),
+            study=given.get("study"),
+        )
+        metric = str(given["metric"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The record of {run.name} in {ws.path / RECORD_NAME} does not say what was searched: "
+            f"{type(error).__name__} {error}.",
+            "Repair it, or search anew: `sparsevit search --force`.",
+        ) from error
+    names = options.studies
+    with reading(where) as study:
+        searches = [read_search(study, name) for name in names]
+        # of those that stand beside several searches, the first's
+        references = {
+            each.name: each for name in reversed(names) for each in read_references(study, name)
+        }
+        known = read_confirmations(study, names[0])
+    if options.speedups:
+        options = replace(options, dense_ms=searches[0].dense_ms)
     if options.pareto and options.intervals:
-        known = read_confirmations(where, names[0])
         searches = [within(searches[0], low, high, known) for low, high in options.intervals]
     bests = {
         key.removeprefix("best "): ws.path / path
@@ -89,8 +104,8 @@ def show_search(workspace: PathLike | None = None, storage: PathLike | None = No
         status=run.status,
         bests=bests,
         plot=ws.locate(run, "plot"),
-        storage=where,
-        metric=str(given["metric"]),
+        storage=shown_url(where) if "://" in where else where,
+        metric=metric,
         timing=_timing(given),
         searches=tuple(searches),
         references=tuple(sorted(references.values(), key=lambda each: each.name)),

@@ -1,12 +1,15 @@
 """One worker of a search: a model that is timed and scored at one configuration after the other.
 
 As a program, ``python -m sparsevit.phases.searching.worker PLAN.json``, it helps the process that
-started it, and ends when the studies are done or that process ends.
+started it, which tells it the storage on standard input, and ends when the studies are done or that
+process ends.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -18,15 +21,18 @@ import torch
 from mmengine.config import Config
 
 from sparsevit.engine.config import load_config
+from sparsevit.engine.evaluation import given_size
 from sparsevit.engine.runner import build_model
 from sparsevit.latency.predictor import LatencyPredictor
 from sparsevit.latency.shared_machine import SharedMachine
 from sparsevit.latency.workload import Stopwatch, Workload
+from sparsevit.methods import networks_of
 from sparsevit.phases.device import device_name
 from sparsevit.phases.latency_source import settled_predictor
 from sparsevit.phases.scoring import Scorer
 from sparsevit.phases.searching.plan import SearchPlan
 from sparsevit.report.reporter import SILENT, Reporter
+from sparsevit.search.candidates import Alike
 from sparsevit.search.front import Reference
 from sparsevit.search.halving import SHARES, Halving
 from sparsevit.search.loop import search
@@ -73,7 +79,9 @@ class SearchWorker:
             backend = plan.execution.backend
             reporter.note(f"{backend}: ready for a first configuration after {seconds:.1f} s")
 
-        self._timing = Stopwatch(self.workload, options.latency_seconds, tell)
+        self._timing = Stopwatch(
+            self.workload, options.latency_seconds, tell, warn=lambda text: reporter.note(text)
+        )
         self._alone: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def share_machine(self) -> None:
@@ -91,6 +99,11 @@ class SearchWorker:
         """Latency as measured now."""
         with self._alone():
             return self._timing(configuration)
+
+    @property
+    def busy(self) -> str | None:
+        """What timings say of a machine that does other work; see :class:`Machine`."""
+        return self._timing.clock.machine.busy
 
     def latency_ms(self, configuration: Configuration) -> float:
         """Latency as candidates are judged by it."""
@@ -123,12 +136,22 @@ class SearchWorker:
             sensitivity=plan.known_scores(),
             identity=self.identity(),
             latencies=self._latencies,
+            alike=self._alike(),
             log_path=log,
             on_event=on_event,
             confirm_best=confirm_best,
         )
         self._note_latencies(result)
         return result
+
+    def _alike(self) -> Alike:
+        """Which configurations are one network, on the scored images and in a timed call."""
+        how = self.plan.execution
+        size = how.img_size
+        if how.whole:
+            size = given_size(self.workload.task, self.model, size)
+        scored, timed = self.scorer.network, networks_of(self.model, [size])
+        return Alike(lambda each: (scored(each), timed(each)), timed)
 
     def identity(self) -> dict[str, Any]:
         """What tells this search from others of the same interval, space and sampler."""
@@ -176,8 +199,11 @@ class SearchWorker:
 
 def main(file: str) -> None:
     """Work on the studies of a plan until they are done."""
+    # Ctrl-C reaches every process of a terminal: the one that started this one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    storage = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    plan = SearchPlan.read(Path(file))
+    plan = SearchPlan.read(Path(file), storage)
     worker = SearchWorker(plan)
     worker.predictor = settled_predictor(Path(plan.directory), _no_decision)
     worker.share_machine()

@@ -15,13 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.latency.backends.artefacts import Format, file_format
-from sparsevit.latency.backends.base import autocast, require, require_precision, sparsity_now
+from sparsevit.latency.backends.base import (
+    autocast,
+    require,
+    require_cpu,
+    require_precision,
+    sparsity_now,
+)
 from sparsevit.latency.backends.onnx_runtime import EXTRA as ONNX_EXTRA
 from sparsevit.latency.backends.onnx_runtime import prepare_onnxruntime, require_onnxruntime
 from sparsevit.latency.backends.open_vino import (
     check_openvino,
+    openvino_precisions,
     prepare_openvino,
-    require_openvino,
 )
 from sparsevit.latency.backends.pytorch import require_compile, require_eager
 from sparsevit.latency.backends.registry import Backend, by_graph, require_whole_backend
@@ -109,9 +115,17 @@ def require_detector_openvino(precision: str, device: torch.device) -> None:
     Raises:
         UserError: see :func:`check_detector_openvino`, or another precision than fp32 is asked for.
     """
-    require_openvino(precision, device)
+    check_openvino()
+    require_cpu("openvino", device)
+    require_precision(
+        "openvino",
+        precision,
+        ("fp32",),
+        whole="detector",
+        of_backbone=openvino_precisions(),
+        why="it would round the pixels of boxes",
+    )
     check_detector_openvino()
-    require_precision("openvino", precision, ("fp32",))
 
 
 def check_detector_openvino() -> None:

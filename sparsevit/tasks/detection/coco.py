@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsevit.data.coco import check_annotations
+from sparsevit.tasks.base import shown
 
 BOX_AP, MASK_AP = "bbox_mAP", "segm_mAP"
 
@@ -45,43 +44,60 @@ def nothing_detected(metric: Any) -> dict[str, float]:
     return {f"{kind}_mAP": 0.0 for kind in getattr(metric, "metrics", ()) if kind in _KINDS}
 
 
+_CLASSES = "sparsevit_classes"
+
+
+def score_classes(metric: Any) -> None:
+    """Have a COCO metric keep AP by class, for :func:`class_scores`; any other is left alone.
+
+    mmdet names boxes' and masks' the same, so that the latter replace the former: they are computed
+    one after the other here.
+    """
+    from mmdet.evaluation import CocoMetric
+
+    kinds = getattr(metric, "metrics", ())
+    if type(metric) is not CocoMetric or not set(kinds) <= set(_KINDS):
+        return
+    compute, asked = metric.compute_metrics, metric.classwise
+    found: dict[str, dict[str, float]] = {}
+    setattr(metric, _CLASSES, found)
+    metric.classwise = True
+
+    def compute_metrics(results: list[Any]) -> dict[str, float]:
+        values: dict[str, float] = {}
+        found.clear()
+        classes = list(metric.dataset_meta["classes"])
+        try:
+            for kind in kinds:
+                metric.metrics = [kind]
+                of_kind = compute(results)
+                names = {f"{name}_precision": name for name in classes}
+                scores = {names[key]: float(v) for key, v in of_kind.items() if key in names}
+                found[f"{kind}_mAP"] = {name: scores.get(name, 0.0) for name in classes}
+                values |= {key: v for key, v in of_kind.items() if asked or key not in names}
+        finally:
+            metric.metrics = list(kinds)
+        return values
+
+    metric.compute_metrics = compute_metrics
+
+
+def class_scores(metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """AP by class of what was evaluated last: ``bbox_mAP`` or ``segm_mAP`` -> class -> AP, NaN
+    where no object is of a class."""
+    return {
+        key: dict(scores)
+        for metric in metrics
+        for key, scores in getattr(metric, _CLASSES, {}).items()
+    }
+
+
 def table(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows: AP of boxes and of masks, a row each."""
     rows = []
     for kind, label in _KINDS.items():
         if f"{kind}_mAP" in metrics:
-            values = (metrics.get(f"{kind}_mAP{suffix}", -1.0) for suffix in _SUFFIXES)
             # COCO gives -1 where no object is of that size
-            rows.append((label, *("-" if value < 0 else f"{value:.3f}" for value in values)))
+            values = (shown(metrics.get(f"{kind}_mAP{suffix}")) for suffix in _SUFFIXES)
+            rows.append((label, *values))
     return ("", *_SUFFIXES.values()), rows
-
-
-def check_dataset(dataset: Any) -> None:
-    """Refuse COCO datasets that a run would stumble over, also within others.
-
-    Args:
-        dataset: ``dataset`` of a config's data loader.
-
-    Raises:
-        UserError: an annotation file is missing, broken, without annotations, or of other classes
-            than the config's; or its images are not there.
-    """
-    for one in _coco_datasets(dataset):
-        root = one.get("data_root") or ""
-        folder = (one.get("data_prefix") or {}).get("img", "")
-        check_annotations(
-            Path(root, one["ann_file"]),
-            images=Path(root, folder),
-            classes=(one.get("metainfo") or {}).get("classes"),
-        )
-
-
-def _coco_datasets(dataset: Any) -> Iterator[Any]:
-    if isinstance(dataset, dict):
-        if dataset.get("type") == "CocoDataset" and "ann_file" in dataset:
-            yield dataset
-        yield from _coco_datasets(dataset.get("dataset"))
-        yield from _coco_datasets(dataset.get("datasets"))
-    elif isinstance(dataset, (list, tuple)):
-        for one in dataset:
-            yield from _coco_datasets(one)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.tasks.base import Rows, Task
-from sparsevit.tasks.detection import coco
+from sparsevit.tasks.detection import checks, coco
 
 if TYPE_CHECKING:
     from sparsevit.latency.backends.artefacts import Checked, Format
@@ -35,8 +35,10 @@ class Detection(Task):
 
     # --- data and metrics -----------------------------------------------------------------------
 
-    def check_dataset(self, dataset: Any) -> None:
-        coco.check_dataset(dataset)
+    def check_data(
+        self, cfg: Any, splits: Sequence[str], copies: Path | None = None
+    ) -> tuple[str, ...]:
+        return checks.check_data(cfg, splits, copies)
 
     def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
         return coco.known_metrics(evaluator)
@@ -59,6 +61,13 @@ class Detection(Task):
         for metric in metrics:
             if hasattr(metric, "img_ids"):
                 metric.img_ids = list(ids)
+
+    def score_classes(self, metrics: Sequence[Any]) -> None:
+        for metric in metrics:
+            coco.score_classes(metric)
+
+    def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+        return coco.class_scores(metrics)
 
     def to_fp32(self, samples: Sequence[Any]) -> None:
         for sample in samples:
@@ -88,6 +97,11 @@ class Detection(Task):
         visualizer.dataset_meta = dict(meta)
         visualizer.add_datasample(out.stem, pixels, sample, draw_gt=False, out_file=str(out))
         return out
+
+    def palette(self, classes: int) -> list[tuple[int, int, int]]:
+        from mmdet.visualization import get_palette
+
+        return [(int(r), int(g), int(b)) for r, g, b in get_palette("random", classes)]
 
     # --- what is timed --------------------------------------------------------------------------
 

@@ -93,9 +93,7 @@ def prepare_segmentor_compile(
     dense = model.get_submodule("backbone")
     sparse = compiled_form(dense, frozen=True)
     backbone = torch.compile(dense, dynamic=False) if sparse is None else sparse
-    network: Any = Network(
-        model, backbone, with_plain_sizes(model.get_submodule("decode_head"))
-    )
+    network: Any = Network(model, backbone, with_plain_sizes(model.get_submodule("decode_head")))
     network.decode = torch.compile(network.decode, dynamic=False)
     return _in_pytorch(network, dense if sparse is None else sparse, precision)
 

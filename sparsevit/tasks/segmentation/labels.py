@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,45 @@ def known_metrics(evaluator: Any) -> tuple[str, ...]:
     if not set(kinds) <= set(_METRICS) or metrics[0].get("format_only"):
         return ()
     return tuple(dict.fromkeys(["aAcc", *(name for kind in kinds for name in _METRICS[kind])]))
+
+
+_CLASSES = "sparsevit_classes"
+
+
+def score_classes(metric: Any) -> None:
+    """Have an IoU metric keep the values of every class; any other is left alone.
+
+    mmseg computes them, and prints them in a table only.
+    """
+    from mmseg.evaluation import IoUMetric
+
+    if type(metric) is not IoUMetric:
+        return
+    total = metric.total_area_to_metrics
+    found: dict[str, dict[str, float]] = {}
+    setattr(metric, _CLASSES, found)
+
+    def total_area_to_metrics(*areas: Any, **how: Any) -> Any:
+        values = total(*areas, **how)
+        classes = metric.dataset_meta["classes"]
+        found.clear()
+        for name, by_class in values.items():
+            if name != "aAcc":
+                percent = [100 * float(value) for value in by_class]
+                found[f"m{name}"] = dict(zip(classes, percent, strict=True))
+        return values
+
+    metric.total_area_to_metrics = total_area_to_metrics
+
+
+def class_scores(metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """IoU and accuracy by class of what was evaluated last: ``mIoU`` -> class -> percent, NaN where
+    a class is in no label map."""
+    return {
+        key: dict(scores)
+        for metric in metrics
+        for key, scores in getattr(metric, _CLASSES, {}).items()
+    }
 
 
 def table(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -83,23 +122,37 @@ def imports_in_silence() -> contextlib.AbstractContextManager[Any]:
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def check_dataset(dataset: Any) -> None:
-    """Refuse datasets of images and label maps that a run would stumble over, also within others.
+def check_data(cfg: Any, splits: Sequence[str], copies: Path | None = None) -> tuple[str, ...]:
+    """See :meth:`sparsevit.tasks.Task.check_data`.
 
     Every image must have a label map; sizes and labels are looked up in a few, spread over the set.
 
-    Args:
-        dataset: ``dataset`` of a config's data loader.
-
     Raises:
         UserError: a folder is missing or empty, an image has no label map, a label map has another
-            size than its image or a label that is no class.
+            size than its image or a label that is no class, or a head has another number of
+            classes.
     """
-    for one in _datasets(dataset):
-        pairs = _pairs(one)
-        step = max(1, len(pairs) // _LABELS_TO_OPEN)
-        for image, label_map in pairs[::step]:
-            _check_pair(image, label_map, one)
+    for split in splits:
+        loader = cfg.get(f"{split}_dataloader") or {}
+        for one in _datasets(loader.get("dataset")):
+            pairs, classes = _pairs(one)
+            _check_heads(cfg, classes, f"{split}_dataloader.dataset")
+            step = max(1, len(pairs) // _LABELS_TO_OPEN)
+            for image, label_map in pairs[::step]:
+                _check_pair(image, label_map, one, classes)
+    return ()
+
+
+def _check_heads(cfg: Any, classes: Sequence[str], where: str) -> None:
+    for name in ("decode_head", "auxiliary_head"):
+        heads = cfg.model.get(name) or ()
+        for head in heads if isinstance(heads, (list, tuple)) else (heads,):
+            asked = head.get("num_classes")
+            if asked is not None and classes and asked != len(classes):
+                raise UserError(
+                    f"model.{name}.num_classes is {asked}, and {where} has {len(classes)} classes.",
+                    f"Set model.{name}.num_classes={len(classes)}, or correct its metainfo.classes.",
+                )
 
 
 def _datasets(dataset: Any) -> Iterator[Any]:
@@ -115,8 +168,8 @@ def _datasets(dataset: Any) -> Iterator[Any]:
             yield from _datasets(one)
 
 
-def _pairs(dataset: Any) -> list[tuple[Path, Path]]:
-    """Image and label map of each entry, as mmseg's own dataset lists them."""
+def _pairs(dataset: Any) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
+    """Image and label map of each entry, as mmseg's own dataset lists them, and the classes."""
     from mmengine.registry import DefaultScope
     from mmseg.registry import DATASETS
 
@@ -149,10 +202,10 @@ def _pairs(dataset: Any) -> list[tuple[Path, Path]]:
             f"{missing[0]}.",
             "Add them, or correct data_prefix.seg_map_path or seg_map_suffix of the dataset.",
         )
-    return pairs
+    return pairs, tuple(built.metainfo.get("classes") or ())
 
 
-def _check_pair(image: Path, label_map: Path, dataset: Any) -> None:
+def _check_pair(image: Path, label_map: Path, dataset: Any, classes: Sequence[str]) -> None:
     import cv2
 
     pixels = cv2.imread(str(image), cv2.IMREAD_UNCHANGED)
@@ -172,8 +225,7 @@ def _check_pair(image: Path, label_map: Path, dataset: Any) -> None:
             f"{pixels.shape[1]}x{pixels.shape[0]}.",
             "Make the label map as large as the image.",
         )
-    classes = (dataset.get("metainfo") or {}).get("classes")
-    if classes is None:
+    if not classes:
         return
     ignored = {255, *([0] if dataset.get("reduce_zero_label") else [])}
     shift = 1 if dataset.get("reduce_zero_label") else 0

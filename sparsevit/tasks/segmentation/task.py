@@ -41,8 +41,10 @@ class Segmentation(Task):
 
     # --- data and metrics -----------------------------------------------------------------------
 
-    def check_dataset(self, dataset: Any) -> None:
-        labels.check_dataset(dataset)
+    def check_data(
+        self, cfg: Any, splits: Sequence[str], copies: Path | None = None
+    ) -> tuple[str, ...]:
+        return labels.check_data(cfg, splits, copies)
 
     def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
         return labels.known_metrics(evaluator)
@@ -62,6 +64,13 @@ class Segmentation(Task):
 
     def score_only(self, metrics: Sequence[Any], ids: Sequence[Any]) -> None:
         """Nothing to tell: an image that a metric was not shown does not count."""
+
+    def score_classes(self, metrics: Sequence[Any]) -> None:
+        for metric in metrics:
+            labels.score_classes(metric)
+
+    def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+        return labels.class_scores(metrics)
 
     def to_fp32(self, samples: Sequence[Any]) -> None:
         for sample in samples:
@@ -86,6 +95,11 @@ class Segmentation(Task):
             *(out.stem, pixels, sample), draw_gt=False, with_labels=False, out_file=str(out)
         )
         return out
+
+    def palette(self, classes: int) -> list[tuple[int, int, int]]:
+        from mmdet.visualization import get_palette
+
+        return [(int(r), int(g), int(b)) for r, g, b in get_palette("random", classes)]
 
     # --- what is timed --------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from sparsevit.methods.windows.picture import (
     draw_kept_windows,
     kept_windows_figure,
     outlines,
+    with_padding,
 )
 
 
@@ -62,6 +63,25 @@ def test_each_stage_has_its_picture_grid_outline_and_titles(image, kept):
         for segment in [*grid, *edge]:
             assert (segment >= 0).all()
             assert (segment <= (90, 60)).all()
+
+
+def test_windows_with_padding_are_dotted_and_counted():
+    keep = np.array([[True, False, True], [True, True, False]])
+    np.testing.assert_array_equal(
+        with_padding((2, 3), (64, 80), 32), [[False, False, True], [False, False, True]]
+    )
+    image = np.full((64, 80, 3), 200, np.uint8)
+    (panel,) = kept_windows_figure(image, {"a": keep}, {"a": 32}).axes
+    boxes = [patch.get_bbox().bounds for patch in panel.patches]
+    assert boxes == [(64, 0, 16, 32), (64, 32, 16, 32)]
+    assert panel.texts[1].get_text() == "dotted: windows with padding, 1 of 2 kept"
+
+
+def test_where_nothing_is_padded_nothing_is_dotted():
+    image = np.full((64, 96, 3), 200, np.uint8)
+    (panel,) = kept_windows_figure(image, {"a": np.ones((2, 3), bool)}, {"a": 32}).axes
+    assert not panel.patches
+    assert len(panel.texts) == 1
 
 
 def test_nothing_of_it_is_cut_off(image, kept):
