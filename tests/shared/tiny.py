@@ -1,4 +1,4 @@
-"""A detector and a dataset so small that a whole phase takes a second, and the command line."""
+"""A detector, a segmentor and datasets that make a phase a matter of seconds; the command line."""
 
 from __future__ import annotations
 
@@ -51,6 +51,44 @@ test_pipeline = [
     ),
 ]
 metainfo = dict(classes=classes, _delete_=True)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline, metainfo=metainfo))
+val_dataloader = dict(batch_size=2, dataset=dict(pipeline=test_pipeline, metainfo=metainfo))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=4)
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+phases = dict(adapt=dict(train_cfg=dict(max_iters=4)), finetune=dict(train_cfg=dict(max_iters=2)))
+"""
+
+SEGMENTATION = """\
+_base_ = "sparsevit::demo/upernet_swin_shapes.py"
+classes = ("circle", "triangle", "square")
+embedded_dataset = dict(
+    train=8, val=6, width=64, height=64, objects=(2, 4), object_size=(12, 30), seed=0,
+    classes=classes, labels=True, _delete_=True,
+)
+model = dict(
+    backbone=dict(embed_dims=8, depths=[2, 2, 4, 2], num_heads=[1, 1, 2, 4]),
+    decode_head=dict(in_channels=[8, 16, 32, 64], channels=8, num_classes=4),
+)
+resize = dict(type="Resize", scale=(64, 64), keep_ratio=True)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    resize,
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    resize,
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]
+metainfo = dict(
+    classes=("background", *classes),
+    palette=[[64, 64, 64], [230, 97, 1], [94, 60, 153], [27, 158, 119]],
+    _delete_=True,
+)
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline, metainfo=metainfo))
 val_dataloader = dict(batch_size=2, dataset=dict(pipeline=test_pipeline, metainfo=metainfo))
 test_dataloader = val_dataloader

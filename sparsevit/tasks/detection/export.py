@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparsevit.errors import UserError
 from sparsevit.latency.backends.artefacts import Checked, Format, differs, moved, staged

@@ -149,9 +149,10 @@ def _check_heads(cfg: Any, classes: Sequence[str], where: str) -> None:
         for head in heads if isinstance(heads, (list, tuple)) else (heads,):
             asked = head.get("num_classes")
             if asked is not None and classes and asked != len(classes):
+                count = len(classes)
                 raise UserError(
-                    f"model.{name}.num_classes is {asked}, and {where} has {len(classes)} classes.",
-                    f"Set model.{name}.num_classes={len(classes)}, or correct its metainfo.classes.",
+                    f"model.{name}.num_classes is {asked}, and {where} has {count} classes.",
+                    f"Set model.{name}.num_classes={count}, or correct its metainfo.classes.",
                 )
 
 
