@@ -1,4 +1,4 @@
-# Mask2Former with SparseViT in place of Swin-T: what is searched, and what is finetuned inherits it.
+# Mask2Former with SparseViT in place of Swin-T: to search, and to inherit from.
 # Trained as its dense base, at a tenth of its learning rate.
 _base_ = "../swin/mask2former_swin-t_cityscapes.py"
 

@@ -1,4 +1,4 @@
-# Sparsity-aware adaptation: a third of the dense schedule, with new random ratios at every iteration.
+# Sparsity-aware adaptation: a third of the dense schedule, new random ratios at every iteration.
 _base_ = "./mask2former_sparsevit-t_cityscapes.py"
 
 custom_imports = dict(
