@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+
+
+class DataTask(str, Enum):
+    """What a dataset is for."""
+
+    detection = "detection"
+    segmentation = "segmentation"
+
 
 RootArgument = Annotated[
     Path | None,
@@ -77,6 +86,10 @@ def make(
     image_format: Annotated[
         str, typer.Option("--format", metavar="png|jpg", help="Image file format.")
     ] = "png",
+    task: Annotated[
+        DataTask,
+        typer.Option("--task", help="segmentation: write a label map of each image too."),
+    ] = DataTask.detection,
     seed: SeedOption = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a dataset that already exists.")
@@ -84,7 +97,7 @@ def make(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a dataset for instance segmentation: small shapes on busy backgrounds.
+    """Make a dataset of small shapes on busy backgrounds: boxes and masks, and label maps if asked.
 
     The same options give the same files. A dataset that already exists is used as it is; an
     interrupted one is completed.
@@ -104,6 +117,7 @@ def make(
         classes=spec.parse_classes(classes) if classes is not None else spec.CLASSES,
         masks=masks,
         image_format=image_format,
+        labels=task is DataTask.segmentation,
     )
     place = root or data.default_root(workspace)
     require_disk(
