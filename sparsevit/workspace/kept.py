@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsevit.atomic import write_atomic
+from sparsevit.atomic import remove_leftovers, write_atomic
 from sparsevit.workspace.digest import PREFIX, inputs_digest, to_json
 from sparsevit.workspace.record import unwritable
 
@@ -64,6 +64,7 @@ class Kept:
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder, path.name)
             write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         except OSError as error:
             raise unwritable(self.folder, error) from error

@@ -77,6 +77,13 @@ class Workspace:
         """
         given = path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE)
         workspace = cls(given or DEFAULT_DIRECTORY, readonly)
+        try:
+            os.fspath(workspace.path).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The name of the workspace {workspace.path} is not UTF-8, as its record must be.",
+                "Give another directory with --workspace or SPARSEVIT_WORKSPACE.",
+            ) from error
         workspace._check_directory(create)
         read_document(workspace.path)
         return workspace

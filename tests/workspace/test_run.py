@@ -203,6 +203,7 @@ def test_an_update_is_on_disk_at_once_and_adds_to_earlier_ones(ws):
 
 
 def test_outputs_are_kept_relative_to_the_workspace_where_they_lie_within(ws, tmp_path):
+    ws.path.mkdir()
     (ws.path / "best.yaml").touch()
     with ws.run("search", {}) as run:
         run.update(

@@ -42,6 +42,12 @@ def test_a_workspace_is_made_with_its_parents_by_its_first_run(tmp_path):
         assert ws.path.is_dir()
 
 
+def test_a_name_that_no_record_can_hold_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not UTF-8"):
+        Workspace.open(tmp_path / "\udcff")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_that_must_be_there_is_not_made(tmp_path):
     with pytest.raises(UserError, match="no workspace"):
         Workspace.open(tmp_path / "a", create=False)
