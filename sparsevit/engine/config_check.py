@@ -185,7 +185,7 @@ def _check_type(where: str, part: dict[str, Any], registry: str, scope: str) -> 
 def _get(registry: Any, kind: str) -> Any:
     try:
         return registry.get(kind)
-    except (ImportError, KeyError, AttributeError, ValueError):
+    except (ImportError, KeyError, AttributeError, ValueError, RuntimeError):
         return None
 
 
