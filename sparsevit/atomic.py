@@ -21,25 +21,29 @@ _writing: set[str] = set()
 """What this process has begun: another one of its number, before it, left the rest."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8) so that no reader and no crash sees half.
 
     Ctrl-C and SIGTERM wait until it is done.
+
+    Args:
+        durable: on the disk before the name is, at some cost; without it a power cut may leave an
+            empty file.
 
     Raises:
         OSError: the folder is missing, cannot be written or is full; ``path`` is as it was.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with interruption.deferred(), replacing(path) as temporary, open(temporary, "r+b") as stream:
-        stream.write(data)
+    with interruption.deferred(), replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A new empty file beside ``path``, which takes its place at the end of the block.
 
-    Its name cannot be known beforehand, so no link can wait there. It is flushed to the disk first,
-    and removed where the block fails.
+    Its name cannot be known beforehand, so no link can wait there. It is flushed to the disk first
+    where it is to be durable, and removed where the block fails.
 
     Raises:
         OSError: as :func:`write_atomic`.
@@ -50,8 +54,9 @@ def replacing(path: Path) -> Iterator[Path]:
         # 0o666 and not mkstemp's 0o600: a colleague with access to the folder may read it
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666))
         yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -59,7 +64,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         _writing.discard(temporary.name)
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def temporary_name(path: Path) -> Path:

@@ -5,15 +5,8 @@ from __future__ import annotations
 from sparsevit.secrets import masked
 
 
-class UserError(Exception):
-    """A mistake that the user can mend: the command line prints it, and exits with code 2.
-
-    Args:
-        problem: what the user did and what is wrong with it, in one or two sentences.
-        remedy: what to do about it, as an instruction (a command where there is one).
-
-    Passwords of URLs in either are masked.
-    """
+class _Told(Exception):
+    """What is told in two sentences. Passwords of URLs in either are masked."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         problem, remedy = masked(problem), masked(remedy)
@@ -22,18 +15,22 @@ class UserError(Exception):
         self.remedy = remedy
 
 
-class RunFailed(Exception):
+class UserError(_Told):
+    """A mistake that the user can mend: the command line prints it, and exits with code 2.
+
+    Args:
+        problem: what the user did and what is wrong with it, in one or two sentences.
+        remedy: what to do about it, as an instruction (a command where there is one).
+    """
+
+
+class RunFailed(_Told):
     """Work that failed by itself, as a training does that diverges: exit code 1, no traceback.
 
     Args:
         problem: what happened, in one or two sentences.
         remedy: what to look at, as an instruction.
     """
-
-    def __init__(self, problem: str, remedy: str = "") -> None:
-        super().__init__(f"{problem} {remedy}".strip())
-        self.problem = problem
-        self.remedy = remedy
 
 
 def shortened(value: object, most: int = 80) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from sparsevit.atomic import write_atomic
 from sparsevit.data.spec import SPLITS, DatasetSpec, differences
 from sparsevit.errors import UserError
 
@@ -30,7 +31,9 @@ _FORMAT = 1
 _LOCK = ".dataset.lock"
 _OWN_IMAGE = re.compile(r"\d{6,}\.(png|jpg)")
 # What a killed generation may leave of a file it was writing.
-_LEFTOVER = re.compile(r"\.(dataset\.json|instances_\w+\.json|\d{6,}\.(png|jpg))\.\d+\.tmp")
+_LEFTOVER = re.compile(
+    r"\.(dataset\.json|instances_\w+\.json|\d{6,}\.(png|jpg))\.\d+(-[0-9a-f]{8})?\.tmp"
+)
 
 
 @dataclass(frozen=True)
@@ -216,10 +219,12 @@ def _make_split(
         objects = layout(spec, split, index)
         if index in missing:
             pixels = paint(spec, split, index, objects)
-            write_whole(root / split / image_name(spec, index), _encode(pixels, spec.image_format))
+            # whoever finds one missing paints it again
+            image = root / split / image_name(spec, index)
+            write_atomic(image, _encode(pixels, spec.image_format), durable=False)
             if spec.labels:
-                label_map = _encode(label_map_of(spec, objects), "png")
-                write_whole(label_folder(root, split) / label_name(index), label_map)
+                label_map = label_folder(root, split) / label_name(index)
+                write_atomic(label_map, _encode(label_map_of(spec, objects), "png"), durable=False)
         annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
         if on_image is not None:
             on_image(before + index + 1, spec.train + spec.val)
@@ -231,7 +236,7 @@ def _make_split(
         "annotations": annotations,
     }
     text = json.dumps(content, separators=(",", ":"))
-    write_whole(annotation_file(root, split), text.encode(), durable=True)
+    write_atomic(annotation_file(root, split), text.encode())
     return len(missing)
 
 
@@ -304,22 +309,7 @@ def _write_record(root: Path, spec: DatasetSpec, *, complete: bool) -> None:
     record: dict[str, Any] = {"format": _FORMAT, "complete": complete, "spec": spec.to_dict()}
     if complete:
         record["annotations"] = {s: _sha256(annotation_file(root, s)) for s in SPLITS}
-    write_whole(root / RECORD, (json.dumps(record, indent=2) + "\n").encode(), durable=True)
-
-
-def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Writes a whole file or none. ``durable``: on the disk before the name is, at some cost."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomic(root / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _sha256(path: Path) -> str:

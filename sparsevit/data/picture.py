@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from pycocotools import mask as mask_api
 
+from sparsevit.atomic import write_atomic
 from sparsevit.data.coco import load_json
 from sparsevit.data.images import decoded
-from sparsevit.data.make import write_whole
 from sparsevit.errors import UserError
 
 _PANEL_INCHES = 2.4
@@ -75,7 +75,7 @@ def draw_annotations(annotation_file: Path, images: Path, out: Path, count: int)
         text.set_parse_math(False)
     picture = io.BytesIO()
     figure.savefig(picture, format=out.suffix[1:].lower())
-    write_whole(out, picture.getvalue())
+    write_atomic(out, picture.getvalue(), durable=False)
     return len(chosen)
 
 

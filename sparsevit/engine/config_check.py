@@ -11,9 +11,8 @@ from typing import Any
 import mmengine.registry
 from mmengine.config import Config, ConfigDict
 
-from sparsevit.engine.plain_values import shortened
 from sparsevit.engine.quiet import quiet_libraries
-from sparsevit.errors import UserError
+from sparsevit.errors import UserError, shortened
 
 # Parts of a model that mmdet builds from its MODELS; a `type` elsewhere (an assigner, an op, an
 # initialiser) is looked up in another registry.
@@ -185,7 +184,7 @@ def _check_type(where: str, part: dict[str, Any], registry: str, scope: str) -> 
 def _get(registry: Any, kind: str) -> Any:
     try:
         return registry.get(kind)
-    except (ImportError, KeyError, AttributeError, ValueError):
+    except (ImportError, KeyError, AttributeError, ValueError, RuntimeError):
         return None
 
 

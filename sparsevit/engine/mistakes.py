@@ -27,8 +27,7 @@ from torch import nn
 import sparsevit
 from sparsevit.engine.config_check import nearest
 from sparsevit.engine.overrides import given_overrides
-from sparsevit.engine.plain_values import shortened
-from sparsevit.errors import UserError
+from sparsevit.errors import UserError, shortened
 
 _PACKAGE = Path(sparsevit.__file__).parent
 _STANDARD = Path(sysconfig.get_path("stdlib"))

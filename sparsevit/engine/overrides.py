@@ -12,8 +12,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.config import BASE_KEY, DELETE_KEY, RESERVED_KEYS
 
-from sparsevit.engine.plain_values import check_plain_values, shortened
-from sparsevit.errors import UserError
+from sparsevit.engine.plain_values import check_plain_values
+from sparsevit.errors import UserError, shortened
 
 _OVERRIDES = "_overrides"
 _LONGEST_KEY = 500

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from sparsevit.errors import UserError
+from sparsevit.errors import UserError, shortened
 
 LONGEST_TRAINING = 10**9
 """Iterations or epochs; at a thousand iterations a second it would take twelve days."""
@@ -24,11 +24,6 @@ LONGEST_TRAINING = 10**9
 def most_workers() -> int:
     """More processes that load data than this are a mistake on this machine."""
     return max(64, 8 * (os.cpu_count() or 1))
-
-
-def shortened(text: str, length: int = 80) -> str:
-    """A text that fits into a line of a message."""
-    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 # --- kinds of values -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsevit.atomic import write_atomic
 from sparsevit.data.coco import (
     Annotations,
     Fault,
@@ -24,7 +25,6 @@ from sparsevit.data.coco import (
     shown,
 )
 from sparsevit.data.images import image_faults
-from sparsevit.data.make import write_whole
 from sparsevit.errors import UserError
 
 # Heads with a number for each class of the data. Those of an RPN and of semantic maps differ.
@@ -418,5 +418,5 @@ def _without(broken: set[Any], path: Path, copies: Path) -> Path:
     copy = copies.resolve() / f"{path.stem}-{hashlib.sha256(text).hexdigest()[:8]}.json"
     copies.mkdir(parents=True, exist_ok=True)
     if not copy.is_file():
-        write_whole(copy, text, durable=True)
+        write_atomic(copy, text)
     return copy
