@@ -4,7 +4,7 @@ _base_ = "../swin/mask2former_swin-t_cityscapes.py"
 
 model = dict(
     backbone=dict(
-        type="mmdet.SparseViT",
+        type="SparseViT",
         # the share of windows to skip: a number, or a list by stage, or by stage and block
         pruning_ratios=0.0,
         # the whole segmentor starts from a checkpoint, not the backbone from ImageNet

@@ -10,6 +10,7 @@ from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
 
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError, shortened
@@ -69,7 +70,8 @@ def check_config(cfg: Config, needed: tuple[str, ...] = MODEL_ONLY) -> None:
     """
     model = require_model(cfg)
     scope = cfg.get("default_scope") or "mmdet"
-    with quiet_libraries():  # some are imported for the first time
+    # in the scope in which it will be built; some libraries are imported here for the first time
+    with quiet_libraries(), DefaultScope.overwrite_default_scope(scope):
         for where, part in _components(model, "model"):
             _check_type(where, part, "MODELS", scope)
         for name in needed:

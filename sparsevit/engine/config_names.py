@@ -13,6 +13,11 @@ from sparsevit.plain_files import expanded
 
 SUFFIXES = (".py", ".yaml", ".yml", ".json")
 _MOST_FOLDERS = 1000
+_DISTRIBUTIONS = {
+    "mmdet": "onedl-mmdetection",
+    "mmpretrain": "onedl-mmpretrain",
+    "mmseg": "onedl-mmsegmentation",
+}
 _LIST = "Shipped configs: "
 
 
@@ -21,6 +26,8 @@ def register_scope() -> None:
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE.setdefault("sparsevit", "sparsevit")
+    # found by its module: the maintained line has another distribution of it
+    MODULE2PACKAGE["mmseg"] = "mmseg"
 
 
 def configs_folder() -> Path:
@@ -76,7 +83,7 @@ def _in_package(text: str) -> Path:
         if spec is None or spec.origin is None:
             raise UserError(
                 f"{text} needs {package}, which is not installed.",
-                f"pip install {MODULE2PACKAGE[package]}",
+                f"pip install {_DISTRIBUTIONS.get(package, MODULE2PACKAGE[package])}",
             )
         folder = Path(spec.origin).parent / ".mim" / "configs"
     path = folder / name

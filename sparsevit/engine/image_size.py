@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 from mmengine.runner import Runner
@@ -201,13 +200,13 @@ def _padding(cfg: Config) -> Callable[[Size], Size]:
     described = cfg.model.get("data_preprocessor")
     if not described:
         return lambda size: size
+    task = task_of(cfg)
     with quiet_libraries(), config_mistakes(cfg, "The data_preprocessor"):
-        preprocessor: Any = task_of(cfg).build(copy.deepcopy(described))
+        preprocessor: Any = task.build(copy.deepcopy(described))
 
     def padded(size: Size) -> Size:
-        image = torch.zeros(3, *size, dtype=torch.uint8)
         with quiet_libraries(), config_mistakes(cfg, "The data_preprocessor"):
-            made = preprocessor({"inputs": [image], "data_samples": None}, False)["inputs"]
+            made = preprocessor(task.random_batch(1, size), False)["inputs"]
         return int(made.shape[-2]), int(made.shape[-1])
 
     return padded

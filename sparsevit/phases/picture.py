@@ -14,20 +14,21 @@ from sparsevit.methods import methods_in
 
 
 def picture_of_sparsity(cfg: Config, model: Any, out: Path, index: int = 0) -> Path | None:
-    """Draw what a detector skips on a validation image.
+    """Draw what a model skips on a validation image.
 
     Args:
         cfg: whose validation set is used.
-        model: detector, set to the sparsity to show.
+        model: set to the sparsity to show.
         out: the PNG to write.
         index: which image of the validation set.
 
     Returns:
         ``out``, or None where the model's methods have nothing to show.
     """
-    pixels = Evaluation(cfg).loader.dataset[index]["inputs"]
+    loaded = Evaluation(cfg).loader.dataset[index]
+    pixels = loaded["inputs"]
     device = next(model.parameters()).device
-    prepared = model.data_preprocessor({"inputs": [pixels], "data_samples": None})
+    prepared = model.data_preprocessor({name: [value] for name, value in loaded.items()})
     normalised = prepared["inputs"].to(device)
     image = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()[..., ::-1])
     with torch.no_grad():

@@ -41,8 +41,8 @@ def test_a_config_of_mmdet_is_of_detection(cfg):
 @pytest.mark.parametrize(
     "cfg",
     [
-        of("EncoderDecoder", default_scope="mmseg"),
-        of("mmseg.EncoderDecoder", default_scope="mmdet"),
+        of("ImageClassifier", default_scope="mmpretrain"),
+        of("mmpretrain.ImageClassifier", default_scope="mmdet"),
         of("NobodyKnows"),
         Config({}),
     ],

@@ -22,7 +22,6 @@ MASK2FORMER = "mmseg::mask2former/mask2former_swin-t_8xb2-90k_cityscapes-512x102
 SMALL_HEAD = (
     *("model.backbone.embed_dims=16", "model.backbone.depths=[2,2,2,2]"),
     *("model.backbone.num_heads=[1,2,4,8]", "model.decode_head.in_channels=[16,32,64,128]"),
-    *("model.decode_head.feat_channels=32", "model.decode_head.out_channels=32"),
     "model.decode_head.num_queries=10",
 )
 
