@@ -74,8 +74,10 @@ def test_evaluate_scores_each_class(done):
     assert mean == pytest.approx(done[1]["evaluate"]["metrics"]["mIoU"], abs=0.01)
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.5])
-@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("backend", "ratio"),
+    [("eager", 0.0), ("eager", 0.5), ("onnxruntime", 0.5), ("openvino", 0.5)],
+)
 def test_a_runtime_gives_what_mmseg_gives(segmentor, backend, ratio):
     task = task_of_model(segmentor)
     handle = SparsityHandle(segmentor)
@@ -103,7 +105,7 @@ def test_one_that_slides_is_run_on_crops_and_joined_by_mmseg(segmentor):
         return run(images)
 
     images = segmentor.data_preprocessor(batch, False)["inputs"]
-    run = prepare_segmentor("onnxruntime", segmentor, images)
+    run = prepare_segmentor("eager", segmentor, images)
     found = as_test_step(segmentor, watched)(batch)[0].seg_logits.data
     assert set(seen) == {(1, 3, 64, 64)}
     assert len(seen) > 1
