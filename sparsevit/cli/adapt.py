@@ -10,12 +10,14 @@ from sparsevit.cli import console, run
 from sparsevit.cli.options import (
     CheckpointArgument,
     ConfigArgument,
+    DataOption,
     DevicesOption,
     EvalImagesOption,
     ForceOption,
     JsonOption,
     Launcher,
     LauncherOption,
+    ModelOption,
     ResumeOption,
     SeedOption,
     SetOption,
@@ -23,11 +25,14 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 
 
 def adapt(
     config: ConfigArgument = None,
     checkpoint: CheckpointArgument = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     skip_broken: SkipBrokenOption = False,
@@ -66,6 +71,7 @@ def adapt(
     at = ratios(validate_at, "--validate-at")
     if run.start_processes(devices, launcher):
         return
+    config, checkpoint = inputs_of("adapt", config, checkpoint, data, model, workspace)
     from sparsevit.phases.adapt import adapt as phase
     from sparsevit.report.training import training_table
 

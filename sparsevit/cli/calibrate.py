@@ -14,10 +14,12 @@ from sparsevit.cli.options import (
     BackendOption,
     BatchSizeOption,
     ConfigArgument,
+    DataOption,
     DeviceOption,
     ImgSizeOption,
     JsonOption,
     MaxErrorOption,
+    ModelOption,
     Precision,
     PrecisionOption,
     Scope,
@@ -27,6 +29,7 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 
 CALIBRATION_PANEL = "Calibration"
 
@@ -67,6 +70,8 @@ def calibrate(
         ),
     ] = 12,
     max_error: MaxErrorOption = 3.0,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     seed: SeedOption = 0,
@@ -88,6 +93,8 @@ def calibrate(
     searches then find it in the workspace. If it is killed, the same command continues it.
     """
     from sparsevit.cli.parse import image_size
+
+    config, checkpoint = inputs_of("calibrate", config, checkpoint, data, model, workspace)
     from sparsevit.phases.calibrate import calibrate as phase
     from sparsevit.report.calibration import calibration_report
 

@@ -1,4 +1,4 @@
-"""``sparsevit data``: make the embedded dataset, and look at it."""
+"""``sparsevit data``: make the embedded dataset, look at it, and check one of your own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from sparsevit.limits import require_disk
 
 if TYPE_CHECKING:
     from sparsevit.phases.data import DataResult, ShowResult
+    from sparsevit.phases.own import CheckResult
 
 app = typer.Typer(
     name="data",
-    help="Make the embedded dataset (COCO format) and look at it.",
+    help="Make the embedded dataset (COCO format), look at it, check your own.",
     cls=Group,
     no_args_is_help=True,
     add_completion=False,
@@ -129,12 +130,12 @@ def make(
     from rich.progress import Progress
 
     with Progress(console=console.err, transient=True) as progress:
-        task = progress.add_task("Painting images", total=train + val)
+        painted = progress.add_task("Painting images", total=train + val)
         result = data.make_data(
             place,
             wanted,
             force=force,
-            on_image=lambda done, total: progress.update(task, completed=done, total=total),
+            on_image=lambda done, total: progress.update(painted, completed=done, total=total),
         )
     console.emit(result, as_json, _render_made)
 
@@ -168,6 +169,42 @@ def show(
 
     result = data.show_data(root or data.latest_root(workspace), out, split, images, image_dir)
     console.emit(result, as_json, _render_shown)
+
+
+@app.command(cls=Command)
+def check(
+    root: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            show_default=False,
+            help="Folder of your data, or a YAML file that says where it is.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE.png", help="Contact sheet to write.")
+    ] = Path("data.png"),
+    images: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="How many images to draw.")
+    ] = 12,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at your own data: counts, sizes, windows, what cannot be used; and draw some of it.
+
+    The exit code is 2 where something cannot be used.
+    """
+    from sparsevit.phases.own import check_data
+
+    result = check_data(root, out, images)
+    console.emit(result, as_json, _render_checked)
+    if result.faults:
+        raise typer.Exit(2)
+
+
+def _render_checked(result: CheckResult) -> Any:
+    from sparsevit.report.own import check_report
+
+    return check_report(result)
 
 
 def _render_made(result: DataResult) -> Any:

@@ -13,6 +13,7 @@ from sparsevit.cli.options import (
     BackendOption,
     BudgetOption,
     ConfigArgument,
+    DataOption,
     DeviceOption,
     DevicesOption,
     EvalImagesOption,
@@ -20,6 +21,7 @@ from sparsevit.cli.options import (
     JsonOption,
     Launcher,
     LauncherOption,
+    ModelOption,
     Precision,
     PrecisionOption,
     Scope,
@@ -30,6 +32,7 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 
 
 class Split(str, Enum):
@@ -42,6 +45,8 @@ class Split(str, Enum):
 def evaluate(
     config: ConfigArgument = None,
     checkpoint: EvaluateCheckpointArgument = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     sparsity: SparsityOption = None,
     budget: BudgetOption = None,
@@ -70,6 +75,7 @@ def evaluate(
     """Evaluate COCO bbox and mask AP of a config, a checkpoint and a sparsity, in any backend."""
     if run.start_processes(devices, launcher):
         return
+    config, checkpoint = inputs_of("evaluate", config, checkpoint, data, model, workspace)
     from sparsevit.phases.evaluate import evaluate as phase
     from sparsevit.report.training import evaluation_table
 

@@ -13,13 +13,16 @@ from sparsevit.cli.options import (
     BudgetOption,
     CheckpointArgument,
     ConfigArgument,
+    DataOption,
     JsonOption,
+    ModelOption,
     Scope,
     SetOption,
     SparsityOption,
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 
 if TYPE_CHECKING:
     from sparsevit.phases.export import ExportResult
@@ -74,6 +77,8 @@ def export(
         bool, typer.Option("--force", help="Replace FILE if it already exists.")
     ] = False,
     threads: ThreadsOption = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -84,6 +89,8 @@ def export(
     image. The file is kept only if it agrees with PyTorch.
     """
     from sparsevit.cli.parse import image_size
+
+    config, checkpoint = inputs_of("export", config, checkpoint, data, model, workspace)
     from sparsevit.phases.export import export as phase
 
     result = phase(

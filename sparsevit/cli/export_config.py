@@ -11,11 +11,14 @@ from sparsevit.cli import console
 from sparsevit.cli.options import (
     BudgetOption,
     ConfigArgument,
+    DataOption,
     JsonOption,
+    ModelOption,
     SetOption,
     SparsityOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import config_of
 
 if TYPE_CHECKING:
     from sparsevit.phases.export_config import ExportConfigResult
@@ -47,6 +50,8 @@ def export_config(
     force: Annotated[
         bool, typer.Option("--force", help="Replace FILE if it already exists.")
     ] = False,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -56,6 +61,7 @@ def export_config(
     It stands alone (no _base_), and needs sparsevit to be installed where it is used. The sparsity
     is that of --sparsity, else the config's own, else the best that search found.
     """
+    config = config_of("export-config", config, data, model, workspace)
     from sparsevit.phases.export_config import export_config as export
     from sparsevit.report.reporter import ConsoleReporter
 

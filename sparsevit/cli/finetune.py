@@ -7,12 +7,14 @@ from sparsevit.cli.options import (
     BudgetOption,
     CheckpointArgument,
     ConfigArgument,
+    DataOption,
     DevicesOption,
     EvalImagesOption,
     ForceOption,
     JsonOption,
     Launcher,
     LauncherOption,
+    ModelOption,
     ResumeOption,
     SeedOption,
     SetOption,
@@ -21,11 +23,14 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 
 
 def finetune(
     config: ConfigArgument = None,
     checkpoint: CheckpointArgument = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     sparsity: SparsityOption = None,
     budget: BudgetOption = None,
@@ -47,6 +52,7 @@ def finetune(
     """
     if run.start_processes(devices, launcher):
         return
+    config, checkpoint = inputs_of("finetune", config, checkpoint, data, model, workspace)
     from sparsevit.phases.finetune import finetune as phase
     from sparsevit.report.training import training_table
 

@@ -15,9 +15,11 @@ from sparsevit.cli.options import (
     Backend,
     BatchSizeOption,
     BudgetOption,
+    DataOption,
     DeviceOption,
     JsonOption,
     LatencyConfigArgument,
+    ModelOption,
     Precision,
     Scope,
     ScopeOption,
@@ -26,6 +28,7 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import config_of
 
 ALL = "all"
 
@@ -103,6 +106,8 @@ def latency(
             rich_help_panel=MEASUREMENT_PANEL,
         ),
     ] = 10.0,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
@@ -116,6 +121,8 @@ def latency(
     """
     from sparsevit.cli.parse import image_size
     from sparsevit.latency.backends import PRECISIONS
+
+    config = config_of("latency", config, data, model, workspace)
     from sparsevit.phases import latency as phase
     from sparsevit.report.latency import backends_table, latency_table
 

@@ -118,7 +118,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.data",
         "app",
         DATA,
-        "Make the embedded dataset (COCO format), and look at it.",
+        "Make the embedded dataset (COCO format), look at it, check your own.",
     ),
     "status": Entry(
         "sparsevit.cli.status",

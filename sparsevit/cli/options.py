@@ -89,6 +89,31 @@ EvaluateCheckpointArgument = Annotated[
     ),
 ]
 
+DATA_PANEL = "Your own data"
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        show_default=False,
+        help="Your data in place of a config: COCO files, or images and label maps, by any names; "
+        "or a YAML file that says where they are.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="tiny|small|base|CONFIG",
+        show_default="tiny",
+        help="Model to make for --data, or a config to take it from.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(

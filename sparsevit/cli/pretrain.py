@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sparsevit.cli import console, run
 from sparsevit.cli.options import (
+    DataOption,
     DevicesOption,
     EvalImagesOption,
     ForceOption,
     JsonOption,
     Launcher,
     LauncherOption,
+    ModelOption,
     PretrainCheckpointArgument,
     PretrainConfigArgument,
     ResumeOption,
@@ -19,11 +21,14 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 
 
 def pretrain(
     config: PretrainConfigArgument = None,
     checkpoint: PretrainCheckpointArgument = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     skip_broken: SkipBrokenOption = False,
@@ -42,6 +47,7 @@ def pretrain(
     """
     if run.start_processes(devices, launcher):
         return
+    config, checkpoint = inputs_of("pretrain", config, checkpoint, data, model, workspace)
     from sparsevit.phases.pretrain import pretrain as phase
     from sparsevit.report.training import training_table
 

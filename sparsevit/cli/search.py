@@ -18,6 +18,7 @@ from sparsevit.cli.options import (
     BatchSizeOption,
     CheckpointArgument,
     ConfigArgument,
+    DataOption,
     DeviceOption,
     DevicesOption,
     EvalImagesOption,
@@ -29,6 +30,7 @@ from sparsevit.cli.options import (
     Launcher,
     LauncherOption,
     MaxErrorOption,
+    ModelOption,
     Precision,
     PrecisionOption,
     ResumeOption,
@@ -40,6 +42,7 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 from sparsevit.search.options import SearchOptions, parse_budget, parse_speedup
 
 SEARCH_PANEL = "Search"
@@ -221,6 +224,8 @@ def search(
         ),
     ] = SearchOptions.latency_seconds,
     max_error: MaxErrorOption = 100 * SearchOptions.max_error,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     skip_broken: SkipBrokenOption = False,
@@ -279,6 +284,7 @@ def search(
     )
     if run.start_processes(devices, launcher):
         return
+    config, checkpoint = inputs_of("search", config, checkpoint, data, model, workspace)
     from sparsevit.phases.search import search as phase
     from sparsevit.report.search import render_progress, search_summary
 

@@ -15,6 +15,7 @@ from sparsevit.cli.options import (
     BatchSizeOption,
     CheckpointArgument,
     ConfigArgument,
+    DataOption,
     DeviceOption,
     EvalImagesOption,
     ForceOption,
@@ -23,6 +24,7 @@ from sparsevit.cli.options import (
     JsonOption,
     LatencyOption,
     MaxErrorOption,
+    ModelOption,
     Precision,
     PrecisionOption,
     ResumeOption,
@@ -33,6 +35,7 @@ from sparsevit.cli.options import (
     ThreadsOption,
     WorkspaceOption,
 )
+from sparsevit.cli.own import inputs_of
 
 
 def sensitivity(
@@ -64,6 +67,8 @@ def sensitivity(
         ),
     ] = 5.0,
     max_error: MaxErrorOption = 3.0,
+    data: DataOption = None,
+    model: ModelOption = None,
     workspace: WorkspaceOption = None,
     overrides: SetOption = None,
     skip_broken: SkipBrokenOption = False,
@@ -78,6 +83,8 @@ def sensitivity(
     A search with the guided sampler starts from it. If it is killed, the same command continues it.
     """
     from sparsevit.cli.parse import image_size
+
+    config, checkpoint = inputs_of("sensitivity", config, checkpoint, data, model, workspace)
     from sparsevit.phases.sensitivity import sensitivity as phase
     from sparsevit.report.sensitivity import sensitivity_report
 

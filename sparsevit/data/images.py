@@ -107,6 +107,12 @@ def _header(path: Path, turned: bool) -> tuple[tuple[int, int], str | None] | No
             return None
 
 
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of an image, turned by its EXIF orientation; None where it cannot be read."""
+    header = _header(path, turned=True)
+    return _decoded_size(path) if header is None else header[0]
+
+
 def _decoded_size(path: Path) -> tuple[int, int] | None:
     pixels = decoded(path)
     return None if pixels is None else (pixels.shape[1], pixels.shape[0])
@@ -121,6 +127,21 @@ def decoded(path: Path) -> Any:
         content = np.frombuffer(path.read_bytes(), np.uint8)
         return cv2.imdecode(content, cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError):
+        return None
+
+
+def read_labels(path: Path) -> Any:
+    """(H, W) labels as mmseg reads them, (H, W, C) of a picture in colour; None where unreadable.
+
+    A PNG with a palette holds numbers of colours: those are the labels.
+    """
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image).squeeze()
+    except Exception:  # a broken file makes Pillow raise nearly anything
         return None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from pycocotools import mask as mask_api
 
 from sparsevit.atomic import write_atomic
 from sparsevit.data.coco import load_json
-from sparsevit.data.images import decoded
+from sparsevit.data.images import decoded, image_fault, image_size, read_labels
+from sparsevit.data.own import OwnData
 from sparsevit.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 
 _PANEL_INCHES = 2.4
 _LEGEND_INCHES = 0.35
@@ -34,7 +39,7 @@ def draw_annotations(annotation_file: Path, images: Path, out: Path, count: int)
     """Writes one picture of the first ``count`` images, in a grid with a legend of classes.
 
     Args:
-        annotation_file: a COCO file that :func:`sparsevit.data.coco.check_annotations` accepts.
+        annotation_file: a COCO file that :func:`sparsevit.data.coco._has_boxs` accepts.
         images: folder of its images, which can be read.
         out: picture to write, by its suffix (PNG, PDF, SVG, ...).
         count: how many images; all if there are fewer.
@@ -52,31 +57,146 @@ def draw_annotations(annotation_file: Path, images: Path, out: Path, count: int)
     for annotation in content["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     colours = _class_colours(content["categories"])
-    columns = math.ceil(math.sqrt(len(chosen) * 2))
-    columns = min(columns, len(chosen))
-    rows = math.ceil(len(chosen) / columns)
-    aspect = chosen[0]["height"] / chosen[0]["width"]
+
+    def draw(axes: Axes, place: int) -> None:
+        image = chosen[place]
+        _draw_image(axes, images / image["file_name"], by_image[image["id"]], colours)
+
+    named = [(one["name"], colours[one["id"]]) for one in content["categories"]]
+    _draw_sheet(len(chosen), chosen[0]["height"] / chosen[0]["width"], draw, named, out)
+    return len(chosen)
+
+
+def draw_own(data: OwnData, palette: Sequence[tuple[int, int, int]], out: Path, count: int) -> int:
+    """Writes one picture of training images of a user's own data, spread over all of them.
+
+    Args:
+        data: whose boxes and masks, or label maps, are drawn.
+        palette: RGB of each class, 0 to 255.
+        out: picture to write, by its suffix (PNG, PDF, SVG, ...).
+        count: how many images; all if there are fewer. Those that cannot be read are left out.
+
+    Returns:
+        How many images are in the picture.
+
+    Raises:
+        UserError: no image can be read, or the picture cannot be written.
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"'{out}' is not a picture file.", "Give a file name that ends in .png or .pdf."
+        )
+    split = data.splits["train"]
+    paths = [(name, split.images / f"{name}{data.suffixes[0]}") for name in split.names]
+    paths = [(name, path) for name, path in paths if image_fault(path) is None]
+    if not paths:
+        raise UserError(f"No image in {split.images} can be read.", "Check the images.")
+    shown = min(count, len(paths))
+    chosen = [paths[i * len(paths) // shown] for i in range(shown)]
+    colours = [tuple(value / 255 for value in colour) for colour in palette]
+    notes = _notes(data) if not data.suffixes[1] else {}
+    by_label = dict(enumerate(colours))
+
+    def draw(axes: Axes, place: int) -> None:
+        name, path = chosen[place]
+        if not data.suffixes[1]:
+            _draw_image(axes, path, notes.get(name, []), by_label)
+            return
+        labels = read_labels(split.annotations / f"{name}{data.suffixes[1]}")
+        _draw_labels(axes, path, labels, data.void, colours)
+
+    width, height = image_size(chosen[0][1]) or (1, 1)
+    named = list(zip(data.classes, colours, strict=True))
+    try:
+        if out.exists() and not out.is_file():
+            raise OSError(errno.EEXIST, "it is not a regular file")
+        _draw_sheet(len(chosen), height / width, draw, named, out)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {out}: {error.strerror}.",
+            "Choose a file in a folder that you can write to.",
+        ) from error
+    return len(chosen)
+
+
+def _notes(data: OwnData) -> dict[str, list[dict[str, Any]]]:
+    """Annotations of the classes by file name; the category is the label."""
+    content = load_json(data.splits["train"].annotations)
+    labels = {
+        one["id"]: data.classes.index(one["name"])
+        for one in content["categories"]
+        if one["name"] in data.classes
+    }
+    names = {one["id"]: one["file_name"] for one in content["images"]}
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for note in content["annotations"]:
+        if note["category_id"] in labels and _has_box(note):
+            mask = note.get("segmentation") if data.masks else None
+            kept = {**note, "category_id": labels[note["category_id"]], "segmentation": mask}
+            found[names[note["image_id"]]].append(kept)
+    return found
+
+
+def _has_box(note: dict[str, Any]) -> bool:
+    """Whether an annotation has a box that can be drawn."""
+    box = note.get("bbox")
+    return isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
+
+
+def _draw_labels(
+    axes: Axes, path: Path, labels: np.ndarray | None, void: int, colours: Sequence[Any]
+) -> None:
+    pixels = decoded(path)
+    if pixels is None:
+        return
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _MOST_SHOWN / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)[:, :, ::-1] / 255
+    if labels is not None and labels.shape == (height, width):
+        small = cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        first = 1 if void == 0 else 0
+        for label, colour in enumerate(colours, first):
+            where = small == label
+            shown[where] = 0.4 * shown[where] + 0.6 * np.array(colour)
+    axes.imshow(np.clip(shown, 0, 1), interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _draw_sheet(
+    count: int,
+    aspect: float,
+    draw: Callable[[Axes, int], None],
+    classes: Sequence[tuple[str, Any]],
+    out: Path,
+) -> None:
+    """A grid of images with a legend of classes."""
+    columns = min(math.ceil(math.sqrt(count * 2)), count)
+    rows = math.ceil(count / columns)
     aspect = min(max(aspect, 1 / _MOST_OBLONG), _MOST_OBLONG)
-    height = rows * _PANEL_INCHES * aspect + _LEGEND_INCHES
+    named = classes[:20]
+    lines = math.ceil(len(named) / max(1, 2 * columns))
+    legend_inches = _LEGEND_INCHES * (1 + 0.6 * (lines - 1))
+    height = rows * _PANEL_INCHES * aspect + legend_inches
     dpi = min(_DPI, _MOST_PIXELS / max(columns * _PANEL_INCHES, height))
     figure = Figure(figsize=(columns * _PANEL_INCHES, height), dpi=dpi)
     FigureCanvasAgg(figure)
-    bottom = _LEGEND_INCHES / height
-    figure.subplots_adjust(0.004, bottom, 0.996, 0.996, wspace=0.03, hspace=0.03)
-    for place, image in enumerate(chosen):
-        axes = figure.add_subplot(rows, columns, place + 1)
-        _draw_image(axes, images / image["file_name"], by_image[image["id"]], colours)
-    named = content["categories"][:20]
-    handles = [Patch(color=colours[c["id"]], label=_label(c["name"])) for c in named]
+    figure.subplots_adjust(0.004, legend_inches / height, 0.996, 0.996, wspace=0.03, hspace=0.03)
+    for place in range(count):
+        draw(figure.add_subplot(rows, columns, place + 1), place)
+    handles = [Patch(color=colour, label=_label(name)) for name, colour in named]
     legend = figure.legend(
-        handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=8
+        handles=handles,
+        loc="lower center",
+        ncols=math.ceil(len(handles) / lines),
+        frameon=False,
+        fontsize=8,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
     picture = io.BytesIO()
     figure.savefig(picture, format=out.suffix[1:].lower())
     write_atomic(out, picture.getvalue(), durable=False)
-    return len(chosen)
 
 
 def _label(name: str) -> str:

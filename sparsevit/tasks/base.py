@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
     from sparsevit.latency.backends.registry import Backend
 
@@ -38,6 +39,8 @@ class Task(ABC):
         metric: the headline metric that is maximised where none is named.
         headlines: headline metrics, the most telling first -> what tables call them.
         points: what a metric is multiplied by to be in points, 0 to 100.
+        own_template: the config whose schedule a user's own data is trained with.
+        own_models: what ``--model`` calls a model -> the config that has it.
     """
 
     name: ClassVar[str]
@@ -48,6 +51,8 @@ class Task(ABC):
     metric: ClassVar[str]
     headlines: ClassVar[Mapping[str, str]]
     points: ClassVar[float]
+    own_template: ClassVar[str] = ""
+    own_models: ClassVar[Mapping[str, str]] = {}
 
     # --- models ---------------------------------------------------------------------------------
 
@@ -105,6 +110,32 @@ class Task(ABC):
         Raises:
             UserError: something of the data is missing, broken or does not fit; it names the key
                 to change.
+        """
+
+    @abstractmethod
+    def fit_data(self, cfg: Any, data: OwnData, files: Mapping[str, Path]) -> None:
+        """Point any config of this task to a user's own data: datasets, evaluators, classes.
+
+        Args:
+            cfg: changed. Its pipelines stay, but for what the data has not.
+            data: what there is.
+            files: split -> the annotation file, or the list of names, to use.
+
+        Raises:
+            UserError: the model needs what the data has not.
+        """
+
+    @abstractmethod
+    def suit(self, cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choice]]:
+        """Choose what follows from a user's own data for a model of :attr:`own_models`.
+
+        Args:
+            cfg: that :meth:`fit_data` has fitted; changed.
+            data: what there is.
+            most: longest side of an image that this machine should train with, in pixels.
+
+        Returns:
+            (width, height) of the images, and what was chosen.
         """
 
     @abstractmethod

@@ -211,7 +211,7 @@ def _classes(key: str, cfg: Any) -> tuple[tuple[str, ...], bool]:
 
 def _read_metric(cfg: Any, key: str, one: Any, path: Path, kinds: tuple[str, ...]) -> _Metric:
     masks = "segm" in kinds
-    if masks and not _makes_masks(cfg.get("model")):
+    if masks and not makes_masks(cfg.get("model")):
         raise UserError(
             f"{key}.metric asks for masks ('segm'), and the model has no mask head.",
             f"Set {key}.metric to 'bbox', or use a model with a mask head.",
@@ -226,7 +226,7 @@ def _read_metric(cfg: Any, key: str, one: Any, path: Path, kinds: tuple[str, ...
     return _Metric(key, one, path, kinds, found)
 
 
-def _makes_masks(model: Any) -> bool:
+def makes_masks(model: Any) -> bool:
     """Whether a model may predict masks: refused is only what certainly does not."""
     if not model:
         return True

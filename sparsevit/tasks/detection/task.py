@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.tasks.base import Rows, Task
-from sparsevit.tasks.detection import checks, coco
+from sparsevit.tasks.detection import checks, coco, own
 
 if TYPE_CHECKING:
+    from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
     from sparsevit.latency.backends.registry import Backend
 
@@ -27,6 +28,12 @@ class Detection(Task):
     metric = coco.BOX_AP
     headlines: ClassVar[Mapping[str, str]] = {coco.BOX_AP: "bbox AP", coco.MASK_AP: "mask AP"}
     points = 100.0
+    own_template = "sparsevit::demo/mask_rcnn_swin_shapes.py"
+    own_models: ClassVar[Mapping[str, str]] = {
+        "tiny": "sparsevit::demo/mask_rcnn_swin_shapes.py",
+        "small": "sparsevit::swin/mask_rcnn_swin-t_1x.py",
+        "base": "sparsevit::swin/mask_rcnn_swin-s_3x.py",
+    }
 
     def built(self, model: nn.Module) -> bool:
         from mmdet.models import BaseDetector
@@ -39,6 +46,12 @@ class Detection(Task):
         self, cfg: Any, splits: Sequence[str], copies: Path | None = None
     ) -> tuple[str, ...]:
         return checks.check_data(cfg, splits, copies)
+
+    def fit_data(self, cfg: Any, data: OwnData, files: Mapping[str, Path]) -> None:
+        own.fit_data(cfg, data, files, self.palette(len(data.classes)))
+
+    def suit(self, cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choice]]:
+        return own.suit(cfg, data, most)
 
     def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
         return coco.known_metrics(evaluator)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsevit.data.images import read_labels
 from sparsevit.errors import UserError
 
 MEAN_IOU = "mIoU"
@@ -209,8 +210,8 @@ def _pairs(dataset: Any) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
 def _check_pair(image: Path, label_map: Path, dataset: Any, classes: Sequence[str]) -> None:
     import cv2
 
-    pixels = cv2.imread(str(image), cv2.IMREAD_UNCHANGED)
-    labels = cv2.imread(str(label_map), cv2.IMREAD_UNCHANGED)
+    pixels: Any = cv2.imread(str(image), cv2.IMREAD_UNCHANGED)
+    labels = read_labels(label_map)
     for path, found in ((image, pixels), (label_map, labels)):
         if found is None:
             raise UserError(f"{path} cannot be read as an image.", "Replace or remove it.")

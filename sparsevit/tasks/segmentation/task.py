@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.tasks.base import Rows, Task
-from sparsevit.tasks.segmentation import labels
+from sparsevit.tasks.segmentation import labels, own
 
 if TYPE_CHECKING:
+    from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
     from sparsevit.latency.backends.registry import Backend
 
@@ -27,6 +28,13 @@ class Segmentation(Task):
     metric = labels.MEAN_IOU
     headlines: ClassVar[Mapping[str, str]] = {labels.MEAN_IOU: "mIoU"}
     points = 1.0
+    own_template = "sparsevit::demo/upernet_swin_shapes.py"
+    own_models: ClassVar[Mapping[str, str]] = {
+        "tiny": "sparsevit::demo/upernet_swin_shapes.py",
+        "small": "sparsevit::swin/upernet_swin-t_ade20k.py",
+        "base": "mmseg::swin/swin-small-patch4-window7-in1k-pre_upernet_8xb2-160k_"
+        "ade20k-512x512.py",
+    }
 
     def registries(self) -> Any:
         with labels.imports_in_silence():
@@ -45,6 +53,12 @@ class Segmentation(Task):
         self, cfg: Any, splits: Sequence[str], copies: Path | None = None
     ) -> tuple[str, ...]:
         return labels.check_data(cfg, splits, copies)
+
+    def fit_data(self, cfg: Any, data: OwnData, files: Mapping[str, Path]) -> None:
+        own.fit_data(cfg, data, files, self.palette(len(data.classes)))
+
+    def suit(self, cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choice]]:
+        return own.suit(cfg, data, most)
 
     def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
         return labels.known_metrics(evaluator)

@@ -1,0 +1,98 @@
+"""What kind of data a folder holds."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsevit.data.own import label_maps, objects
+from sparsevit.data.own.description import OwnData
+from sparsevit.data.own.folders import files_in, is_image, split_of
+from sparsevit.data.own.given import Given, given
+from sparsevit.errors import UserError
+
+DETECTION, SEGMENTATION, CLASSIFICATION = "detection", "segmentation", "classification"
+FORMS = (
+    "Give COCO annotation files and their images; or images and label maps of the same names; or a "
+    "YAML file that says where they are (keys: task, images, annotations, classes, image_size, "
+    "void, seed)."
+)
+
+
+def recognise(source: str | os.PathLike[str], *, look: bool = False) -> OwnData:
+    """Describe the data in a folder, or that a YAML file names; nothing is written.
+
+    Args:
+        source: a folder, a YAML file, or a COCO file.
+        look: read images too, where nothing else needs them.
+
+    Raises:
+        UserError: nothing that is known is there, or it does not go together.
+    """
+    said = given(source, (DETECTION, SEGMENTATION, CLASSIFICATION))
+    if said.task == CLASSIFICATION:
+        raise _classes_only(said.root, "is described as data for classification")
+    files = files_in(said.root)
+    coco, wrong = _coco(said, files) if said.task != SEGMENTATION else ({}, [])
+    if coco:
+        if wrong:
+            raise wrong[0]
+        return objects.describe(said, files, coco, look=look)
+    pairs = label_maps.label_pairs(said, files) if said.task != DETECTION else []
+    if pairs:
+        return label_maps.describe(said, files, pairs)
+    if wrong:
+        raise wrong[0]
+    raise _unknown(said, files)
+
+
+def _coco(
+    said: Given, files: Sequence[Path]
+) -> tuple[dict[str | None, list[Path]], list[UserError]]:
+    """Annotation files by split, and what is wrong with those that nearly are such."""
+    named = [place for place in said.annotations.values() if place.is_file()]
+    found, wrong = objects.coco_files(named or files)
+    # images to be tested elsewhere come without annotations
+    faults = [
+        error
+        for path, error in wrong.items()
+        if "has no annotations" not in error.problem or split_of(path) != "test"
+    ]
+    if named and faults:
+        raise faults[0]
+    if named and len(found) < len(named):
+        raise UserError(
+            f"{next(p for p in named if p not in found)} is not a COCO annotation file.", FORMS
+        )
+    by_split: dict[str | None, list[Path]] = defaultdict(list)
+    for path in found:
+        inside = path.relative_to(said.root) if path.is_relative_to(said.root) else Path(path.name)
+        told = next((s for s, p in said.annotations.items() if p == path and s), None)
+        by_split[told or split_of(inside)].append(path)
+    if None in by_split and "train" in by_split:
+        del by_split[None]
+    return by_split, faults
+
+
+def _unknown(said: Given, files: Sequence[Path]) -> UserError:
+    images = [path for path in files if is_image(path)]
+    folders = Counter(path.parent for path in images)
+    named = [
+        folder for folder in folders if folder != said.root and not split_of(Path(folder.name))
+    ]
+    if len(named) > 1 and said.task is None:
+        some = ", ".join(sorted({folder.name for folder in named})[:3])
+        return _classes_only(said.root, f"has a folder of images for each class ({some}, ...)")
+    what = f"{len(images)} images and no annotations that are known" if images else "no image"
+    if said.task is not None:
+        what = f"no data for {said.task} that is known"
+    return UserError(f"{said.root} has {what}.", FORMS)
+
+
+def _classes_only(root: Path, what: str) -> UserError:
+    return UserError(
+        f"{root} {what}: classification cannot be trained yet.",
+        "Give data with boxes or label maps; for a classifier of your own see `sparsify`.",
+    )
