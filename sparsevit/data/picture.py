@@ -94,12 +94,12 @@ def draw_own(data: OwnData, palette: Sequence[tuple[int, int, int]], out: Path, 
     shown = min(count, len(paths))
     chosen = [paths[i * len(paths) // shown] for i in range(shown)]
     colours = [tuple(value / 255 for value in colour) for colour in palette]
-    notes = _notes(data) if not data.suffixes[1] else {}
+    notes = _notes(data) if not data.has_label_maps else {}
     by_label = dict(enumerate(colours))
 
     def draw(axes: Axes, place: int) -> None:
         name, path = chosen[place]
-        if not data.suffixes[1]:
+        if not data.has_label_maps:
             _draw_image(axes, path, notes.get(name, []), by_label)
             return
         labels = read_labels(split.annotations / f"{name}{data.suffixes[1]}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 WINDOW = 7
 STRIDES = (4, 8, 16, 32)
 _STEP = 32
+_OTHER_SHAPE, _FEW = 0.15, 0.05
 
 
 def nested(value: Any) -> Iterator[Any]:
@@ -80,6 +81,21 @@ def within(root: Path, place: Path) -> str:
     if place == root:
         return ""
     return place.relative_to(root).as_posix() if place.is_relative_to(root) else os.fspath(place)
+
+
+def usual_size(sizes: Mapping[tuple[int, int], int]) -> tuple[int, int, bool]:
+    """The most frequent (width, height), and whether more than a few images are of another shape.
+
+    Args:
+        sizes: (width, height) -> how many images.
+    """
+    width, height = max(sizes, key=lambda size: sizes[size])
+    others = sum(
+        count
+        for (across, down), count in sizes.items()
+        if abs(across * height / (down * width) - 1) > _OTHER_SHAPE
+    )
+    return width, height, others > _FEW * sum(sizes.values())
 
 
 def network_size(width: float, height: float, longest: float, several: bool) -> tuple[int, int]:

@@ -35,7 +35,6 @@ class Split:
         empty: how many images have nothing annotated.
         outside: how many boxes leave their image.
         rewritten: what a COCO file must hold instead; None where the file serves as it is.
-        listed: the names must be listed in a file of their own.
     """
 
     images: Path
@@ -65,6 +64,7 @@ class OwnData:
         void: label that is of no class.
         suffixes: of image files and of label maps.
         image_size: that the user asks for.
+        names_from: what the names of the classes are from.
     """
 
     task: str
@@ -79,6 +79,12 @@ class OwnData:
     void: int = 255
     suffixes: tuple[str, str] = ("", "")
     image_size: Size | None = None
+    names_from: str = ""
+
+    @property
+    def has_label_maps(self) -> bool:
+        """Whether labels are of pixels."""
+        return bool(self.suffixes[1])
 
     def in_one_split_only(self) -> dict[str, str]:
         """Class -> the only one of train and val that has it."""

@@ -41,6 +41,7 @@ class _Group:
     tail: str
     names: Mapping[str, str]
     labels: bool  # one channel, and no JPEG
+    split: str | None
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,15 @@ def label_pairs(given: Given, files: Sequence[Path]) -> list[_Pair]:
         UserError: several folders have label maps of the same images, or they are in colour.
     """
     images, labels = (
-        {split: _groups(_under(place, files)) for split, place in named.items()}
+        {split: _groups(place, _under(place, files)) for split, place in named.items()}
         for named in (given.images, given.annotations)
     )
     if labels:
-        every = images.get(None, ()) or _groups(files)
+        every = images.get(None, ()) or _groups(given.root, files)
         found = [
             pair
             for split, groups in labels.items()
-            for pair in _paired(given.root, images.get(split, every), groups, split)
+            for pair in _paired(images.get(split, every), groups, split)
         ]
         if not found:
             raise UserError(
@@ -77,12 +78,12 @@ def label_pairs(given: Given, files: Sequence[Path]) -> list[_Pair]:
                 "Name each label map as its image: 0001.jpg and 0001.png.",
             )
         return found
-    groups = _groups(files)
+    groups = _groups(given.root, files)
     masks = [group for group in groups if group.labels]
     colours = [g for g in groups if not g.labels and _named_labels(given.root, g)]
-    found = _paired(given.root, [g for g in groups if g not in colours], masks, None)
+    found = _paired([g for g in groups if g not in colours], masks, None)
     if not found and colours:
-        pairs = _paired(given.root, [g for g in groups if g not in colours], colours, None)
+        pairs = _paired([g for g in groups if g not in colours], colours, None)
         if pairs:
             example = pairs[0].labels.folder / pairs[0].labels.names[pairs[0].stems[0]]
             raise UserError(
@@ -123,7 +124,8 @@ def describe(given: Given, files: Sequence[Path], pairs: Sequence[_Pair]) -> Own
             f"No pair of an image and its label map can be used: {'; '.join(faults[:_NAMED])}.",
             "Mend them.",
         )
-    classes, first, void = _classes(given, files, seen, said)
+    classes, first, void, names_from = _classes(given, files, seen)
+    said.append(Choice("void", f"label {void}", "pixels of it count for nothing"))
     names = {first + place: name for place, name in enumerate(classes)}
     faults += _beyond(labelled, places, splits, set(names) | {void, _VOID}, len(classes))
     if must_cut:
@@ -160,6 +162,7 @@ def describe(given: Given, files: Sequence[Path], pairs: Sequence[_Pair]) -> Own
         void=void,
         suffixes=(one.images.tail, one.labels.tail),
         image_size=given.image_size,
+        names_from=names_from,
     )
 
 
@@ -173,14 +176,17 @@ def _under(place: Path, files: Sequence[Path]) -> list[Path]:
     return inside or files_in(place)
 
 
-def _groups(files: Sequence[Path]) -> list[_Group]:
+def _groups(root: Path, files: Sequence[Path]) -> list[_Group]:
     found: dict[tuple[Path, str], dict[str, str]] = defaultdict(dict)
     for path in files:
         if is_image(path):
             tail = _TAIL.search(path.name)
             end = tail[0] if tail is not None and tail.start() else path.suffix
             found[path.parent, end][path.name.removesuffix(end)] = path.name
-    return [_Group(*key, names, _is_label_map(key, names)) for key, names in found.items()]
+    return [
+        _Group(*key, names, _is_label_map(key, names), _split_in(root, key[0]))
+        for key, names in found.items()
+    ]
 
 
 def _is_label_map(key: tuple[Path, str], names: Mapping[str, str]) -> bool:
@@ -195,9 +201,7 @@ def _named_labels(root: Path, group: _Group) -> bool:
     return bool(_OF_LABELS.search(str(inside / group.tail)))
 
 
-def _paired(
-    root: Path, images: Sequence[_Group], labels: Sequence[_Group], split: str | None
-) -> list[_Pair]:
+def _paired(images: Sequence[_Group], labels: Sequence[_Group], split: str | None) -> list[_Pair]:
     """For each group of label maps the images that fit it best."""
     found: dict[int, list[tuple[_Group, _Group, tuple[str, ...]]]] = defaultdict(list)
     for group in labels:
@@ -213,7 +217,7 @@ def _paired(
             told = bool(_OF_LABELS.search("/".join(differ)))
             if other is group or not common or (other.labels and not told):
                 continue
-            same = _split_in(root, group) == _split_in(root, other)
+            same = group.split == other.split
             near = len(os.path.commonpath([group.folder, other.folder]))
             rank = (common, same, not other.labels, near)
             if best is None or rank > best[0]:
@@ -237,14 +241,14 @@ def _paired(
                     "Say which to use in a YAML file: annotations: FOLDER.",
                 )
             image, chosen, stems = plain[0]
-        where = split or _split_in(root, image) or _split_in(root, chosen)
+        where = split or image.split or chosen.split
         pairs.append(_Pair(image, chosen, stems, where))
     return pairs
 
 
-def _split_in(root: Path, group: _Group) -> str | None:
-    inside = group.folder.is_relative_to(root)
-    return split_of(PurePath(*group.folder.relative_to(root).parts, "x.y")) if inside else None
+def _split_in(root: Path, folder: Path) -> str | None:
+    inside = folder.is_relative_to(root)
+    return split_of(PurePath(*folder.relative_to(root).parts, "x.y")) if inside else None
 
 
 def _refuse_mixed(splits: Mapping[str, Sequence[_Pair]]) -> None:
@@ -320,13 +324,13 @@ def _read_all(
 
 
 def _classes(
-    given: Given, files: Sequence[Path], seen: Counter[int], said: list[Choice]
-) -> tuple[tuple[str, ...], int, int]:
-    """Names of the classes, the label of the first, and that which is of no class."""
-    names, source = given.classes, "the YAML file"
+    given: Given, files: Sequence[Path], seen: Counter[int]
+) -> tuple[tuple[str, ...], int, int, str]:
+    """Names of the classes, the label of the first, that which is of no class, and whence."""
+    names, source = given.classes, "named in the YAML file"
     listed = [path for path in files if path.name.lower() in CLASS_FILES]
     if names is None and listed:
-        names, source = class_names(listed[0]), listed[0].name
+        names, source = class_names(listed[0]), f"named in {listed[0].name}"
     void = given.void
     if names is not None and void is None:
         voids = [i for i, name in enumerate(names) if name.lower() in _VOID_NAMES]
@@ -348,7 +352,8 @@ def _classes(
     first = 1 if void == 0 else 0
     if names is None:
         count = highest + 1 - first
-        if not used or highest >= _VOID or (count > 2 and len(used) * 2 < count):
+        masks = used == [0] and seen[_VOID]  # 255 is the object: a mask, not a label map
+        if not used or masks or (count > 2 and len(used) * 2 < count):
             shown = ", ".join(str(label) for label in sorted(seen)[:6])
             raise UserError(
                 f"The labels are no numbers of classes counted from 0: {shown}"
@@ -357,13 +362,10 @@ def _classes(
                 "in this order, in a YAML file: classes: [...].",
             )
         names = tuple(f"class_{label}" for label in range(first, highest + 1))
-        source = f"no names are given; labels go up to {highest}"
+        source = f"labels go up to {highest}; classes.txt would name them, one a line"
     if len(names) > _VOID - first:
         raise UserError(f"There are {len(names)} classes.", "Label maps can have 255 at the most.")
-    why = "said so" if given.void is not None or void is not None else "as usual"
-    said.append(Choice("void", f"label {_VOID if void is None else void}", why))
-    said.append(Choice("class names", f"{len(names)}", source))
-    return names, first, _VOID if void is None else void
+    return names, first, _VOID if void is None else void, source
 
 
 def _beyond(

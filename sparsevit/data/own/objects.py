@@ -19,7 +19,7 @@ from sparsevit.data.coco import (
 )
 from sparsevit.data.images import image_faults
 from sparsevit.data.own.description import Choice, OwnData, Split
-from sparsevit.data.own.folders import assigned, by_name, cut, folder_of, split_of
+from sparsevit.data.own.folders import assigned, by_name, cut, folder_of
 from sparsevit.data.own.given import Given
 from sparsevit.errors import UserError
 
@@ -100,6 +100,11 @@ def describe(
     for name, one in opened.items():
         made[name], found_boxes = _split(one, kept[name], classes)
         boxes = found_boxes if name == "train" else boxes
+    if not boxes:
+        raise UserError(
+            f"No box in {opened['train'].path} can be used.",
+            "Give each annotation a bbox: [x, y, width, height], in pixels.",
+        )
     sizes = Counter(
         (image.width, image.height)
         for one in {id(one): one for one in opened.values()}.values()
@@ -116,6 +121,7 @@ def describe(
         boxes=boxes,
         masks=masks,
         image_size=given.image_size,
+        names_from="named in the annotations",
     )
 
 
@@ -139,8 +145,7 @@ def _open(given: Given, path: Path, split: str, index: Mapping[str, list[Path]])
     folder = given.images.get(split, given.images.get(None))
     if folder is None or not (folder / names[0]).exists():
         root = given.root if folder is None else folder
-        told = split_of(path.relative_to(given.root)) if path.is_relative_to(given.root) else None
-        folder = folder_of(names, root, path.parent, told, index)
+        folder = folder_of(names, root, path.parent, split, index)
     refuse_missing(path, folder, list(found.images.values()))
     return _File(path, split, found, folder)
 

@@ -34,7 +34,7 @@ def recognise(source: str | os.PathLike[str], *, look: bool = False) -> OwnData:
     said = given(source, (DETECTION, SEGMENTATION, CLASSIFICATION))
     if said.task == CLASSIFICATION:
         raise _classes_only(said.root, "is described as data for classification")
-    files = files_in(said.root)
+    files = _files(said)
     coco, wrong = _coco(said, files) if said.task != SEGMENTATION else ({}, [])
     if coco:
         if wrong:
@@ -48,12 +48,23 @@ def recognise(source: str | os.PathLike[str], *, look: bool = False) -> OwnData:
     raise _unknown(said, files)
 
 
+def _files(said: Given) -> list[Path]:
+    """Those of the folders that are named; of the root too, where it is not said where all is."""
+    named = (*said.images.values(), *said.annotations.values())
+    places = [place for place in named if place.is_dir()]
+    if not (said.images and said.annotations):
+        places.insert(0, said.root)
+    return list(dict.fromkeys(path for place in places for path in files_in(place)))
+
+
 def _coco(
     said: Given, files: Sequence[Path]
 ) -> tuple[dict[str | None, list[Path]], list[UserError]]:
     """Annotation files by split, and what is wrong with those that nearly are such."""
     named = [place for place in said.annotations.values() if place.is_file()]
-    found, wrong = objects.coco_files(named or files)
+    folders = [place for place in said.annotations.values() if place.is_dir()]
+    within = [path for path in files if any(path.is_relative_to(place) for place in folders)]
+    found, wrong = objects.coco_files(named or within or files)
     # images to be tested elsewhere come without annotations
     faults = [
         error
@@ -69,7 +80,8 @@ def _coco(
     by_split: dict[str | None, list[Path]] = defaultdict(list)
     for path in found:
         inside = path.relative_to(said.root) if path.is_relative_to(said.root) else Path(path.name)
-        told = next((s for s, p in said.annotations.items() if p == path and s), None)
+        places = said.annotations.items()
+        told = next((s for s, place in places if s and path.is_relative_to(place)), None)
         by_split[told or split_of(inside)].append(path)
     if None in by_split and "train" in by_split:
         del by_split[None]

@@ -12,7 +12,15 @@ import numpy as np
 from sparsevit.data.own import Choice, OwnData
 from sparsevit.errors import UserError
 from sparsevit.tasks.detection.checks import makes_masks
-from sparsevit.tasks.own import STRIDES, nested, network_size, put_dataset, set_classes, within
+from sparsevit.tasks.own import (
+    STRIDES,
+    nested,
+    network_size,
+    put_dataset,
+    set_classes,
+    usual_size,
+    within,
+)
 
 _HEADS = ("bbox_head", "mask_head", "mask_iou_head")
 _SMALL = 32
@@ -120,14 +128,14 @@ def suit(cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choi
 
 def _image_size(data: OwnData, most: int) -> tuple[tuple[int, int], str]:
     if data.image_size is not None:
-        return network_size(*data.image_size, max(data.image_size), False), "as the YAML file says"
-    (width, height), _ = data.sizes.most_common(1)[0]  # type: ignore[attr-defined]
-    several = len({round(w / h, 1) for w, h in data.sizes}) > 1
+        return data.image_size, "as the YAML file says"
+    width, height, several = usual_size(data.sizes)
     boxes = np.array(data.boxes)
     sides = np.sqrt(boxes[:, 0] * width * boxes[:, 1] * height)
     small = float(np.percentile(sides, 5))
     wanted = max(width, height) * _SMALL / max(small, 1e-6)
-    longest = min(max(-(-wanted // STRIDES[-1]) * STRIDES[-1], _LEAST_SIDE), most)
+    least = min(_LEAST_SIDE, 2 * max(width, height))
+    longest = min(max(-(-wanted // STRIDES[-1]) * STRIDES[-1], least), most, 2 * max(width, height))
     size = network_size(width, height, longest, several)
     scale = max(size) / max(width, height)
     why = f"1 of 20 boxes is below {small:.0f} px in {width}x{height}, {small * scale:.0f} px so"

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit.data.own import Choice, OwnData
-from sparsevit.tasks.own import kind, nested, network_size, put_dataset, set_classes, within
+from sparsevit.tasks.own import (
+    kind,
+    nested,
+    network_size,
+    put_dataset,
+    set_classes,
+    usual_size,
+    within,
+)
 
 _HEADS = ("decode_head", "auxiliary_head")
 _IGNORED = 255
@@ -99,9 +107,8 @@ def suit(cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choi
 
 def _image_size(data: OwnData, most: int) -> tuple[tuple[int, int], str]:
     if data.image_size is not None:
-        return network_size(*data.image_size, max(data.image_size), False), "as the YAML file says"
-    (width, height), _ = data.sizes.most_common(1)[0]  # type: ignore[attr-defined]
-    several = len({round(w / h, 1) for w, h in data.sizes}) > 1
+        return data.image_size, "as the YAML file says"
+    width, height, several = usual_size(data.sizes)
     size = network_size(width, height, min(max(width, height), most), several)
     why = f"images are {width}x{height}"
     if max(width, height) > most:
