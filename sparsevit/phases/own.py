@@ -17,7 +17,6 @@ from sparsevit.atomic import write_atomic
 from sparsevit.data.own import Choice, OwnData, recognise
 from sparsevit.engine.config import dump_config, load_config
 from sparsevit.errors import UserError, shortened
-from sparsevit.limits import free_memory
 from sparsevit.phases.inputs import BEFORE, PathLike, open_workspace
 from sparsevit.tasks import TASKS, Task, task_of
 from sparsevit.tasks.own import STRIDES, WINDOW
@@ -33,7 +32,7 @@ _KEPT = re.compile(
     r"model|\w+_dataloader|\w+_evaluator|train_cfg|val_cfg|test_cfg|optim_wrapper|param_scheduler|"
     r"default_scope|default_hooks|custom_hooks|custom_imports|env_cfg|log_processor|log_level|"
     r"visualizer|vis_backends|randomness|auto_scale_lr|find_unused_parameters|phases|sparsity|"
-    r"tta_model|tta_pipeline|load_from"
+    r"load_from"
 )
 
 
@@ -67,6 +66,7 @@ _MINUTES = 10
 """That the smallest model trains on a CPU at the most."""
 
 _MOST_BATCH = 16
+_MEMORY_SHARE = 0.7
 _WARMUP = 50
 # of pretraining's iterations, as in the demo
 _SHARES = {"adapt": 0.34, "finetune": 0.22}
@@ -250,6 +250,8 @@ def _fitted(
             # no download: weights are given as a file
             part.pop("init_cfg", None)
             part.pop("pretrained", None)
+    # supplies the ops of a missing mmcv._ext
+    cfg.setdefault("custom_imports", {"imports": ["sparsevit.models"]})
     task.fit_data(cfg, data, files)
     splits = ", ".join(f"{len(split.names)} {name}" for name, split in data.splits.items())
     names = shortened(", ".join(data.classes), 60)
@@ -347,14 +349,22 @@ def _batch(machine: _Machine, pixels: int) -> tuple[int, str]:
         memory = torch.cuda.get_device_properties(0).total_memory
         most, why = _MOST_BATCH, f"the GPU has {memory / 1e9:.0f} GB"
     else:
-        memory, most = free_memory() or 2**62, machine.batch
+        # not what is free now: a run that was killed goes on with the same config
+        memory, most = _memory(), machine.batch
         why = "this machine has no GPU"
     batch = most
-    while batch > 1 and batch * each > 0.7 * memory:
+    while batch > 1 and batch * each > _MEMORY_SHARE * memory:
         batch //= 2
     if batch < most:
         why += f", and an image takes about {each / 1e9:.1f} GB in training"
     return batch, why
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**62
 
 
 def _cores() -> int:

@@ -102,6 +102,10 @@ def test_images_are_found_wherever_the_names_lead(boxes):
     write(boxes / "annotations/train.json", content)
     (boxes / "my_training_set.json").unlink()
     assert recognise(boxes).splits["train"].images == boxes
+    for image in content["images"]:
+        image["file_name"] = str(boxes / image["file_name"])
+    write(boxes / "annotations/train.json", content)
+    assert recognise(boxes).splits["train"].images.is_relative_to(boxes)
 
 
 def test_one_file_is_split_by_seed_always_alike(boxes, tmp_path):
@@ -216,6 +220,14 @@ def test_folders_below_may_be_nested_alike(labels, tmp_path):
     data = recognise(root)
     assert sizes_of(data) == {"train": 8, "val": 4}
     assert {name.split("/")[0] for name in data.splits["train"].names} == {"a", "b"}
+
+
+def test_what_has_no_partner_is_left_out_and_counted(labels):
+    (labels / "trainannot/000000.png").unlink()
+    (labels / "val/000001.png").rename(labels / "val/000001.bmp")
+    data = recognise(labels)
+    assert sizes_of(data) == {"train": 7, "val": 3}
+    assert [one.chosen for one in data.said[:2]] == ["1 images", "1 label maps"]
 
 
 def test_a_palette_holds_numbers_of_classes(labels):

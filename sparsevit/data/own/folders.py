@@ -92,7 +92,9 @@ def assigned(found: Mapping[str | None, T], what: str) -> tuple[dict[str, T], bo
                 "Have `train` in the name of the file or folder to train on, or say which it is in "
                 "a YAML file: annotations: {train: ..., val: ...}.",
             )
-    return splits, "val" not in splits
+    order: tuple[str, ...] = ("train", "val", "test")
+    ordered = {name: splits[name] for name in order if name in splits}
+    return ordered, "val" not in splits
 
 
 def cut(
@@ -148,7 +150,8 @@ def folder_of(
     for name in names[::step]:
         places = {place for place in (beside, root) if os.path.lexists(place / name)}
         before = PurePath(name).parts[:-1]
-        for folder in index.get(PurePath(name).name, ()):
+        absolute = PurePath(name).is_absolute()
+        for folder in () if absolute else index.get(PurePath(name).name, ()):
             if before and folder.parts[-len(before) :] == before:
                 places.add(Path(*folder.parts[: -len(before)]))
             elif not before:

@@ -27,7 +27,7 @@ _TAIL = re.compile(
     r"((?:[_\-. ](?:leftImg8bit|gtFine|gtCoarse|gt|masks?|labels?|labelIds|labelTrainIds|trainIds"
     r"|segmentation|seg|semantic|annotations?|annot|L))*)(\.\w+)$"
 )
-_NOT_SEMANTIC = re.compile("instance|colou?r|edge|depth", re.IGNORECASE)
+_NOT_SEMANTIC = re.compile("instance|object|colou?r|edge|depth", re.IGNORECASE)
 _OF_LABELS = re.compile(
     r"mask|label|annot|segm|ground|train.?id|(?:^|[^a-z])(?:gt|seg)(?![a-z])", re.I
 )
@@ -110,6 +110,10 @@ def describe(given: Given, files: Sequence[Path], pairs: Sequence[_Pair]) -> Own
         without = sum(len(pair.images.names) - len(pair.stems) for pair in found)
         if without:
             said.append(Choice("left out", f"{without} images", f"{name}: they have no label map"))
+        lonely = sum(len(pair.labels.names) - len(pair.stems) for pair in found)
+        if lonely:
+            why = f"{name}: they have no image that ends in {found[0].images.tail}"
+            said.append(Choice("left out", f"{lonely} label maps", why))
     labelled: dict[str, dict[str, Counter[int]]] = {}
     faults: list[str] = []
     sizes: Counter[Size] = Counter()
@@ -192,8 +196,9 @@ def _groups(root: Path, files: Sequence[Path]) -> list[_Group]:
 def _is_label_map(key: tuple[Path, str], names: Mapping[str, str]) -> bool:
     if key[1].lower().endswith((".jpg", ".jpeg")):
         return False
-    labels = read_labels(key[0] / next(iter(names.values())))
-    return labels is not None and labels.ndim == 2
+    # a few, since the first may be broken
+    some = (read_labels(key[0] / name) for name in list(names.values())[:_NAMED])
+    return any(labels is not None and labels.ndim == 2 for labels in some)
 
 
 def _named_labels(root: Path, group: _Group) -> bool:
@@ -205,7 +210,7 @@ def _paired(images: Sequence[_Group], labels: Sequence[_Group], split: str | Non
     """For each group of label maps the images that fit it best."""
     found: dict[int, list[tuple[_Group, _Group, tuple[str, ...]]]] = defaultdict(list)
     for group in labels:
-        best: tuple[tuple[int, bool, bool, int], _Group] | None = None
+        best: tuple[tuple[bool, int, bool, int], _Group] | None = None
         for other in images:
             common = len(group.names.keys() & other.names.keys())
             differ = [
@@ -217,9 +222,9 @@ def _paired(images: Sequence[_Group], labels: Sequence[_Group], split: str | Non
             told = bool(_OF_LABELS.search("/".join(differ)))
             if other is group or not common or (other.labels and not told):
                 continue
-            same = group.split == other.split
+            same = group.split is not None and group.split == other.split
             near = len(os.path.commonpath([group.folder, other.folder]))
-            rank = (common, same, not other.labels, near)
+            rank = (same, common, not other.labels, near)
             if best is None or rank > best[0]:
                 best = rank, other
         if best is not None:
