@@ -139,6 +139,8 @@ def read_labels(path: Path) -> Any:
     from PIL import Image
 
     try:
+        if not path.is_file():
+            return None
         with Image.open(path) as image:
             return np.asarray(image).squeeze()
     except Exception:  # a broken file makes Pillow raise nearly anything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -343,6 +344,15 @@ def test_a_folder_that_has_no_data_is_refused(tmp_path):
     save(tmp_path / "a.png", np.zeros((8, 8, 3)))
     refused(tmp_path, "1 images and no annotations", "YAML")
     refused(tmp_path / "a.png", "a file, not a folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_never_waited_for(labels, tmp_path):
+    for name in ("train.json", "classes.jpg", "mask.png", "a/pipe.png"):
+        path = labels / name
+        path.parent.mkdir(exist_ok=True)
+        os.mkfifo(path)
+    assert sizes_of(recognise(labels)) == {"train": 8, "val": 4}
 
 
 def test_folders_of_classes_are_known_and_refused(tmp_path):

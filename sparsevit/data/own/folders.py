@@ -22,6 +22,7 @@ _SPLIT = re.compile(
 _AFTER = r"(?:annotations?|annots?|labels?|masks?|images?|imgs?|gt|set)?"
 _WORD = re.compile(rf"(?:{_SPLIT.pattern}){_AFTER}")
 _LOOKED_UP = 16
+_MOST_FILES = 2_000_000
 
 T = TypeVar("T")
 
@@ -52,6 +53,11 @@ def files_in(root: Path) -> list[Path]:
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
         found += [Path(where, name) for name in sorted(names) if not name.startswith(".")]
+        if len(found) > _MOST_FILES:
+            raise UserError(
+                f"{root} has more than {_MOST_FILES:,} files.",
+                "Give the folder of your data alone.",
+            )
     return found
 
 

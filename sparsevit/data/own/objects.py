@@ -45,7 +45,7 @@ def coco_files(files: Sequence[Path]) -> tuple[list[Path], dict[Path, UserError]
     named = [p for p in files if p.suffix.lower() == ".json" and p.with_suffix("") not in images]
     good: list[Path] = []
     wrong: dict[Path, UserError] = {}
-    for path in named[:_MOST_FILES]:
+    for path in filter(Path.is_file, named[:_MOST_FILES]):
         try:
             load_json(path)
             good.append(path)
