@@ -169,7 +169,8 @@ def train(
         guarded = config_mistakes(cfg, "The training")
         with quiet_libraries(), guarded, _saying_what_is_left(runner, directory):
             runner.train()
-    checkpoint = newest_checkpoint(directory)
+    # the first process writes it, and the others come here sooner
+    checkpoint = distributed.share(newest_checkpoint(directory))
     if checkpoint is None:
         raise UserError(
             f"Training wrote no checkpoint to {directory}.",
