@@ -227,6 +227,13 @@ ThreadsOption = Annotated[
 ]
 
 
+class TaskName(str, Enum):
+    """What a model or a dataset is for."""
+
+    detection = "detection"
+    segmentation = "segmentation"
+
+
 class Scope(str, Enum):
     """What of a model is executed."""
 

@@ -21,9 +21,9 @@ OURS = "sparsevit"
 Rows = list[tuple[str, ...]]
 
 
-def shown(value: float | None) -> str:
+def shown(value: float | None, decimals: int = 3) -> str:
     """``0.512``; ``-`` for what the data cannot give."""
-    return "-" if value is None or not value >= 0 else f"{value:.3f}"
+    return "-" if value is None or not value >= 0 else f"{value:.{decimals}f}"
 
 
 class Task(ABC):
@@ -38,6 +38,7 @@ class Task(ABC):
         metric: the headline metric that is maximised where none is named.
         headlines: headline metrics, the most telling first -> what tables call them.
         points: what a metric is multiplied by to be in points, 0 to 100.
+        in_percent: metrics that are in points already.
     """
 
     name: ClassVar[str]
@@ -48,6 +49,7 @@ class Task(ABC):
     metric: ClassVar[str]
     headlines: ClassVar[Mapping[str, str]]
     points: ClassVar[float]
+    in_percent: ClassVar[frozenset[str]] = frozenset()
 
     # --- models ---------------------------------------------------------------------------------
 
@@ -148,6 +150,15 @@ class Task(ABC):
         """Metrics in points, without those that the data cannot give."""
         return {name: self.points * value for name, value in metrics.items()}
 
+    def shown(self, metric: str, value: float | None) -> str:
+        """A metric in a table: ``0.512``, in percent ``51.23``; ``-`` for what the data cannot
+        give."""
+        return shown(value, 2 if metric in self.in_percent else 3)
+
+    def figure(self, metric: str) -> str:
+        """What a headline is called among a run's figures, beside latencies."""
+        return metric
+
     @abstractmethod
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of all metrics; the first column names the row."""
@@ -157,7 +168,10 @@ class Task(ABC):
     ) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of :meth:`class_scores`, a row a class."""
         names = dict.fromkeys(name for found in classes.values() for name in found)
-        rows = [(name, *(shown(of.get(name)) for of in classes.values())) for name in names]
+        rows = [
+            (name, *(self.shown(metric, of.get(name)) for metric, of in classes.items()))
+            for name in names
+        ]
         return ("class", *(self.headlines.get(metric, metric) for metric in classes)), rows
 
     # --- predictions ----------------------------------------------------------------------------
@@ -193,8 +207,18 @@ class Task(ABC):
         return torch.randn(batch_size, 3, *img_size, generator=generator)
 
     @abstractmethod
+    def batch_of(self, pixels: Tensor) -> dict[str, Any]:
+        """What a data loader would give a model's ``test_step`` of images.
+
+        Args:
+            pixels: (B, 3, H, W) uint8.
+        """
+
     def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
         """What a data loader would give a model's ``test_step``, of random pixels."""
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
+        return self.batch_of(pixels.to(torch.uint8))
 
     # --- a whole model in a backend or a file ---------------------------------------------------
 

@@ -19,6 +19,9 @@ _METRICS = {
     "mDice": ("mDice", "mAcc"),
     "mFscore": ("mFscore", "mPrecision", "mRecall"),
 }
+METRICS = frozenset({"aAcc", *(name for names in _METRICS.values() for name in names)})
+"""All that mmseg's IoU metric can give, in percent."""
+
 _HEADINGS = {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}
 _LABELS_TO_OPEN = 16
 
@@ -209,8 +212,8 @@ def _pairs(dataset: Any) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
 def _check_pair(image: Path, label_map: Path, dataset: Any, classes: Sequence[str]) -> None:
     import cv2
 
-    pixels = cv2.imread(str(image), cv2.IMREAD_UNCHANGED)
-    labels = cv2.imread(str(label_map), cv2.IMREAD_UNCHANGED)
+    pixels: Any = cv2.imread(str(image), cv2.IMREAD_UNCHANGED)
+    labels: Any = cv2.imread(str(label_map), cv2.IMREAD_UNCHANGED)
     for path, found in ((image, pixels), (label_map, labels)):
         if found is None:
             raise UserError(f"{path} cannot be read as an image.", "Replace or remove it.")

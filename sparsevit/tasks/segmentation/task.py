@@ -27,6 +27,7 @@ class Segmentation(Task):
     metric = labels.MEAN_IOU
     headlines: ClassVar[Mapping[str, str]] = {labels.MEAN_IOU: "mIoU"}
     points = 1.0
+    in_percent = labels.METRICS
 
     def registries(self) -> Any:
         with labels.imports_in_silence():
@@ -103,10 +104,14 @@ class Segmentation(Task):
 
     # --- what is timed --------------------------------------------------------------------------
 
-    def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
-        return batch_of(pixels.to(torch.uint8))
+    def batch_of(self, pixels: Tensor) -> dict[str, Any]:
+        from mmseg.structures import SegDataSample
+
+        shape = tuple(pixels.shape[-2:])
+        info: dict[str, Any] = {"img_shape": shape, "ori_shape": shape, "pad_shape": shape}
+        info["scale_factor"] = (1.0, 1.0)
+        samples = [SegDataSample(metainfo={**info, "img_path": str(i)}) for i in range(len(pixels))]
+        return {"inputs": list(pixels), "data_samples": samples}
 
     # --- a whole segmentor in a backend or a file -----------------------------------------------
 
@@ -143,17 +148,3 @@ class Segmentation(Task):
         from sparsevit.tasks.segmentation.export import described
 
         return described(cfg, model)
-
-
-def batch_of(pixels: Tensor) -> dict[str, Any]:
-    """What mmseg's data loader would give of images.
-
-    Args:
-        pixels: (B, 3, H, W) uint8.
-    """
-    from mmseg.structures import SegDataSample
-
-    shape = tuple(pixels.shape[-2:])
-    info = {"img_shape": shape, "ori_shape": shape, "pad_shape": shape, "scale_factor": (1.0, 1.0)}
-    samples = [SegDataSample(metainfo={**info, "img_path": str(i)}) for i in range(len(pixels))]
-    return {"inputs": list(pixels), "data_samples": samples}
