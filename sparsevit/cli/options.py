@@ -251,7 +251,7 @@ class Precision(str, Enum):
 
 
 class Backend(str, Enum):
-    """What executes a backbone or a whole detector."""
+    """What executes a backbone or a whole model."""
 
     eager = "eager"
     compile = "compile"
@@ -266,7 +266,7 @@ BackendOption = Annotated[
     Backend,
     typer.Option(
         "--backend",
-        help="What runs the backbone or the whole detector.",
+        help="What runs the backbone or the whole model.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -287,7 +287,7 @@ ScopeOption = Annotated[
     Scope,
     typer.Option(
         "--scope",
-        help="What to time: the backbone, as in the paper, or the whole detector.",
+        help="What to time: the backbone, as in the paper, or the whole model.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]

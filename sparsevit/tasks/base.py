@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sparsevit.errors import UserError
+
 if TYPE_CHECKING:
     from sparsevit.latency.backends.artefacts import Checked, Format
     from sparsevit.latency.backends.registry import Backend
@@ -86,6 +88,18 @@ class Task(ABC):
     def backbone_of(self, model: nn.Module) -> nn.Module:
         """The part of a model that makes feature maps of images."""
         return model.get_submodule(self.backbone)
+
+    def require_scope(self, scope: str) -> None:
+        """Refuse what ``--scope`` calls a whole model of another task.
+
+        Raises:
+            UserError: it is one.
+        """
+        if scope not in ("backbone", self.whole):
+            raise UserError(
+                f"--scope {scope} is for another kind of model: this config has a {self.whole}.",
+                f"Use --scope {self.whole}, or --scope backbone.",
+            )
 
     # --- data and metrics -----------------------------------------------------------------------
 
