@@ -73,9 +73,9 @@ def export_config(
 ) -> ExportConfigResult:
     """Export a config with its sparsity, or the sparsity alone. The workspace is only read.
 
-    The exported config stands alone (no ``_base_``) and needs nothing but its library (mmdet, mmseg)
-    and an importable sparsevit: its ``custom_imports`` does the rest. Where it has ratios above 0 it trains as
-    ``finetune`` would. It has what their inferencers ask for (a visualizer, a test set with its
+    The exported config stands alone (no ``_base_``) and needs nothing but mmdet or mmseg and an
+    importable sparsevit: its ``custom_imports`` does the rest. Where it has ratios above 0 it
+    trains as ``finetune`` would. It has what their inferencers ask for (a visualizer, a test set with its
     classes and their colours), and its ``load_from`` is the workspace's newest checkpoint, where
     the config is the workspace's too.
 
