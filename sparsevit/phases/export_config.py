@@ -75,9 +75,9 @@ def export_config(
 
     The exported config stands alone (no ``_base_``) and needs nothing but mmdet or mmseg and an
     importable sparsevit: its ``custom_imports`` does the rest. Where it has ratios above 0 it
-    trains as ``finetune`` would. It has what their inferencers ask for (a visualizer, a test set with its
-    classes and their colours), and its ``load_from`` is the workspace's newest checkpoint, where
-    the config is the workspace's too.
+    trains as ``finetune`` would. It has what their inferencers ask for (a visualizer, a test set
+    with its classes and their colours), and its ``load_from`` is the workspace's newest checkpoint,
+    where the config is the workspace's too.
 
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.

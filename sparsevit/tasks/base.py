@@ -70,7 +70,10 @@ class Task(ABC):
         if said is not None and said != OURS:
             return said == self.scope
         kind = str(model_type).removeprefix(f"{OURS}.")
-        return bool(kind) and self.registries().MODELS.get(kind) is not None
+        try:
+            return bool(kind) and self.registries().MODELS.get(kind) is not None
+        except UserError:
+            return False  # its library is not installed
 
     @abstractmethod
     def built(self, model: nn.Module) -> bool:

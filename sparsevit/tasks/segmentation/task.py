@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sparsevit.errors import UserError
 from sparsevit.tasks.base import Rows, Task
 from sparsevit.tasks.segmentation import labels
 
@@ -30,12 +32,25 @@ class Segmentation(Task):
     in_percent = labels.METRICS
 
     def registries(self) -> Any:
-        with labels.imports_in_silence():
-            import mmseg.datasets
-            import mmseg.models  # noqa: F401
+        """See :meth:`Task.registries`.
+
+        Raises:
+            UserError: mmsegmentation is not installed.
+        """
+        try:
+            with labels.imports_in_silence():
+                import mmseg.datasets
+                import mmseg.models  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"Segmentation needs mmsegmentation, which is not installed ({error}).",
+                "Install it: pip install 'sparsevit[all]'.",
+            ) from error
         return super().registries()
 
     def built(self, model: nn.Module) -> bool:
+        if "mmseg.models" not in sys.modules:
+            return False
         from mmseg.models import BaseSegmentor
 
         return isinstance(model, BaseSegmentor)
