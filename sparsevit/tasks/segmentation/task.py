@@ -97,6 +97,13 @@ class Segmentation(Task):
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         return labels.table(metrics)
 
+    def class_table(
+        self, classes: Mapping[str, Mapping[str, float]]
+    ) -> tuple[tuple[str, ...], Rows]:
+        columns, rows = super().class_table(classes)
+        # of one class it is no mean
+        return tuple(heading.removeprefix("m") for heading in columns), rows
+
     # --- predictions ----------------------------------------------------------------------------
 
     def to_json(self, sample: Any) -> list[dict[str, Any]]:
