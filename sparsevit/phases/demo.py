@@ -35,6 +35,8 @@ from sparsevit.workspace import Run, Workspace
 
 # The interval to search in, between the sparsest (0) and the dense latency (1) of this machine.
 LOW_SHARE, HIGH_SHARE = 0.25, 0.45
+# Seconds to time the interval's ends for, and what was made; if short.
+TIMING_SECONDS, SHORT_TIMING_SECONDS = (6.0, 20.0), (2.0, 3.0)
 BATCH_SIZE = 4
 DETECTION = "detection"
 CONFIGS = {DETECTION: DEMO_CONFIG, "segmentation": "sparsevit::demo/upernet_swin_shapes.py"}
@@ -46,6 +48,7 @@ SHORT = (
     "phases.finetune.train_cfg.max_iters=4",
 )
 SHORT_PRETRAIN = ("train_cfg.max_iters=8",)
+_FLAT = ("whole", "scores")
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class DemoRow:
 
     def figures(self) -> dict[str, Any]:
         """All of it, by name."""
-        told = dict(vars(self))
-        return {**told, **told.pop("whole"), **told.pop("scores")}
+        plain = {name: value for name, value in vars(self).items() if name not in _FLAT}
+        return {**plain, **self.whole, **self.scores}
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,11 @@ def demo(
     """
     started = time.perf_counter()
     ws = Workspace.open(workspace)
-    overrides = SHORT if short else ()
     inputs: dict[str, Any] = {"short": short, "seed": seed, "trials": trials}
     if task != DETECTION:
         inputs["task"] = task
     with ws.run("demo", inputs, force=force) as run:
-        tour = _Tour(ws, run, overrides, seed, force and not run.resumed, device, reporter)
+        tour = _Tour(ws, run, short, seed, force and not run.resumed, device, reporter)
         reporter.heading(f"1/5 pretrain: the dense {TASKS[task].whole}")
         extra = SHORT_PRETRAIN if short else ()
         tour.once("pretrain", pretrain, extra=extra, config=CONFIGS[task])
@@ -190,7 +192,7 @@ class _Tour:
         self,
         workspace: Workspace,
         run: Run,
-        overrides: Sequence[str],
+        short: bool,
         seed: int,
         force: bool,
         device: str | None,
@@ -198,7 +200,8 @@ class _Tour:
     ) -> None:
         self.workspace = workspace
         self.run = run
-        self.overrides = overrides
+        self.overrides = SHORT if short else ()
+        self.seconds = SHORT_TIMING_SECONDS if short else TIMING_SECONDS
         self.seed = seed
         self.force = force
         self.device = pick_device(device)
@@ -242,7 +245,7 @@ class _Tour:
         times = measure_paired(
             {"dense": workload.at(space.dense()), "sparsest": workload.at(space.max())},
             self.device,
-            seconds=6.0,
+            seconds=self.seconds[0],
         )
         dense_ms, sparsest_ms = times["dense"].mean_ms, times["sparsest"].mean_ms
         room = dense_ms - sparsest_ms
@@ -306,7 +309,7 @@ class _Tour:
                 workload = Workload(model, execution, batch=task.batch_of(images))
                 calls[f"{kind} {scope}"] = workload.at(configuration)
         self.reporter.note("timing dense and sparse in alternation")
-        return measure_paired(calls, self.device, seconds=20.0)
+        return measure_paired(calls, self.device, seconds=self.seconds[1])
 
     def _execution(self, scope: str, size: tuple[int, int]) -> Execution:
         return Execution(scope, img_size=size, batch_size=BATCH_SIZE, device=self.device)
