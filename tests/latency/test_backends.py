@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ from sparsevit.cli.options import Backend
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import BACKENDS, aot_inductor, prepare
 from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_pt2
-from sparsevit.latency.backends.graph import backbone_graph
+from sparsevit.latency.backends.graph import backbone_graph, quiet_exporters
 from sparsevit.models.forms import compiled, compiled_pieces
 from sparsevit.ops.native import swin
 
@@ -138,6 +139,13 @@ def test_the_only_output_of_a_package_is_given_whole(bare, tmp_path, monkeypatch
     monkeypatch.setattr(aot_inductor, "_inductor", lambda name: lambda path: package)
     (output,) = load_pt2(tmp_path / "m.pt2", "fp32", torch.device("cpu"))(torch.ones(1))
     assert output.shape == logits.shape
+
+
+def test_exporters_are_quiet_about_themselves_and_only_then():
+    one = logging.getLogger("onnxscript.optimizer._constant_folding")
+    with quiet_exporters():
+        assert not one.isEnabledFor(logging.WARNING)
+    assert one.isEnabledFor(logging.WARNING)
 
 
 def test_without_a_compiler_nothing_is_compiled(backbone, images, monkeypatch):
