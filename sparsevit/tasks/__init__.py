@@ -38,11 +38,12 @@ def task_of(cfg: Config) -> Task:
     neither, from who knows the model's type.
 
     Raises:
-        UserError: none here knows such models.
+        UserError: none here knows such models, or its library is not installed.
     """
     kind = (cfg.get("model") or {}).get("type", "")
     found = next((one for one in TASKS.values() if one.takes(kind, cfg.get("default_scope"))), None)
     if found is not None:
+        found.registries()
         return found
     raise UserError(
         f"No task supports models of type {getattr(kind, '__name__', kind)!r} "

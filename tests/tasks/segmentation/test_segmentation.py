@@ -199,16 +199,17 @@ def test_a_folder_that_is_not_there_is_named(config, root):
 
 @pytest.mark.parametrize("command", ["evaluate", "latency", "export"])
 def test_the_scope_of_another_task_is_refused(done, command, tmp_path):
-    before = tiny.files(done[0])
+    record = (done[0] / "workspace.json").read_bytes()
     more = ["--out", tmp_path / "model.onnx"] if command == "export" else []
     ran = tiny.run(command, "--workspace", done[0], "--scope", "detector", *more)
     assert ran.code == 2
     assert "this config has a segmentor" in " ".join(ran.err.split())
-    assert tiny.files(done[0]) == before
+    assert (done[0] / "workspace.json").read_bytes() == record
 
 
-def test_without_mmsegmentation_the_remedy_is_its_name(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mmseg", None)
-    ran = tiny.run("pretrain", config, "--workspace", tmp_path / "workspace")
-    assert ran.code == 2
-    assert "sparsevit[all]" in ran.err
+def test_without_mmsegmentation_the_remedy_is_its_name(config, monkeypatch):
+    cfg = load_config(config)
+    monkeypatch.setitem(sys.modules, "mmseg.datasets", None)
+    with pytest.raises(UserError, match="needs mmsegmentation") as caught:
+        task_of(cfg)
+    assert "sparsevit[all]" in caught.value.remedy
