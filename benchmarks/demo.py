@@ -2,6 +2,7 @@
 
 python benchmarks/demo.py                      # writes benchmarks/results/demo.json
 python benchmarks/demo.py --workspace runs/demo --output -
+python benchmarks/demo.py --task segmentation  # writes benchmarks/results/demo_segmentation.json
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rich.console import Console
 from shared.record import account, write
 
 from sparsevit.cli.console import to_plain
-from sparsevit.phases.demo import demo
+from sparsevit.phases.demo import CONFIGS, DETECTION, demo
 from sparsevit.report.demo import demo_table
 from sparsevit.report.reporter import ConsoleReporter
 
@@ -23,9 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workspace", type=Path, help="kept; a temporary one where left out")
     parser.add_argument("--output", help="JSON file, or - for none")
+    parser.add_argument("--task", default=DETECTION, choices=list(CONFIGS))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         result = demo(
+            task=arguments.task,
             workspace=arguments.workspace or temporary,
             reporter=ConsoleReporter(Console(stderr=True)),
         )
@@ -34,7 +37,8 @@ def main() -> None:
     # where they were on this machine says nothing to a reader
     for private in ("workspace", "picture"):
         del figures[private]
-    write("demo", {**account(), **figures}, arguments.output)
+    name = "demo" if arguments.task == DETECTION else f"demo_{arguments.task}"
+    write(name, {**account(), **figures}, arguments.output)
 
 
 if __name__ == "__main__":

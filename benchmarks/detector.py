@@ -11,14 +11,14 @@ which windows a block works on: scores, top-k, and the lists of the tokens of th
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from shared.detectors import backbone_of, build_pair, spread_class_scores, test_batch
+from shared.parts import REST, at_ratios, parts_of, shares, split_in_turn
 from shared.record import account, summary, write
-from shared.stopwatch import Part, Stopwatch
+from shared.stopwatch import Part
 from shared.swin import CONFIGURATIONS, backbones, random_images
 
 import sparsevit.methods.windows.forward as forward
@@ -39,7 +39,6 @@ PARTS = (
     ("mask head", "roi_head.mask_head", "forward"),
     ("masks pasted", "roi_head.mask_head", "predict_by_feat"),
 )
-REST = "the rest"
 # Everything in a forward that a dense Swin has not: scores, ranking, and where kept tokens lie.
 SELECTION: tuple[Part, ...] = (
     ("scores and windows kept", forward.Stage, "kept"),
@@ -78,12 +77,12 @@ def time_detectors(arguments: argparse.Namespace) -> dict[str, Any]:
     spread_class_scores(dense, batch)
     sparse.load_state_dict(dense.state_dict())
     calls: dict[str, Callable[[], Any]] = {PEER: lambda: dense.test_step(batch)}
-    parts = {PEER: parts_of(dense)}
+    parts = {PEER: parts_of(dense, PARTS)}
     for name in SHOWN:
         calls[f"ours {name}"] = at_ratios(
             backbone_of(sparse), CONFIGURATIONS[name], lambda: sparse.test_step(batch)
         )
-        parts[f"ours {name}"] = parts_of(sparse)
+        parts[f"ours {name}"] = parts_of(sparse, PARTS)
     found = {name: [len(one.pred_instances) for one in call()] for name, call in calls.items()}
     samples = split_in_turn(calls, parts, arguments.rounds)
     results = {}
@@ -117,61 +116,6 @@ def time_selection(arguments: argparse.Namespace) -> dict[str, Any]:
         for part, figure in split.items():
             print(f"  {part:<24}{figure['median_ms']:>9.3f} ms  {figure['share']:>6.2%}")
     return results
-
-
-def parts_of(detector: Any) -> tuple[Part, ...]:
-    """The watched functions of a detector."""
-    return tuple(
-        (name, detector.get_submodule(module), attribute) for name, module, attribute in PARTS
-    )
-
-
-def at_ratios(
-    backbone: Any, ratios: list[list[float]], call: Callable[[], Any]
-) -> Callable[[], Any]:
-    """A call with the backbone set to these ratios before it."""
-
-    def with_ratios() -> Any:
-        backbone.pruning_ratios = ratios
-        return call()
-
-    return with_ratios
-
-
-def split_in_turn(
-    calls: dict[str, Callable[[], Any]], parts: dict[str, tuple[Part, ...]], rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds by call and part, and under ``""`` of the whole call; one of each in turn."""
-    samples: dict[str, dict[str, list[float]]] = {name: {"": []} for name in calls}
-    with torch.no_grad():
-        for call in calls.values():
-            call()
-        for _ in range(rounds):
-            for name, call in calls.items():
-                # untimed, so that none is timed with the caches of another
-                call()
-                stopwatch = Stopwatch()
-                with stopwatch.watching(parts[name]):
-                    whole, spent = stopwatch.split(call)
-                samples[name][""].append(whole)
-                for part, ms in {**spent, REST: whole - sum(spent.values())}.items():
-                    samples[name].setdefault(part, []).append(ms)
-    return samples
-
-
-def shares(taken: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Median milliseconds of each part, and its share of the whole, call by call."""
-    found = {}
-    for part, times in taken.items():
-        if not part:
-            continue
-        portions = [ms / whole for ms, whole in zip(times, taken[""], strict=True)]
-        found[part] = {
-            "median_ms": round(statistics.median(times), 4),
-            "share": round(statistics.median(portions), 5),
-            "samples_ms": [round(ms, 4) for ms in times],
-        }
-    return found
 
 
 if __name__ == "__main__":

@@ -70,6 +70,21 @@ MADE = {
         "results": {"mmdet dense": {**ROW, "detections": [100], "parts": {"FPN": PART}}},
         "selection": {"cfg2": {"selection_share": 0.0123}},
     },
+    "segmentation": {
+        "img_size": [512, 1024],
+        "left_out": {},
+        "results": {
+            "UPerNet openvino": {
+                "agreement": {},
+                "rows": {
+                    "mmseg eager": ROW,
+                    "mmseg dense": ROW,
+                    "ours cfg2": {**ROW, "speedup": 2.25},
+                },
+            },
+            "UPerNet parts": {"rows": {"mmseg dense": {**ROW, "parts": {"pyramid pooling": PART}}}},
+        },
+    },
     "sparsify": {
         "results": {
             "a/model": {
@@ -87,6 +102,11 @@ SAYS = {
     "scaling": ["500 ms, 1107/Mpx, 100 MiB", "| 1.01 | 0.9991 |", "images/scaling.png"],
     "adaptation": ["| backbone | random 0 | 40% | 9 | 50% |", "0.20 + 0.80 x kept"],
     "sparsify": ["| a/model | 672x672 | 500 |", "**500 (2.50x)** | 42% |"],
+    "segmentation": [
+        "| UPerNet openvino | 500 (1.50x) | 500 (2.25x) |",
+        "1024x512, fp32",
+        "| pyramid pooling | 5.0 (50.0%) |",
+    ],
     "detector": ["| FPN | 5.0 (50.0%) |", "1.23% at cfg2", "100 objects"],
 }
 

@@ -27,6 +27,7 @@ PACKAGES = (
     "numpy",
     "onedl-mmcv",
     "onedl-mmdetection",
+    "onedl-mmsegmentation",
     "onedl-mmengine",
     "transformers",
     "onnx",

@@ -65,7 +65,7 @@ def adapt(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """Adapt a trained detector to sparsity, with new random layerwise ratios at every iteration."""
+    """Adapt a trained model to sparsity, with new random layerwise ratios at every iteration."""
     from sparsevit.cli.parse import ratios
 
     at = ratios(validate_at, "--validate-at")

@@ -41,7 +41,7 @@ def calibrate(
         typer.Argument(
             metavar="CHECKPOINT",
             show_default=False,
-            help="Weights; they matter only with --scope detector. Default: the workspace's.",
+            help="Weights; they matter only for a whole model. Default: the workspace's.",
         ),
     ] = None,
     scope: ScopeOption = Scope.backbone,

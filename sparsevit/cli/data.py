@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from sparsevit.cli import console
 from sparsevit.cli.commands import Command, Group
-from sparsevit.cli.options import JsonOption, SeedOption, WorkspaceOption
+from sparsevit.cli.options import JsonOption, SeedOption, TaskName, WorkspaceOption
 from sparsevit.limits import require_disk
 
 if TYPE_CHECKING:
@@ -25,13 +24,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-
-
-class DataTask(str, Enum):
-    """What a dataset is for."""
-
-    detection = "detection"
-    segmentation = "segmentation"
 
 
 RootArgument = Annotated[
@@ -88,9 +80,9 @@ def make(
         str, typer.Option("--format", metavar="png|jpg", help="Image file format.")
     ] = "png",
     task: Annotated[
-        DataTask,
+        TaskName,
         typer.Option("--task", help="segmentation: write a label map of each image too."),
-    ] = DataTask.detection,
+    ] = TaskName.detection,
     seed: SeedOption = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a dataset that already exists.")
@@ -118,7 +110,7 @@ def make(
         classes=spec.parse_classes(classes) if classes is not None else spec.CLASSES,
         masks=masks,
         image_format=image_format,
-        labels=task is DataTask.segmentation,
+        labels=task is TaskName.segmentation,
     )
     place = root or data.default_root(workspace)
     require_disk(
@@ -130,12 +122,12 @@ def make(
     from rich.progress import Progress
 
     with Progress(console=console.err, transient=True) as progress:
-        painted = progress.add_task("Painting images", total=train + val)
+        bar = progress.add_task("Painting images", total=train + val)
         result = data.make_data(
             place,
             wanted,
             force=force,
-            on_image=lambda done, total: progress.update(painted, completed=done, total=total),
+            on_image=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     console.emit(result, as_json, _render_made)
 

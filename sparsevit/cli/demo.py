@@ -13,12 +13,17 @@ from sparsevit.cli.options import (
     ForceOption,
     JsonOption,
     SeedOption,
+    TaskName,
     ThreadsOption,
     WorkspaceOption,
 )
 
 
 def demo(
+    task: Annotated[
+        TaskName,
+        typer.Option("--task", help="Whether to train a detector or a segmentor."),
+    ] = TaskName.detection,
     short: Annotated[
         bool,
         typer.Option(
@@ -53,6 +58,7 @@ def demo(
 
     with render_progress(console.err) as on_event:
         result = phase(
+            task=task.value,
             workspace=workspace,
             short=short,
             trials=trials,

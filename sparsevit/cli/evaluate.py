@@ -72,7 +72,8 @@ def evaluate(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate COCO bbox and mask AP of a config, a checkpoint and a sparsity, in any backend."""
+    """Score a config, a checkpoint and a sparsity, in any backend: AP of a detector, mIoU of a
+    segmentor."""
     if run.start_processes(devices, launcher):
         return
     config, checkpoint = inputs_of("evaluate", config, checkpoint, data, model, workspace)

@@ -55,7 +55,8 @@ def export(
         Scope,
         typer.Option(
             "--scope",
-            help="backbone: feature maps; detector: boxes, scores, labels and masks.",
+            help="backbone: feature maps; detector: boxes, scores, labels and masks; "
+            "segmentor: logits.",
         ),
     ] = Scope.backbone,
     sparsity: SparsityOption = None,
@@ -83,7 +84,7 @@ def export(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the backbone or the detector at its sparsity for another runtime.
+    """Write the backbone or the whole model at its sparsity for another runtime.
 
     Image size, batch and ratios are fixed in the file; which windows it keeps is decided for each
     image. The file is kept only if it agrees with PyTorch.

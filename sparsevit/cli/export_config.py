@@ -44,7 +44,8 @@ def export_config(
             "--format",
             metavar="py|yaml|json",
             show_default="from the suffix of FILE, else py",
-            help="py: a whole config for mmdet's tools; yaml, json: the configuration alone.",
+            help="py: a whole config for mmdet's or mmseg's tools; yaml, json: the "
+            "configuration alone.",
         ),
     ] = None,
     force: Annotated[

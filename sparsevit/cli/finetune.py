@@ -45,7 +45,7 @@ def finetune(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """Finetune an adapted detector at a fixed sparsity.
+    """Finetune an adapted model at a fixed sparsity.
 
     The sparsity is that of --sparsity, else the config's own if it has one, else the best that
     search found.

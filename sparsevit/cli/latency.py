@@ -69,7 +69,7 @@ def latency(
         LatencyBackend,
         typer.Option(
             "--backend",
-            help="What runs the backbone or the whole detector; all: a table of those that are "
+            help="What runs the backbone or the whole model; all: a table of those that are "
             "available here.",
             rich_help_panel=MEASUREMENT_PANEL,
         ),
@@ -114,7 +114,7 @@ def latency(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time a backbone or a whole detector, dense and sparse.
+    """Time a backbone or a whole model, dense and sparse.
 
     With nothing in the workspace it times the paper's Swin-T backbone, which needs no data and no
     checkpoint: `sparsevit latency --img-size 672`.

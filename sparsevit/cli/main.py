@@ -64,7 +64,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.pretrain",
         "pretrain",
         PHASES,
-        "Train the dense detector of a config.",
+        "Train the dense model of a config.",
     ),
     "adapt": Entry(
         "sparsevit.cli.adapt",
@@ -94,13 +94,13 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.evaluate",
         "evaluate",
         MEASURE,
-        "Evaluate COCO bbox and mask AP of a config, a checkpoint and a sparsity.",
+        "Score a config, a checkpoint and a sparsity: AP of a detector, mIoU of a segmentor.",
     ),
     "latency": Entry(
         "sparsevit.cli.latency",
         "latency",
         MEASURE,
-        "Time a backbone or a whole detector, dense and sparse.",
+        "Time a backbone or a whole model, dense and sparse.",
     ),
     "calibrate": Entry(
         "sparsevit.cli.calibrate",

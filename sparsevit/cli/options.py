@@ -252,6 +252,13 @@ ThreadsOption = Annotated[
 ]
 
 
+class TaskName(str, Enum):
+    """What a model or a dataset is for."""
+
+    detection = "detection"
+    segmentation = "segmentation"
+
+
 class Scope(str, Enum):
     """What of a model is executed."""
 
@@ -269,7 +276,7 @@ class Precision(str, Enum):
 
 
 class Backend(str, Enum):
-    """What executes a backbone or a whole detector."""
+    """What executes a backbone or a whole model."""
 
     eager = "eager"
     compile = "compile"
@@ -284,7 +291,7 @@ BackendOption = Annotated[
     Backend,
     typer.Option(
         "--backend",
-        help="What runs the backbone or the whole detector.",
+        help="What runs the backbone or the whole model.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]
@@ -305,7 +312,7 @@ ScopeOption = Annotated[
     Scope,
     typer.Option(
         "--scope",
-        help="What to time: the backbone, as in the paper, or the whole detector.",
+        help="What to time: the backbone, as in the paper, or the whole model.",
         rich_help_panel=MEASUREMENT_PANEL,
     ),
 ]

@@ -41,7 +41,7 @@ def pretrain(
     launcher: LauncherOption = Launcher.none,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the dense detector of a config.
+    """Train the dense model of a config.
 
     For COCO: `sparsevit pretrain sparsevit::swin/mask_rcnn_swin-t_3x.py --devices 8`.
     """

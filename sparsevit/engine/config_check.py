@@ -97,7 +97,7 @@ def require_model(cfg: Config) -> ConfigDict:
     name = Path(cfg.filename).name if cfg.filename else "The config"
     raise UserError(
         f"{name} has no model: it needs model=dict(type=..., ...).",
-        "Use the config of a whole detector, or inherit from one with _base_.",
+        "Use the config of a whole model, or inherit from one with _base_.",
     )
 
 

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -98,6 +99,12 @@ class QuietRunner(Runner):
         loader = Runner.build_dataloader(*args, **kwargs)
         name_broken_images(loader.dataset)
         return loader
+
+    def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> Any:
+        if not torch.cuda.is_available():
+            # statistics over all processes are for accelerators, as mmengine has it for one process
+            model = revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)

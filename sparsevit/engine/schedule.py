@@ -33,7 +33,7 @@ def phase_config(cfg: Config, phase: str) -> Config:
 
 
 def with_paper_phases(cfg: Config) -> Config:
-    """A dense detector's config with ``phases``: what the paper changes to adapt and to finetune.
+    """A dense model's config with ``phases``: what the paper changes to adapt and to finetune.
 
     A config that says itself what phases change, that has a sparse backbone (and so was written for
     one of these phases), or that counts iterations, for which the paper has no figure, comes back

@@ -51,6 +51,7 @@ class Workload:
         if execution.device.type == "cpu":
             keep_freed_memory()
         self.task = task_of_model(model) if task is None else task
+        self.task.require_scope(execution.scope)
         self.model = model.to(execution.device)
         self.model.eval()
         self.handle = SparsityHandle(model)

@@ -38,7 +38,7 @@ def adapt(
     launcher: str = "none",
     reporter: Reporter = SILENT,
 ) -> TrainResult:
-    """Adapt a trained detector to sparsity: new random layerwise ratios at every iteration.
+    """Adapt a trained model to sparsity: new random layerwise ratios at every iteration.
 
     Args:
         config: path or name; the workspace's where None, else the embedded demo's. A dense Swin in

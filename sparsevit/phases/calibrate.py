@@ -110,11 +110,11 @@ def calibrate(
 
     Args:
         config: path or name; the workspace's where None, else the embedded demo's.
-        checkpoint: weights, which matter to the time of a whole detector only; those that ``adapt``
+        checkpoint: weights, which matter to the time of a whole model only; those that ``adapt``
             made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
-        scope: ``backbone`` or ``detector``.
+        scope: ``backbone``, ``detector`` or ``segmentor``.
         backend: what executes it.
         img_size: (height, width); that of the config's test images where None.
         batch_size: images a timed call.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sparsevit.latency.workload import Workload
 from sparsevit.phases.adapt import adapt
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.finetune import finetune
-from sparsevit.phases.inputs import PathLike, image_size
+from sparsevit.phases.inputs import DEMO_CONFIG, PathLike, image_size
 from sparsevit.phases.picture import picture_of_sparsity
 from sparsevit.phases.pretrain import pretrain
 from sparsevit.phases.search import search
@@ -30,13 +30,17 @@ from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.search.results import Progress
 from sparsevit.sparsity import Configuration, read_configuration
 from sparsevit.sparsity.handle import SparsityHandle
-from sparsevit.tasks.detection.coco import BOX_AP, MASK_AP
-from sparsevit.tasks.detection.task import batch_of
+from sparsevit.tasks import TASKS, Task, task_of
 from sparsevit.workspace import Run, Workspace
 
 # The interval to search in, between the sparsest (0) and the dense latency (1) of this machine.
 LOW_SHARE, HIGH_SHARE = 0.25, 0.45
+# Seconds to time the interval's ends for, and what was made; if short.
+TIMING_SECONDS, SHORT_TIMING_SECONDS = (6.0, 20.0), (2.0, 3.0)
 BATCH_SIZE = 4
+DETECTION = "detection"
+CONFIGS = {DETECTION: DEMO_CONFIG, "segmentation": "sparsevit::demo/upernet_swin_shapes.py"}
+"""By task."""
 SHORT = (
     "embedded_dataset.train=24",
     "embedded_dataset.val=8",
@@ -44,6 +48,7 @@ SHORT = (
     "phases.finetune.train_cfg.max_iters=4",
 )
 SHORT_PRETRAIN = ("train_cfg.max_iters=8",)
+_FLAT = ("whole", "scores")
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,24 @@ class DemoRow:
     Attributes:
         name: what it is.
         sparsity: its ratios.
-        backbone_ms, detector_ms: mean latency of a batch, in milliseconds.
-        backbone_speedup, detector_speedup: against dense.
-        bbox_ap, segm_ap: on the validation set, 0 to 1.
+        backbone_ms: mean latency of a batch, in milliseconds.
+        backbone_speedup: against dense.
+        whole: the same two of the whole model: ``detector_ms`` and ``detector_speedup``, or those
+            of a ``segmentor``.
+        scores: on the validation set: ``bbox_ap`` and ``segm_ap``, 0 to 1, or ``mIoU``, in percent.
     """
 
     name: str
     sparsity: dict[str, float]
     backbone_ms: float
     backbone_speedup: float
-    detector_ms: float
-    detector_speedup: float
-    bbox_ap: float
-    segm_ap: float
+    whole: dict[str, float] = field(metadata={"flat": True})
+    scores: dict[str, float] = field(metadata={"flat": True})
+
+    def figures(self) -> dict[str, Any]:
+        """All of it, by name."""
+        plain = {name: value for name, value in vars(self).items() if name not in _FLAT}
+        return {**plain, **self.whole, **self.scores}
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class DemoResult:
     """What the demo came to.
 
     Attributes:
+        task: what the models are for.
         rows: dense, then the same configuration without adaptation, adapted and finetuned.
         workspace: where everything is.
         batch_size, img_size: what was timed.
@@ -81,6 +92,7 @@ class DemoResult:
         seconds: of this session.
     """
 
+    task: str
     rows: list[DemoRow]
     workspace: Path
     batch_size: int
@@ -92,6 +104,7 @@ class DemoResult:
 
 def demo(
     *,
+    task: str = DETECTION,
     workspace: PathLike | None = None,
     short: bool = False,
     trials: int | None = None,
@@ -106,6 +119,7 @@ def demo(
     Killed and called again, it goes on with the phase it was in.
 
     Args:
+        task: one of :data:`CONFIGS`.
         workspace: directory of the record; ``work_dirs`` where None.
         short: a few iterations a phase: to see that it works, not how well.
         trials: configurations to score; 20, or 3 if short, where None.
@@ -120,11 +134,14 @@ def demo(
     """
     started = time.perf_counter()
     ws = Workspace.open(workspace)
-    overrides = SHORT if short else ()
-    with ws.run("demo", {"short": short, "seed": seed, "trials": trials}, force=force) as run:
-        tour = _Tour(ws, run, overrides, seed, force and not run.resumed, device, reporter)
-        reporter.heading("1/5 pretrain: the dense detector")
-        tour.once("pretrain", pretrain, extra=SHORT_PRETRAIN if short else ())
+    inputs: dict[str, Any] = {"short": short, "seed": seed, "trials": trials}
+    if task != DETECTION:
+        inputs["task"] = task
+    with ws.run("demo", inputs, force=force) as run:
+        tour = _Tour(ws, run, short, seed, force and not run.resumed, device, reporter)
+        reporter.heading(f"1/5 pretrain: the dense {TASKS[task].whole}")
+        extra = SHORT_PRETRAIN if short else ()
+        tour.once("pretrain", pretrain, extra=extra, config=CONFIGS[task])
         reporter.heading("2/5 adapt: random ratios at every iteration")
         tour.once("adapt", adapt)
         cfg = tour.config()
@@ -153,10 +170,11 @@ def demo(
         reporter.heading("5/5 compare")
         rows, picture = tour.compare(cfg, size)
         run.update(
-            metrics={"rows": [vars(row) for row in rows]},
+            metrics={"rows": [row.figures() for row in rows]},
             outputs={} if picture is None else {"picture": picture},
         )
     return DemoResult(
+        task=task,
         rows=rows,
         workspace=ws.path,
         batch_size=BATCH_SIZE,
@@ -174,7 +192,7 @@ class _Tour:
         self,
         workspace: Workspace,
         run: Run,
-        overrides: Sequence[str],
+        short: bool,
         seed: int,
         force: bool,
         device: str | None,
@@ -182,7 +200,8 @@ class _Tour:
     ) -> None:
         self.workspace = workspace
         self.run = run
-        self.overrides = overrides
+        self.overrides = SHORT if short else ()
+        self.seconds = SHORT_TIMING_SECONDS if short else TIMING_SECONDS
         self.seed = seed
         self.force = force
         self.device = pick_device(device)
@@ -226,7 +245,7 @@ class _Tour:
         times = measure_paired(
             {"dense": workload.at(space.dense()), "sparsest": workload.at(space.max())},
             self.device,
-            seconds=6.0,
+            seconds=self.seconds[0],
         )
         dense_ms, sparsest_ms = times["dense"].mean_ms, times["sparsest"].mean_ms
         room = dense_ms - sparsest_ms
@@ -249,6 +268,7 @@ class _Tour:
             for phase in ("pretrain", "adapt", "finetune")
         }
         evaluation = Evaluation(cfg)
+        task = task_of(cfg)
         dense_model, _ = build_model(cfg, weights["pretrain"], self.device)
         model, _ = build_model(cfg, weights["finetune"], self.device)
         space = SparsityHandle(model).space
@@ -256,7 +276,7 @@ class _Tour:
         assert best_file is not None
         found, dense = read_configuration(best_file, space), space.dense()
         settings = {"dense": (dense_model, dense), "sparse": (model, found)}
-        times = self._times(settings, evaluation, size)
+        times = self._times(task, settings, evaluation, size)
         rows = []
         for name, phase, configuration in (
             ("dense", "pretrain", dense),
@@ -269,12 +289,13 @@ class _Tour:
             SparsityHandle(model).set(configuration)
             metrics = evaluation(model, self.reporter, f"score: {name}")
             kind = "dense" if configuration is dense else "sparse"
-            rows.append(_row(name, configuration, kind, times, metrics))
+            rows.append(_row(task, name, configuration, kind, times, metrics))
         picture = self.run.directory / "kept_windows.png"
         return rows, picture_of_sparsity(cfg, model, picture)
 
     def _times(
         self,
+        task: Task,
         settings: dict[str, tuple[nn.Module, Configuration]],
         evaluation: Evaluation,
         size: tuple[int, int],
@@ -283,32 +304,34 @@ class _Tour:
         images = torch.stack([dataset[i]["inputs"] for i in range(min(BATCH_SIZE, len(dataset)))])
         calls = {}
         for kind, (model, configuration) in settings.items():
-            for scope in ("backbone", "detector"):
+            for scope in ("backbone", task.whole):
                 execution = self._execution(scope, size)
-                workload = Workload(model, execution, batch=batch_of(images))
+                workload = Workload(model, execution, batch=task.batch_of(images))
                 calls[f"{kind} {scope}"] = workload.at(configuration)
         self.reporter.note("timing dense and sparse in alternation")
-        return measure_paired(calls, self.device, seconds=20.0)
+        return measure_paired(calls, self.device, seconds=self.seconds[1])
 
     def _execution(self, scope: str, size: tuple[int, int]) -> Execution:
         return Execution(scope, img_size=size, batch_size=BATCH_SIZE, device=self.device)
 
 
 def _row(
+    task: Task,
     name: str,
     configuration: Configuration,
     kind: str,
     times: dict[str, Latency],
     metrics: dict[str, float],
 ) -> DemoRow:
-    backbone, detector = times[f"{kind} backbone"].mean_ms, times[f"{kind} detector"].mean_ms
+    backbone, whole = (times[f"{kind} {scope}"].mean_ms for scope in ("backbone", task.whole))
     return DemoRow(
         name=name,
         sparsity=configuration.to_dict(),
         backbone_ms=backbone,
         backbone_speedup=times["dense backbone"].mean_ms / backbone,
-        detector_ms=detector,
-        detector_speedup=times["dense detector"].mean_ms / detector,
-        bbox_ap=metrics[BOX_AP],
-        segm_ap=metrics[MASK_AP],
+        whole={
+            f"{task.whole}_ms": whole,
+            f"{task.whole}_speedup": times[f"dense {task.whole}"].mean_ms / whole,
+        },
+        scores={task.figure(name): metrics[name] for name in task.headlines},
     )

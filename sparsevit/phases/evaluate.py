@@ -105,7 +105,7 @@ def evaluate(
         split: ``val`` or ``test`` of the config; None for the validation set, or the test set where
             there is none.
         scope: what ``backend`` executes in ``precision``: the ``backbone``, the rest being eager
-            fp32, or the whole ``detector``.
+            fp32, or the whole model: ``detector`` or ``segmentor``.
         backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: where to run; CUDA if there is any where None.
@@ -122,6 +122,8 @@ def evaluate(
     ws = open_workspace(workspace)
     sparsity = named_best(ws, sparsity, budget)
     inputs = gather_inputs(ws, "evaluate", config, checkpoint, overrides, reporter=reporter)
+    task = task_of(inputs.cfg)
+    task.require_scope(scope)
     weights = require_checkpoint(inputs, "evaluate")
     split = split_of(inputs.cfg, split)
     check_splits(inputs, split, skip_broken=skip_broken, reporter=reporter)
@@ -138,7 +140,6 @@ def evaluate(
             "split": split,
         },
     )
-    task = task_of(inputs.cfg)
     model, _ = build_model(inputs.cfg, weights, how.device)
     SparsityHandle(model).set(chosen.configuration)
     evaluation = Evaluation(inputs.cfg, images, split=split, by_class=True)

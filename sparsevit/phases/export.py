@@ -41,7 +41,7 @@ class ExportResult:
     """What was written, and how well it agrees.
 
     Attributes:
-        scope: ``backbone`` or ``detector``.
+        scope: ``backbone``, ``detector`` or ``segmentor``.
         format: one of ``FORMATS``.
         out: the file to load.
         files: all that belongs to it, the description last.
@@ -92,7 +92,7 @@ def export(
     overrides: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> ExportResult:
-    """Write a detector or its backbone for another runtime. The workspace is only read.
+    """Write a model or its backbone for another runtime. The workspace is only read.
 
     The file is loaded by its own runtime and compared with eager PyTorch before it gets its name,
     so a file that is there has been checked.
@@ -101,7 +101,8 @@ def export(
         config: path or name; the workspace's last where None, else the embedded demo's.
         checkpoint: weights; those of the workspace's last phase where None.
         scope: ``backbone``, or what its task calls the whole model: ``detector``, of two-stage
-            detectors, images in, boxes, scores, labels and masks out.
+            detectors, images in, boxes, scores, labels and masks out; ``segmentor``, images in,
+            logits out.
         out: file to write; the scope and the format's suffix where None. ``<out>.json`` beside
             it says what it is.
         format: ``onnx``, ``openvino``, ``pt2`` or ``tensorrt``; where None what ``out`` ends in,
@@ -134,6 +135,7 @@ def export(
     ws = Workspace.open(workspace, readonly=True)
     sparsity = named_best(ws, sparsity, budget, reporter)
     inputs = gather_inputs(ws, "export", config, checkpoint, overrides, reporter=reporter)
+    task_of(inputs.cfg).require_scope(scope)
     weights = require_checkpoint(inputs, "export")
     height, width = image_size(inputs.cfg, img_size, reporter)
     require_images(batch_size, (height, width), "exported")

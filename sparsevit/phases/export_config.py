@@ -73,11 +73,11 @@ def export_config(
 ) -> ExportConfigResult:
     """Export a config with its sparsity, or the sparsity alone. The workspace is only read.
 
-    The exported config stands alone (no ``_base_``) and needs nothing but mmdet and an importable
-    sparsevit: its ``custom_imports`` does the rest. Where it has ratios above 0 it trains as
-    ``finetune`` would. It has what mmdet's inferencer asks for (a visualizer, a test set with its
-    classes and their colours), and its ``load_from`` is the workspace's newest checkpoint, where
-    the config is the workspace's too.
+    The exported config stands alone (no ``_base_``) and needs nothing but mmdet or mmseg and an
+    importable sparsevit: its ``custom_imports`` does the rest. Where it has ratios above 0 it
+    trains as ``finetune`` would. It has what their inferencers ask for (a visualizer, a test set
+    with its classes and their colours), and its ``load_from`` is the workspace's newest checkpoint,
+    where the config is the workspace's too.
 
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.
@@ -106,7 +106,8 @@ def export_config(
     loaded = load_config(os.fspath(found.path), overrides)
     # a config that was given is exported as it is but for its sparsity
     base = sparsify_config(loaded if config is not None else with_paper_phases(loaded))
-    base.setdefault("default_scope", "mmdet")
+    if base.get("model"):
+        base.setdefault("default_scope", task_of(base).scope)
     check_config(base)
     source = str(config) if config is not None else f"{found.path.name} of {found.source_text}"
     reporter.note(f"config: {source}")
@@ -123,7 +124,9 @@ def export_config(
         apply_overrides(cfg, overrides)
         if any(chosen.configuration.values()):
             cfg = chosen.in_config(cfg)
-        text = _heading(source, chosen.source, cfg.get("load_from")) + dump_config(cfg)
+        text = _heading(
+            source, chosen.source, cfg.get("load_from"), task_of(cfg).scope
+        ) + dump_config(cfg)
     else:
         text = configuration_text(chosen.configuration, chosen.beside, f".{form}")
     if target is not None:
@@ -179,7 +182,7 @@ def _weights(ws: Workspace, reporter: Reporter) -> Path | None:
 
 
 def _complete(cfg: Config, weights: Path | None) -> None:
-    """Add what mmdet's tools and its inferencer ask for and sparsevit's phases do without."""
+    """Add what a library's tools and its inferencer ask for and sparsevit's phases do without."""
     if weights is not None:
         cfg.load_from = str(weights)
     if not cfg.get("visualizer"):
@@ -211,12 +214,12 @@ def _metainfo(cfg: Config) -> dict[str, Any]:
     return {}
 
 
-def _heading(config: str, sparsity: str, weights: Any) -> str:
+def _heading(config: str, sparsity: str, weights: Any, library: str) -> str:
     # a file's name may hold a line break, and what follows it would be code
     config, sparsity, named = (" ".join(str(text).split()) for text in (config, sparsity, weights))
     return (
         f"# Exported by sparsevit {sparsevit.__version__} from {config}.\n"
         f"# Sparsity: {sparsity}.\n"
         f"# Checkpoint: {named if weights else 'none'}.\n"
-        "# For mmdet's tools; they need sparsevit to be installed.\n\n"
+        f"# For {library}'s tools; they need sparsevit to be installed.\n\n"
     )

@@ -38,7 +38,7 @@ def finetune(
     launcher: str = "none",
     reporter: Reporter = SILENT,
 ) -> TrainResult:
-    """Finetune an adapted detector at a fixed configuration.
+    """Finetune an adapted model at a fixed configuration.
 
     Args:
         config: path or name; the workspace's where None, else the embedded demo's.

@@ -1,4 +1,4 @@
-"""Phase 1: train the dense detector."""
+"""Phase 1: train the dense model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pretrain(
     launcher: str = "none",
     reporter: Reporter = SILENT,
 ) -> TrainResult:
-    """Train the dense detector of a config.
+    """Train the dense model of a config.
 
     Args:
         config: path or name; the embedded demo's where None.

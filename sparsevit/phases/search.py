@@ -69,7 +69,7 @@ class SearchPhaseResult:
         log: every new best of the first search in the form of the paper's script.
         plot: picture of latency against score.
         storage: of the Optuna studies; ``optuna-dashboard`` opens it.
-        metric: what the score is, in points (AP x 100).
+        metric: what the score is, in points, 0 to 100.
         execution: how latency was measured.
         images: how many images a score is from.
         split: of the config, that they are of.

@@ -10,16 +10,18 @@ from rich.console import Group
 from rich.table import Table
 
 from sparsevit.report.ratios import short_ratios
+from sparsevit.tasks import TASKS
 
 if TYPE_CHECKING:
     from sparsevit.phases.demo import DemoResult
 
 
 def demo_table(result: DemoResult) -> Group:
-    """Latency, speedup and AP of every model of the demo."""
+    """Latency, speedup and scores of every model of the demo."""
     height, width = result.img_size
+    task = TASKS[result.task]
     table = Table(
-        title=f"A detector with a small Swin, {result.batch_size} x {width}x{height}",
+        title=f"A {task.whole} with a small Swin, {result.batch_size} x {width}x{height}",
         title_justify="left",
         # without frames seven columns fit a terminal
         box=box.SIMPLE_HEAD,
@@ -27,17 +29,17 @@ def demo_table(result: DemoResult) -> Group:
         pad_edge=False,
     )
     table.add_column("", no_wrap=True)
-    for name in ("backbone ms", "speed", "detector ms", "speed", "bbox AP", "mask AP"):
+    timed = ("backbone ms", "speed", f"{task.whole} ms", "speed")
+    for name in (*timed, *task.headlines.values()):
         table.add_column(name, justify="right")
     for row in result.rows:
         table.add_row(
             row.name,
             f"{row.backbone_ms:.1f}",
             f"{row.backbone_speedup:.2f}x",
-            f"{row.detector_ms:.1f}",
-            f"{row.detector_speedup:.2f}x",
-            f"{row.bbox_ap:.3f}",
-            f"{row.segm_ap:.3f}",
+            f"{row.whole[f'{task.whole}_ms']:.1f}",
+            f"{row.whole[f'{task.whole}_speedup']:.2f}x",
+            *(task.shown(name, row.scores[task.figure(name)]) for name in task.headlines),
             style="bold" if row is result.rows[-1] else None,
         )
     return Group(

@@ -22,6 +22,7 @@ from sparsevit.search.results import Progress as SearchProgress
 from sparsevit.search.results import SearchResult
 from sparsevit.search.trial import Trial
 from sparsevit.sparsity import Configuration
+from sparsevit.tasks import in_points
 
 if TYPE_CHECKING:
     from sparsevit.phases.search import SearchPhaseResult
@@ -255,7 +256,7 @@ def search_summary(result: SearchPhaseResult) -> Group:
     height, width = how.img_size
     return Group(
         *_tables(result.searches, result.references),
-        f"score: {result.metric} x 100 on {result.images} images of the {result.split} split; "
+        f"score: {in_points(result.metric)} on {result.images} images of the {result.split} split; "
         f"latency: {how.scope}, "
         f"{how.batch_size} x {width}x{height}, {how.backend} {how.precision}, "
         f"{how.device}, {_latency_source(result)}",
@@ -273,9 +274,9 @@ def shown_summary(shown: ShownSearch) -> Group:
     height, width = timing["img_size"]
     return Group(
         *_tables(shown.searches, shown.references),
-        f"{shown.run}, {shown.status}; score: {shown.metric} x 100; latency: {timing['scope']}, "
-        f"{timing['batch_size']} x {width}x{height}, {timing['backend']} {timing['precision']}, "
-        f"{timing['device']}",
+        f"{shown.run}, {shown.status}; score: {in_points(shown.metric)}; "
+        f"latency: {timing['scope']}, {timing['batch_size']} x {width}x{height}, "
+        f"{timing['backend']} {timing['precision']}, {timing['device']}",
         *[f"best for {described(budget)}: {path}" for budget, path in shown.bests.items()],
         *([] if shown.plot is None else [f"plot: {shown.plot}"]),
         f"study: {shown.storage} (open it with optuna-dashboard)",

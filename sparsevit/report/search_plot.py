@@ -9,6 +9,7 @@ from sparsevit.report.terminal import plot_text
 from sparsevit.search.front import Reference, front_of
 from sparsevit.search.results import SearchResult
 from sparsevit.search.trial import Trial
+from sparsevit.tasks import in_points
 
 
 def draw_front(
@@ -75,7 +76,7 @@ def draw_front(
     # an interval may be wider than all that lies in it
     axes.set_xlim(shown)
     axes.set_xlabel("latency, ms")
-    axes.set_ylabel(plot_text(f"{metric} x 100"))
+    axes.set_ylabel(plot_text(in_points(metric)))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)

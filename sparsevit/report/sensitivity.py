@@ -9,6 +9,7 @@ from rich.console import Group
 
 from sparsevit.report.changes import change_table
 from sparsevit.search.sensitivity import Curve
+from sparsevit.tasks import in_points
 
 if TYPE_CHECKING:
     from sparsevit.phases.sensitivity import SensitivityResult
@@ -23,7 +24,7 @@ def sensitivity_report(result: SensitivityResult) -> Group:
     return Group(
         change_table(
             _changes(found.scores(metric)),
-            f"{metric} x 100, change from dense ({found.dense.scores[metric]:.4g}), on "
+            f"{in_points(metric)}, change from dense ({found.dense.scores[metric]:.4g}), on "
             f"{found.images} images",
         ),
         change_table(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sparsevit.report.ratios import short_names
 from sparsevit.report.terminal import plot_text
 from sparsevit.search.sensitivity import Curve, Sensitivity
-from sparsevit.tasks import headlines
+from sparsevit.tasks import headlines, in_points
 
 LATENCY = "latency"
 _DPI = 130
@@ -28,7 +28,7 @@ def draw_sensitivity(found: Sensitivity, metric: str, folder: Path) -> dict[str,
     drawn = {}
     for name in dict.fromkeys((metric, *headlines())):
         if name in found.metrics:
-            label = f"{name} x 100, on {found.images} images"
+            label = f"{in_points(name)}, on {found.images} images"
             figure = curves_figure(found.scores(name), label)
             drawn[name] = _save(figure, folder / f"sensitivity_{name}.png")
     figure = curves_figure(found.latencies(), f"milliseconds, {found.latency}")

@@ -22,7 +22,7 @@ MAX_METRICS = 4
 MAX_INPUTS = 4
 
 # What a reader looks for first, where a phase has more metrics than there is room for.
-_KEY_METRICS = ("map", "ap", "score", "latency", "speedup", "loss")
+_KEY_METRICS = ("map", "ap", "miou", "score", "latency", "speedup", "loss")
 _BEFORE, _AFTER = "before.", "after."
 
 

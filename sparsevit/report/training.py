@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from sparsevit.report.columns import add_figures
 from sparsevit.report.ratios import short_ratios
-from sparsevit.tasks import TASKS, headlines
+from sparsevit.tasks import TASKS, headlines, shown
 
 if TYPE_CHECKING:
     from sparsevit.phases.evaluate import EvaluateResult
@@ -25,17 +24,17 @@ def training_table(result: TrainResult) -> Group:
     table.add_column("sparsity")
     measured = (*result.before.values(), *result.after.values())
     names = headlines()
-    shown = [key for key in names if any(key in metrics for metrics in measured)]
-    for key in shown:
+    keys = [key for key in names if any(key in metrics for metrics in measured)]
+    for key in keys:
         if result.before:
             add_figures(table, f"{names[key]} before")
         add_figures(table, "after" if result.before else names[key])
     for name, after in result.after.items():
         cells = [name if name != "sparse" else short_ratios(result.sparsity or {})]
-        for key in shown:
+        for key in keys:
             if result.before:
-                cells.append(_ap(result.before.get(name, {}), key))
-            cells.append(_ap(after, key))
+                cells.append(shown(key, result.before.get(name, {}).get(key)))
+            cells.append(shown(key, after.get(key)))
         table.add_row(*cells)
     loss = "" if result.loss is None else f", loss {result.loss:.3f}"
     took = timedelta(seconds=round(result.seconds))
@@ -72,8 +71,3 @@ def evaluation_table(result: EvaluateResult) -> Group:
         f"sparsity {ratios} ({result.sparsity_source})",
         f"checkpoint: {result.checkpoint} ({result.checkpoint_source})",
     )
-
-
-def _ap(metrics: Mapping[str, float], key: str) -> str:
-    value = metrics.get(key)
-    return "-" if value is None or value < 0 else f"{value:.3f}"

@@ -23,7 +23,7 @@ class Response:
     Attributes:
         knob, ratio: which, and to what; None and 0 of the dense model.
         configuration: all ratios: those after the knob in its group are raised to it.
-        scores: metric -> points (AP x 100).
+        scores: metric -> points, 0 to 100.
         latency_ms: milliseconds of a timed call.
     """
 

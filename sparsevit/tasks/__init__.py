@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from mmengine.config import Config
     from torch import nn
 
-__all__ = ["TASKS", "Task", "headlines", "task_of", "task_of_model", "task_of_scope"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "headlines",
+    "in_points",
+    "shown",
+    "task_of",
+    "task_of_model",
+    "task_of_scope",
+]
 
 TASKS: dict[str, Task] = {task.name: task for task in (Detection(), Segmentation())}
 
@@ -29,11 +38,12 @@ def task_of(cfg: Config) -> Task:
     neither, from who knows the model's type.
 
     Raises:
-        UserError: none here knows such models.
+        UserError: none here knows such models, or its library is not installed.
     """
     kind = (cfg.get("model") or {}).get("type", "")
     found = next((one for one in TASKS.values() if one.takes(kind, cfg.get("default_scope"))), None)
     if found is not None:
+        found.registries()
         return found
     raise UserError(
         f"No task supports models of type {getattr(kind, '__name__', kind)!r} "
@@ -75,6 +85,21 @@ def task_of_scope(scope: str) -> Task | None:
 def headlines() -> dict[str, str]:
     """The headline metrics of all tasks, and what tables call them."""
     return {name: said for one in TASKS.values() for name, said in one.headlines.items()}
+
+
+def in_points(metric: str) -> str:
+    """What a metric in points is called: ``bbox_mAP x 100``, and ``mIoU``, which is in percent."""
+    return metric if _percent(metric) else f"{metric} x 100"
+
+
+def shown(metric: str, value: float | None) -> str:
+    """A headline in a table; see :meth:`Task.shown`."""
+    tasks = TASKS.values()
+    return next(one for one in tasks if metric in one.headlines).shown(metric, value)
+
+
+def _percent(metric: str) -> bool:
+    return any(metric in one.in_percent for one in TASKS.values())
 
 
 def _known() -> str:

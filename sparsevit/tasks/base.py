@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sparsevit.errors import UserError
+
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
@@ -22,9 +24,9 @@ OURS = "sparsevit"
 Rows = list[tuple[str, ...]]
 
 
-def shown(value: float | None) -> str:
+def shown(value: float | None, decimals: int = 3) -> str:
     """``0.512``; ``-`` for what the data cannot give."""
-    return "-" if value is None or not value >= 0 else f"{value:.3f}"
+    return "-" if value is None or not value >= 0 else f"{value:.{decimals}f}"
 
 
 class Task(ABC):
@@ -41,6 +43,7 @@ class Task(ABC):
         points: what a metric is multiplied by to be in points, 0 to 100.
         own_template: the config whose schedule a user's own data is trained with.
         own_models: what ``--model`` calls a model -> the config that has it.
+        in_percent: metrics that are in points already.
     """
 
     name: ClassVar[str]
@@ -53,6 +56,7 @@ class Task(ABC):
     points: ClassVar[float]
     own_template: ClassVar[str] = ""
     own_models: ClassVar[Mapping[str, str]] = {}
+    in_percent: ClassVar[frozenset[str]] = frozenset()
 
     # --- models ---------------------------------------------------------------------------------
 
@@ -71,7 +75,10 @@ class Task(ABC):
         if said is not None and said != OURS:
             return said == self.scope
         kind = str(model_type).removeprefix(f"{OURS}.")
-        return bool(kind) and self.registries().MODELS.get(kind) is not None
+        try:
+            return bool(kind) and self.registries().MODELS.get(kind) is not None
+        except UserError:
+            return False  # its library is not installed
 
     @abstractmethod
     def built(self, model: nn.Module) -> bool:
@@ -89,6 +96,18 @@ class Task(ABC):
     def backbone_of(self, model: nn.Module) -> nn.Module:
         """The part of a model that makes feature maps of images."""
         return model.get_submodule(self.backbone)
+
+    def require_scope(self, scope: str) -> None:
+        """Refuse what ``--scope`` calls a whole model of another task.
+
+        Raises:
+            UserError: it is one.
+        """
+        if scope not in ("backbone", self.whole):
+            raise UserError(
+                f"--scope {scope} is for another kind of model: this config has a {self.whole}.",
+                f"Use --scope {self.whole}, or --scope backbone.",
+            )
 
     # --- data and metrics -----------------------------------------------------------------------
 
@@ -179,6 +198,15 @@ class Task(ABC):
         """Metrics in points, without those that the data cannot give."""
         return {name: self.points * value for name, value in metrics.items()}
 
+    def shown(self, metric: str, value: float | None) -> str:
+        """A metric in a table: ``0.512``, in percent ``51.23``; ``-`` for what the data cannot
+        give."""
+        return shown(value, 2 if metric in self.in_percent else 3)
+
+    def figure(self, metric: str) -> str:
+        """What a headline is called among a run's figures, beside latencies."""
+        return metric
+
     @abstractmethod
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of all metrics; the first column names the row."""
@@ -188,7 +216,10 @@ class Task(ABC):
     ) -> tuple[tuple[str, ...], Rows]:
         """Columns and rows of a table of :meth:`class_scores`, a row a class."""
         names = dict.fromkeys(name for found in classes.values() for name in found)
-        rows = [(name, *(shown(of.get(name)) for of in classes.values())) for name in names]
+        rows = [
+            (name, *(self.shown(metric, of.get(name)) for metric, of in classes.items()))
+            for name in names
+        ]
         return ("class", *(self.headlines.get(metric, metric) for metric in classes)), rows
 
     # --- predictions ----------------------------------------------------------------------------
@@ -224,8 +255,18 @@ class Task(ABC):
         return torch.randn(batch_size, 3, *img_size, generator=generator)
 
     @abstractmethod
+    def batch_of(self, pixels: Tensor) -> dict[str, Any]:
+        """What a data loader would give a model's ``test_step`` of images.
+
+        Args:
+            pixels: (B, 3, H, W) uint8.
+        """
+
     def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
         """What a data loader would give a model's ``test_step``, of random pixels."""
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
+        return self.batch_of(pixels.to(torch.uint8))
 
     # --- a whole model in a backend or a file ---------------------------------------------------
 

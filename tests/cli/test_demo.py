@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
 import tiny
+from rich.console import Console
+
+from sparsevit.cli.console import to_plain
+from sparsevit.phases.demo import DemoResult, DemoRow
+from sparsevit.report.demo import demo_table
 
 ENVIRONMENT = tiny.user_environment()
 
@@ -55,3 +61,28 @@ def test_run_again_it_says_that_it_is_done(demo):
     assert again.code == 2
     assert "already done" in again.err
     assert again.err.count("─ Error ─") == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "whole", "scores", "shown"),
+    [
+        ("detection", "detector", {"bbox_ap": 0.5, "segm_ap": 0.25}, ("bbox AP", "0.500", "0.250")),
+        ("segmentation", "segmentor", {"mIoU": 71.234}, ("mIoU", "71.23")),
+    ],
+)
+def test_a_row_has_the_figures_of_its_task(tmp_path, task, whole, scores, shown):
+    timed = {f"{whole}_ms": 20.0, f"{whole}_speedup": 1.5}
+    row = DemoRow("searched", {"backbone.stages.0": 0.5}, 10.0, 2.0, timed, scores)
+    result = DemoResult(task, [row], tmp_path, 4, (224, 224), (5.0, 6.0), None, 60.0)
+    figures = {
+        "name": "searched",
+        "sparsity": {"backbone.stages.0": 0.5},
+        "backbone_ms": 10.0,
+        "backbone_speedup": 2.0,
+        **timed,
+        **scores,
+    }
+    assert to_plain(result)["rows"] == [figures] == [row.figures()]
+    printed = io.StringIO()
+    Console(width=100, file=printed).print(demo_table(result))
+    assert all(text in printed.getvalue() for text in (f"{whole} ms", *shown))

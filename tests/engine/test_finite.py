@@ -128,3 +128,10 @@ def test_a_phase_that_is_given_nan_fails(workspace, tiny_config, tmp_path, phase
     assert done.code == 1
     assert "Traceback" not in done.err
     assert "backbone.norm0.weight" in done.document["error"]["problem"]
+
+
+def test_a_part_whose_maps_are_looked_at_can_become_a_graph():
+    part = nn.Linear(2, 2)
+    with finite_maps(part, lambda: "an image"):
+        graph = torch.export.export(part, (torch.ones(1, 2),), strict=False)
+    assert torch.equal(graph.module()(torch.ones(1, 2)), part(torch.ones(1, 2)))

@@ -9,12 +9,15 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from rich.console import Console
+from torch import nn
 
 from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.datasets import provide_embedded
 from sparsevit.engine.runner import (
     TRAINING_CONFIG,
+    QuietRunner,
     build_model,
     forget_first_weights,
     newest_checkpoint,
@@ -262,3 +265,14 @@ def test_a_detector_needs_no_network_for_weights_that_are_replaced(cfg):
     assert said is None
     assert cfg.model.backbone.init_cfg is not None
     assert not model.training
+
+
+def test_processes_without_a_gpu_share_no_statistics(monkeypatch):
+    monkeypatch.setattr(Runner, "wrap_model", lambda self, wrapper_cfg, model: model)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = nn.Sequential(nn.SyncBatchNorm(4))
+    names = list(given.state_dict())
+    model = QuietRunner.wrap_model(QuietRunner.__new__(QuietRunner), None, given)
+    assert not any(isinstance(part, nn.SyncBatchNorm) for part in model.modules())
+    assert list(model.state_dict()) == names
+    assert model(torch.ones(2, 4, 3, 3)).shape == (2, 4, 3, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -14,9 +15,9 @@ from torch._dynamo.testing import CompileCounter
 
 from sparsevit.cli.options import Backend
 from sparsevit.errors import UserError
-from sparsevit.latency.backends import BACKENDS, prepare
+from sparsevit.latency.backends import BACKENDS, aot_inductor, prepare
 from sparsevit.latency.backends.aot_inductor import check_pt2, load_pt2, write_pt2
-from sparsevit.latency.backends.graph import backbone_graph
+from sparsevit.latency.backends.graph import backbone_graph, quiet_exporters
 from sparsevit.models.forms import compiled, compiled_pieces
 from sparsevit.ops.native import swin
 
@@ -129,6 +130,22 @@ def test_a_pt2_package_gives_what_eager_gives(tmp_path):
     run = load_pt2(path, "fp32", torch.device("cpu"))
     other = torch.randn(1, 3, *SIZE) * torch.linspace(0.1, 2, SIZE[1])
     assert difference(run(other), prepare("eager", small, other)(other)) < 1e-4
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_the_only_output_of_a_package_is_given_whole(bare, tmp_path, monkeypatch):
+    logits = torch.ones(2, 4, 8, 8)
+    package = lambda images: logits if bare else (logits,)  # noqa: E731
+    monkeypatch.setattr(aot_inductor, "_inductor", lambda name: lambda path: package)
+    (output,) = load_pt2(tmp_path / "m.pt2", "fp32", torch.device("cpu"))(torch.ones(1))
+    assert output.shape == logits.shape
+
+
+def test_exporters_are_quiet_about_themselves_and_only_then():
+    one = logging.getLogger("onnxscript.optimizer._constant_folding")
+    with quiet_exporters():
+        assert not one.isEnabledFor(logging.WARNING)
+    assert one.isEnabledFor(logging.WARNING)
 
 
 def test_without_a_compiler_nothing_is_compiled(backbone, images, monkeypatch):

@@ -12,8 +12,8 @@ from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency.execution import Execution
 from sparsevit.latency.workload import Workload
+from sparsevit.tasks import TASKS
 from sparsevit.tasks.detection import Detection
-from sparsevit.tasks.detection.task import batch_of
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def test_a_detector_runs_from_pixels_to_boxes_and_masks(tiny_config):
 def test_a_detector_takes_images_that_are_given(tiny_config):
     detector, _ = build_model(sparsify_config(load_config(tiny_config)))
     pixels = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
-    assert len(Workload(detector, Execution("detector"), batch=batch_of(pixels))()) == 3
+    batch = TASKS["detection"].batch_of(pixels)
+    assert len(Workload(detector, Execution("detector"), batch=batch)()) == 3
 
 
 def test_a_call_sets_its_configuration_first(backbone):

@@ -68,7 +68,12 @@ embedded_dataset = dict(
 )
 model = dict(
     backbone=dict(embed_dims=8, depths=[2, 2, 4, 2], num_heads=[1, 1, 2, 4]),
-    decode_head=dict(in_channels=[8, 16, 32, 64], channels=8, num_classes=4),
+    decode_head=dict(
+        in_channels=[8, 16, 32, 64],
+        channels=8,
+        num_classes=4,
+        loss_decode=dict(class_weight=None),
+    ),
 )
 resize = dict(type="Resize", scale=(64, 64), keep_ratio=True)
 train_pipeline = [

@@ -56,7 +56,9 @@ def load_pt2(path: Path, precision: str, device: torch.device) -> Call:
 
     def call(*inputs: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            return list(package(*inputs))
+            found = package(*inputs)
+        # a graph of one output gives it bare
+        return [found] if isinstance(found, Tensor) else list(found)
 
     return call
 

@@ -30,7 +30,7 @@ class ShownSearch:
         bests: file with the best of each interval, by interval: ``37:42``.
         plot: picture of latency against score, None where there is none yet.
         storage: of the Optuna studies.
-        metric: what the score is, in points (AP x 100).
+        metric: what the score is, in points, 0 to 100.
         timing: how latency was measured.
         searches: of each interval, or of the whole front.
         references: what they are compared with.

@@ -93,6 +93,9 @@ class Detection(Task):
         # COCO gives -1 where no object is of that size
         return super().in_points({name: value for name, value in metrics.items() if value >= 0})
 
+    def figure(self, metric: str) -> str:
+        return metric.replace("mAP", "ap")
+
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         return coco.table(metrics)
 
@@ -118,10 +121,15 @@ class Detection(Task):
 
     # --- what is timed --------------------------------------------------------------------------
 
-    def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
-        return batch_of(pixels.to(torch.uint8))
+    def batch_of(self, pixels: Tensor) -> dict[str, Any]:
+        from mmdet.structures import DetDataSample
+
+        shape = tuple(pixels.shape[-2:])
+        samples = []
+        for index in range(len(pixels)):
+            info = {"img_id": index, "img_shape": shape, "ori_shape": shape}
+            samples.append(DetDataSample(metainfo={**info, "scale_factor": (1.0, 1.0)}))
+        return {"inputs": list(pixels), "data_samples": samples}
 
     # --- a whole detector in a backend or a file ------------------------------------------------
 
@@ -158,19 +166,3 @@ class Detection(Task):
         from sparsevit.tasks.detection.export import described
 
         return described(cfg, model, batch_size)
-
-
-def batch_of(pixels: Tensor) -> dict[str, Any]:
-    """What mmdet's data loader would give of images.
-
-    Args:
-        pixels: (B, 3, H, W) uint8.
-    """
-    from mmdet.structures import DetDataSample
-
-    shape = tuple(pixels.shape[-2:])
-    samples = []
-    for index in range(len(pixels)):
-        info = {"img_id": index, "img_shape": shape, "ori_shape": shape}
-        samples.append(DetDataSample(metainfo={**info, "scale_factor": (1.0, 1.0)}))
-    return {"inputs": list(pixels), "data_samples": samples}

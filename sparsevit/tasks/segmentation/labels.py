@@ -20,8 +20,12 @@ _METRICS = {
     "mDice": ("mDice", "mAcc"),
     "mFscore": ("mFscore", "mPrecision", "mRecall"),
 }
+METRICS = frozenset({"aAcc", *(name for names in _METRICS.values() for name in names)})
+"""All that mmseg's IoU metric can give, in percent."""
+
 _HEADINGS = {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}
 _LABELS_TO_OPEN = 16
+_TRAIN_IDS = "labelTrainIds.png"
 
 
 def known_metrics(evaluator: Any) -> tuple[str, ...]:
@@ -202,9 +206,22 @@ def _pairs(dataset: Any) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
         raise UserError(
             f"{len(missing)} of {len(pairs)} images have no label map; the first is missing at "
             f"{missing[0]}.",
-            "Add them, or correct data_prefix.seg_map_path or seg_map_suffix of the dataset.",
+            _how_to_add(missing[0]),
         )
     return pairs, tuple(built.metainfo.get("classes") or ())
+
+
+def _how_to_add(label_map: Path) -> str:
+    """What to do about a label map that is missing."""
+    stem, train_ids, _ = label_map.name.partition(_TRAIN_IDS)
+    others = (label_map.with_name(f"{stem}{end}") for end in ("labelIds.png", "polygons.json"))
+    if train_ids and any(path.is_file() for path in others):
+        # Cityscapes is shipped without the numbers that are trained on
+        return (
+            "Cityscapes has other numbers in its own files: make these with mmseg's "
+            "tools/dataset_converters/cityscapes.py."
+        )
+    return "Add them, or correct data_prefix.seg_map_path or seg_map_suffix of the dataset."
 
 
 def _check_pair(image: Path, label_map: Path, dataset: Any, classes: Sequence[str]) -> None:

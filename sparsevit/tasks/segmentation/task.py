@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sparsevit.errors import UserError
 from sparsevit.tasks.base import Rows, Task
 from sparsevit.tasks.segmentation import labels, own
 
@@ -35,14 +37,28 @@ class Segmentation(Task):
         "base": "mmseg::swin/swin-small-patch4-window7-in1k-pre_upernet_8xb2-160k_"
         "ade20k-512x512.py",
     }
+    in_percent = labels.METRICS
 
     def registries(self) -> Any:
-        with labels.imports_in_silence():
-            import mmseg.datasets
-            import mmseg.models  # noqa: F401
+        """See :meth:`Task.registries`.
+
+        Raises:
+            UserError: mmsegmentation is not installed.
+        """
+        try:
+            with labels.imports_in_silence():
+                import mmseg.datasets
+                import mmseg.models  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"Segmentation needs mmsegmentation, which is not installed ({error}).",
+                "Install it: pip install 'sparsevit[all]'.",
+            ) from error
         return super().registries()
 
     def built(self, model: nn.Module) -> bool:
+        if "mmseg.models" not in sys.modules:
+            return False
         from mmseg.models import BaseSegmentor
 
         return isinstance(model, BaseSegmentor)
@@ -95,6 +111,13 @@ class Segmentation(Task):
     def table(self, metrics: Mapping[str, float]) -> tuple[tuple[str, ...], Rows]:
         return labels.table(metrics)
 
+    def class_table(
+        self, classes: Mapping[str, Mapping[str, float]]
+    ) -> tuple[tuple[str, ...], Rows]:
+        columns, rows = super().class_table(classes)
+        # of one class it is no mean
+        return tuple(heading.removeprefix("m") for heading in columns), rows
+
     # --- predictions ----------------------------------------------------------------------------
 
     def to_json(self, sample: Any) -> list[dict[str, Any]]:
@@ -117,10 +140,14 @@ class Segmentation(Task):
 
     # --- what is timed --------------------------------------------------------------------------
 
-    def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
-        return batch_of(pixels.to(torch.uint8))
+    def batch_of(self, pixels: Tensor) -> dict[str, Any]:
+        from mmseg.structures import SegDataSample
+
+        shape = tuple(pixels.shape[-2:])
+        info: dict[str, Any] = {"img_shape": shape, "ori_shape": shape, "pad_shape": shape}
+        info["scale_factor"] = (1.0, 1.0)
+        samples = [SegDataSample(metainfo={**info, "img_path": str(i)}) for i in range(len(pixels))]
+        return {"inputs": list(pixels), "data_samples": samples}
 
     # --- a whole segmentor in a backend or a file -----------------------------------------------
 
@@ -157,17 +184,3 @@ class Segmentation(Task):
         from sparsevit.tasks.segmentation.export import described
 
         return described(cfg, model)
-
-
-def batch_of(pixels: Tensor) -> dict[str, Any]:
-    """What mmseg's data loader would give of images.
-
-    Args:
-        pixels: (B, 3, H, W) uint8.
-    """
-    from mmseg.structures import SegDataSample
-
-    shape = tuple(pixels.shape[-2:])
-    info = {"img_shape": shape, "ori_shape": shape, "pad_shape": shape, "scale_factor": (1.0, 1.0)}
-    samples = [SegDataSample(metainfo={**info, "img_path": str(i)}) for i in range(len(pixels))]
-    return {"inputs": list(pixels), "data_samples": samples}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import pytest
 import tiny
@@ -191,3 +192,24 @@ def test_a_label_that_is_no_class_is_refused(config, root):
 def test_a_folder_that_is_not_there_is_named(config, root):
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         check(config, root, data_prefix={"img_path": "nowhere", "seg_map_path": "labels/val"})
+
+
+# --- what a user may get wrong --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["evaluate", "latency", "export"])
+def test_the_scope_of_another_task_is_refused(done, command, tmp_path):
+    record = (done[0] / "workspace.json").read_bytes()
+    more = ["--out", tmp_path / "model.onnx"] if command == "export" else []
+    ran = tiny.run(command, "--workspace", done[0], "--scope", "detector", *more)
+    assert ran.code == 2
+    assert "this config has a segmentor" in " ".join(ran.err.split())
+    assert (done[0] / "workspace.json").read_bytes() == record
+
+
+def test_without_mmsegmentation_the_remedy_is_its_name(config, monkeypatch):
+    cfg = load_config(config)
+    monkeypatch.setitem(sys.modules, "mmseg.datasets", None)
+    with pytest.raises(UserError, match="needs mmsegmentation") as caught:
+        task_of(cfg)
+    assert "sparsevit[all]" in caught.value.remedy
