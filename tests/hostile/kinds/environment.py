@@ -258,7 +258,7 @@ def limits() -> dict[str, Callable[[], object]]:
     found |= {
         f"memory of {n} MiB": limited(resource.RLIMIT_AS, n * mib) for n in (1300, 1500, 2000)
     }
-    found |= {f"a stack of {n} KiB": limited(resource.RLIMIT_STACK, n * 1024) for n in (64, 512)}
+    found |= {f"a stack of {n} KiB": limited(resource.RLIMIT_STACK, n * 1024) for n in (256, 512)}
     found["no other processes"] = limited(resource.RLIMIT_NPROC, 0)
     found["no locked memory"] = limited(resource.RLIMIT_MEMLOCK, 0)
     found["lowest priority"] = functools.partial(os.nice, 19)
