@@ -32,7 +32,7 @@ BENCHMARKS := backbone sparsify backends scaling adaptation detector segmentatio
 PHASES := pretrain adapt sensitivity search finetune evaluate latency calibrate export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
 
-.PHONY: help setup demo demo-short test hostile kills lint benchmark status doctor clean $(PHASES)
+.PHONY: help setup demo demo-short test test-slow hostile kills lint benchmark status doctor clean $(PHASES)
 .DEFAULT_GOAL := help
 
 help: ## List the recipes.
@@ -51,6 +51,9 @@ demo-short: $(NEEDS) ## The same phases with a few iterations each: shows that t
 
 test: $(READY) ## Run the tests, one process per core.
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-slow: $(READY) ## Run the tests that `make test` leaves out.
+	$(BIN)/python -m pytest -n auto --dist load -m slow $(ARGS)
 
 hostile: $(READY) ## Try thousands of broken inputs (docs/reliability.md): an hour on 2 cores.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile --count 500 $(ARGS)

@@ -11,7 +11,7 @@ _SECRET = re.compile(r"(?i)pass|pwd|secret|token|key|auth|cred|sig")
 # Bounded, or the time that it takes would grow with the square of a text.
 _URL = re.compile(
     r"[A-Za-z][\w+.-]{0,40}:/{0,2}"
-    r"(?:(?<=//)|(?=[^\s/@'\"]{0,200}:[^\s'\"]{0,400}@))[^\s'\"<>]+"
+    r"(?:(?<=//)|(?=[^\s/@:'\"]{0,200}:[^\s'\"]{0,400}@))[^\s'\"<>]+"
 )
 _WORD = re.compile(
     r"(?i)(password|passwd|passphrase|pwd)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s;&,)'\"]+)"

@@ -66,6 +66,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] | None = ()) 
     _refuse_syntax_errors(path)
     try:
         cfg = read_config(path)
+        _import_what_is_named(cfg._cfg_dict)
     except UserError:
         raise
     except Exception as error:  # a config is a program: it raises whatever it likes
@@ -168,6 +169,14 @@ def _refuse_syntax_errors(path: Path) -> None:
         raise UserError(
             f"{path} cannot be read: {error}.", "A config must be UTF-8 text."
         ) from error
+
+
+def _import_what_is_named(node: object) -> None:
+    """mmengine imports what a config imports where it is first looked at."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    for value in node if isinstance(node, (list, tuple)) else ():
+        _import_what_is_named(value)
 
 
 def _describe(path: Path, error: Exception) -> UserError:

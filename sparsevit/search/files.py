@@ -34,6 +34,8 @@ def study_file(storage: str | os.PathLike[str]) -> tuple[str, Path] | None:
     Raises:
         UserError: it is the URL of a file on another host.
     """
+    if not os.fspath(storage).strip():
+        raise UserError(f"The storage {os.fspath(storage)!r} names no file.", ANOTHER)
     kind, _, rest = storage_url(storage).partition("://")
     if kind in ("sqlite", "journal") and not rest.startswith("/"):
         raise UserError(

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sparsevit.errors import UserError
@@ -58,8 +58,14 @@ def open_study(
         directions: one for each objective.
 
     Raises:
-        UserError: where the storage cannot be opened, or holds something else.
+        UserError: the name has other than printable characters; the storage cannot be opened, or
+            holds something else.
     """
+    if not name.isprintable():
+        raise UserError(
+            f"The study's name {name!a} has characters that cannot be shown or stored.",
+            "Give another one with --study.",
+        )
     try:
         with reached(storage):
             study = _made(storage, name, directions)
@@ -211,15 +217,19 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
     """
     wanted = json.loads(json.dumps(dict(identity)))
     found = study.user_attrs.get(IDENTITY)
-    counted = [trial for trial in study.get_trials(deepcopy=False) if is_counted(trial)]
-    if not all(map(_is_of_a_search, counted)) or not isinstance(found or {}, dict):
+    try:
+        trials = study.get_trials(deepcopy=False)
+        ours = all(_is_of_a_search(trial) for trial in trials)
+    except UNREADABLE:
+        ours = False
+    if not ours or not isinstance(found or {}, dict):
         raise UserError(
             f"The study {study.study_name!r} holds trials that are not a search's, or are damaged.",
             "Give another name with --study, or another --storage.",
         )
     if found == wanted:
         return
-    if any(_is_measured(trial) for trial in study.get_trials(deepcopy=False)):
+    if any(map(_is_measured, trials)):
         raise UserError(
             f"The study {study.study_name!r} was made with other inputs: "
             f"{_differences(found or {}, wanted)}.",
@@ -232,6 +242,11 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
 
 
 def _is_of_a_search(trial: FrozenTrial) -> bool:
+    # a search puts no trial in a queue: nobody would ever take it
+    if not isinstance(trial.number, int) or trial.state == TrialState.WAITING:
+        return False
+    if not is_counted(trial):
+        return True
     attrs = trial.user_attrs
     return isinstance(attrs.get(CONFIGURATION), dict) and isinstance(attrs.get(ITERATION), int)
 

@@ -69,6 +69,7 @@ def test_models_of_other_libraries_are_timed_dense_and_sparse(run):
     assert second["results"].get(models[1]) == result["results"].get(models[1])
 
 
+@pytest.mark.slow
 def test_scaling_times_each_backbone_in_a_process_of_its_own(run):
     result = run("scaling", "--sizes", "64", "96", "--rounds", "2")
     assert set(result["results"]) == {"mmdet dense", "ours dense", "ours cfg2", "ours 60%"}
@@ -78,6 +79,7 @@ def test_scaling_times_each_backbone_in_a_process_of_its_own(run):
         assert "exponent" in result["fits"][route]
 
 
+@pytest.mark.slow
 def test_adaptation_sets_cost_against_the_windows_kept(run):
     result = run("adaptation", "--img-size", "64", "--rounds", "2", "--draws", "1")
     for found in result["results"].values():
@@ -89,6 +91,7 @@ def test_adaptation_sets_cost_against_the_windows_kept(run):
     assert set(result["results"]) == {"backbone", "detector"}
 
 
+@pytest.mark.slow
 def test_the_detector_is_split_into_parts_that_add_up(run):
     result = run("detector", "--img-size", "96", "--rounds", "2")
     detections = {tuple(row["detections"]) for row in result["results"].values()}

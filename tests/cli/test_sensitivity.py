@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import tiny
 
+from sparsevit.phases import sensitivity as phase
 from sparsevit.phases.sensitivity import sensitivity_for
 from sparsevit.search.sensitivity import read_sensitivity
 from sparsevit.sparsity import Space
@@ -139,20 +138,21 @@ def test_latencies_come_from_a_calibration_where_one_holds(workspace):
     assert "calibrated" in swept.err
 
 
-def test_killed_it_goes_on_and_scores_nothing_twice(workspace):
+def test_stopped_it_goes_on_and_scores_nothing_twice(workspace, monkeypatch):
     words = ["sensitivity", *TIMED, "--workspace", workspace]
     points = workspace / "sensitivity/run-001/points.json"
-    process = tiny.start(*words, env=tiny.user_environment())
-    try:
-        give_up = time.monotonic() + 200
-        while not (points.exists() and len(json.loads(points.read_text())) >= 3):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < give_up
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    write = phase._write_points
+
+    def write_three(path, responses):
+        write(path, responses)
+        if len(responses) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phase, "_write_points", write_three)
+        assert tiny.run(*words).code == 130
     before = json.loads(points.read_text())
+    assert len(before) == 3
     done = tiny.run(*words, "--json")
     assert done.code == 0, done.err
     assert done.document["resumed"] is True

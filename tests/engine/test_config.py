@@ -24,6 +24,7 @@ from sparsevit.engine.config import (
     shipped_configs,
     sparsify_config,
 )
+from sparsevit.engine.config_check import VALIDATION
 from sparsevit.errors import UserError
 from sparsevit.sparsity.handle import SparsityHandle
 
@@ -135,6 +136,7 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path):
         ("_base_ = './none.py'\n", "inherits from a config that does not exist"),
         ("_base_ = 'mmdet::swin/none.py'\n", "inherits from a config that does not exist"),
         ("_base_ = 'nothing::a/b.py'\n", "does not support to load nothing"),
+        ("import no_such_module\n", "imports a module that is not installed"),
         (
             "custom_imports = dict(imports=['no.such.module'])\n",
             "imports a module that is not installed",
@@ -285,6 +287,13 @@ def test_an_override_that_leads_nowhere_is_refused(tmp_path, override, says):
     with pytest.raises(UserError) as refused:
         small(tmp_path, override)
     assert says in refused.value.problem
+
+
+def test_a_model_that_makes_no_batches_of_images_is_refused_where_data_is_used(tiny_config):
+    cfg = load_config(tiny_config, ["model.data_preprocessor=None"])
+    check_config(cfg)
+    with pytest.raises(UserError, match="data_preprocessor"):
+        check_config(cfg, VALIDATION)
 
 
 # --- sparsity ------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def _files(
             continue
         harmed.append(f"{'changed' if path in after else 'lost'} {path}")
     for path in after.keys() - before.keys():
-        if _TEMPORARY.match(path.rstrip("/")):
+        if _TEMPORARY.match(path):
             left.append(path)
         elif not _may_appear(path, case):
             harmed.append(f"new {path}")

@@ -166,10 +166,12 @@ class Server:
         if child == 0:
             self._be_the_command(case, words)
         hung = not _ends_within(child, self._wall)
+        below = _below(child)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+        for process in (child, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
@@ -271,8 +273,8 @@ def _limits(case: Case) -> None:
 def _ends_within(child: int, seconds: float) -> bool:
     """Whether a process ends before it has waited ``seconds`` without computing; it is not reaped.
 
-    On a busy machine everything takes long, so time in which its session computes does not count:
-    that has a limit of its own.
+    On a busy machine everything takes long, so time in which it or what it started computes
+    does not count: that has a limit of its own.
     """
     idle, computed, until = 0.0, -1.0, time.monotonic() + 20 * seconds
     try:
@@ -284,7 +286,7 @@ def _ends_within(child: int, seconds: float) -> bool:
             if _has_ended(child, handle, 1.0):
                 return True
             now = _computed(child)
-            if now is None or now - computed < 0.01:
+            if now is None or abs(now - computed) < 0.01:
                 idle += 1.0
             computed = computed if now is None else now
         return False
@@ -303,20 +305,38 @@ def _has_ended(child: int, handle: int | None, seconds: float) -> bool:
     return False
 
 
-def _computed(session: int) -> float | None:
-    """Seconds that the processes of a session have computed; None where the system does not say."""
+def _computed(child: int) -> float | None:
+    """Seconds that a process and those below it have computed; None where the system does not say.
+
+    Those that have ended do not count: it may go down.
+    """
     if not os.path.isdir("/proc/self"):
         return None
-    total = 0
-    for name in os.listdir("/proc"):
+    known = _processes()
+    ticks = sum(known[each][1] for each in (child, *_below(child, known)) if each in known)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _below(child: int, known: dict[int, tuple[int, int]] | None = None) -> list[int]:
+    """The processes that one has started, and those that they have."""
+    known = _processes() if known is None else known
+    found = [child]
+    for one in found:
+        found += [each for each, (parent, _) in known.items() if parent == one]
+    return found[1:]
+
+
+def _processes() -> dict[int, tuple[int, int]]:
+    """All processes: parent, and ticks computed."""
+    found = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError, ValueError, IndexError):
-            # after the name, which may hold anything: state, parent, group, session, ...
+            # after the name, which may hold anything: state, parent, ...
             fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                total += sum(int(field) for field in fields[11:15])
-    return total / os.sysconf("SC_CLK_TCK")
+            found[int(name)] = (int(fields[1]), sum(int(field) for field in fields[11:15]))
+    return found
 
 
 # --- files ---------------------------------------------------------------------------------------

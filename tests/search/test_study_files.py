@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 
+import optuna
 import pytest
 
 from sparsevit.errors import UserError
 from sparsevit.search import files
 from sparsevit.search.read import read_search
-from sparsevit.search.study import open_study
+from sparsevit.search.study import claim_study, open_study
+from sparsevit.search.trial import CONFIGURATION, ITERATION
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +83,41 @@ def test_a_study_with_other_objectives_is_not_gone_on_with(tmp_path):
     open_study(tmp_path / "a.db", "x", directions=("maximize", "minimize"))
     with pytest.raises(UserError, match="something else"):
         open_study(tmp_path / "a.db", "x")
+
+
+def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="names no file"):
+        open_study(" ", "x")
+    for name in ("\udcff", "\x1b[31m"):
+        with pytest.raises(UserError, match="study's name"):
+            open_study(tmp_path / "new.db", name)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE trials SET number = NULL",
+        "UPDATE trials SET state = 'WAITING'",
+        "UPDATE trial_values SET value = NULL",
+        "UPDATE trial_params SET distribution_json = '-5'",
+        "UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'configuration'",
+    ],
+)
+def test_a_study_whose_trials_are_damaged_is_not_gone_on_with(tmp_path, damage):
+    path = tmp_path / "study.db"
+    study = open_study(path, "x")
+    claim_study(study, {})
+    study.add_trial(
+        optuna.create_trial(
+            params={"a": 0.5},
+            distributions={"a": optuna.distributions.CategoricalDistribution([0.0, 0.5])},
+            value=1.0,
+            user_attrs={CONFIGURATION: {"a": 0.5}, ITERATION: 0},
+        )
+    )
+    with sqlite3.connect(path) as database:
+        assert database.execute(damage).rowcount
+    with pytest.raises(UserError, match="damaged"):
+        claim_study(open_study(path, "x"), {})

@@ -534,7 +534,7 @@ def additions() -> dict[str, str]:
         "an embedded dataset of 10^20": "embedded_dataset = dict(train=10**20, val=2, _delete_=True)",
         "an embedded dataset of text sizes": "embedded_dataset = dict(train='x', width='y', _delete_=True)",
         "an embedded dataset of negative size": "embedded_dataset = dict(train=2, val=2, width=-5, height=5, _delete_=True)",
-        "an embedded dataset of a huge size": "embedded_dataset = dict(train=2, val=2, width=10**6, height=10**6, _delete_=True)",
+        "an embedded dataset of a huge size (command evaluate)": "embedded_dataset = dict(train=2, val=2, width=10**6, height=10**6, _delete_=True)",
         "an evaluator of another split (command evaluate)": "val_evaluator = dict(ann_file='{{_base_.data_root}}annotations/instances_train.json')",
         "no evaluator (command evaluate)": "val_evaluator = None\ntest_evaluator = None",
         "an evaluator of text (command evaluate)": "val_evaluator = 'x'\ntest_evaluator = 'x'",

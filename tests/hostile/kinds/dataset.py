@@ -536,7 +536,7 @@ def folders() -> dict[str, tuple[tuple[str, ...], Callable[[Place], object] | No
         None,
     )
     for out in ("nowhere/x/out.png", "private", "out", "out.xyz", "/dev/full", "tiny.py", "notes.txt", "a" * 300 + ".png",
-                "photos.json", "x\x1b[31m.png", "~nobody-of-this-name/x.png", "/proc/x.png", "out.png/x.png"):  # fmt: skip
+                "photos.json", "~nobody-of-this-name/x.png", "/proc/x.png", "out.png/x.png"):  # fmt: skip
         name = f"show to {out[:20]!a}"
         if out == "nowhere/x/out.png":
             name = f"?{name}"

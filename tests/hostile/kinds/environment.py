@@ -253,11 +253,12 @@ def limits() -> dict[str, Callable[[], object]]:
         # what it says goes into a file too
         for size in (4000, 100_000, mib)
     }
-    found |= {f"{n} open files": limited(resource.RLIMIT_NOFILE, n) for n in (3, 6, 10, 16, 30)}
+    # with fewer no interpreter is loaded
+    found |= {f"{n} open files": limited(resource.RLIMIT_NOFILE, n) for n in (6, 10, 16, 30)}
     found |= {
         f"memory of {n} MiB": limited(resource.RLIMIT_AS, n * mib) for n in (1300, 1500, 2000)
     }
-    found |= {f"a stack of {n} KiB": limited(resource.RLIMIT_STACK, n * 1024) for n in (64, 512)}
+    found |= {f"a stack of {n} KiB": limited(resource.RLIMIT_STACK, n * 1024) for n in (256, 512)}
     found["no other processes"] = limited(resource.RLIMIT_NPROC, 0)
     found["no locked memory"] = limited(resource.RLIMIT_MEMLOCK, 0)
     found["lowest priority"] = functools.partial(os.nice, 19)

@@ -118,7 +118,10 @@ def test_eager_gives_what_mmdet_gives(ratio, detector):
 LOADERS = {"onnxruntime": FORMATS["onnx"].load, "openvino": FORMATS["openvino"].load}
 
 
-@pytest.fixture(scope="module", params=["SparseViT", "SwinTransformer"])
+@pytest.fixture(
+    scope="module",
+    params=["SparseViT", pytest.param("SwinTransformer", marks=pytest.mark.slow)],
+)
 def exported(request, cfg, tiny_config, tmp_path_factory):
     """A detector and its ONNX file, for two images; sparse, or dense as mmdet has it."""
     pytest.importorskip("onnxscript")
@@ -177,6 +180,7 @@ def test_the_graph_of_a_pt2_package_finds_what_mmdet_finds(detector):
         assert_same(step(batch_of(1, seed=6)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
 def test_a_pt2_package_finds_what_mmdet_finds(detector, tmp_path):
     """The graph may be right and the native code of it not: convolutions on lists were not."""
