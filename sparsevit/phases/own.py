@@ -55,7 +55,8 @@ class _Machine:
     speed: float
 
 
-# bytes and speed: measured in training Mask R-CNN on 512x384 photographs, one thread of a Xeon
+# bytes and speed: measured in training on 512x384 photographs, one thread of a Xeon; of the tasks
+# the larger
 _MACHINES = {
     TINY: _Machine((512, 1024), 1e-3, 4, 1_100, 0.35e6),
     "small": _Machine((640, 1024), 2e-4, 2, 5_000, 0.043e6),

@@ -70,10 +70,9 @@ def _set_head(head: dict[str, Any], count: int) -> None:
         head["out_channels"] = None
     for loss in nested(head):
         weight = loss.get("class_weight")
-        # of queries the last class is none
-        if isinstance(weight, (list, tuple)) and len(weight) > 1:
-            rest = [weight[-1]] if len(set(weight[:-1])) == 1 else [1.0]
-            loss["class_weight"] = [1.0] * count + rest
+        if isinstance(weight, (list, tuple)):
+            # of queries the last class is none; other weights are those of other classes
+            loss["class_weight"] = [1.0] * count + [weight[-1]] if "num_queries" in head else None
 
 
 def within(root: Path, place: Path) -> str:
