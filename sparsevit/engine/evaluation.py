@@ -80,6 +80,9 @@ class Evaluation:
             self.loader = Runner.build_dataloader(loader_cfg)
             name_broken_images(self.loader.dataset)
             self.evaluator = Evaluator(copy.deepcopy(metric_cfg))
+            for metric in self.evaluator.metrics:
+                # over the process group, gloo too: not by files in the working directory
+                metric.collect_device = "gpu"
             self.known_metrics = task.known_metrics(metric_cfg)
             self.evaluator.dataset_meta = self.loader.dataset.metainfo
             self.num_images = len(self.loader.dataset)

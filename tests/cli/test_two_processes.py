@@ -8,17 +8,21 @@ import tiny
 ENVIRONMENT = tiny.user_environment()
 
 
-def in_two(*words, code=0):
-    done = tiny.run_alone(*words, "--devices", 2, "--json", env=ENVIRONMENT, timeout=280)
+def in_two(*words, code=0, **how):
+    done = tiny.run_alone(*words, "--devices", 2, "--json", env=ENVIRONMENT, timeout=280, **how)
     assert done.code == code, done.err
     return done
 
 
 # five: one of the two has one image less
 @pytest.mark.parametrize("images", [5])
-def test_evaluate_scores_the_same_as_in_one_process(workspace, images):
+def test_evaluate_scores_the_same_as_in_one_process_and_leaves_nothing_behind(
+    workspace, images, tmp_path
+):
     words = ("evaluate", "--workspace", workspace, "--eval-images", images)
-    together = in_two(*words).document
+    (tmp_path / "empty").mkdir()
+    together = in_two(*words, cwd=tmp_path / "empty").document
+    assert not list((tmp_path / "empty").iterdir())
     alone = tiny.run(*words, "--json").document
     assert together["metrics"] == alone["metrics"]
     assert together["images"] == images
