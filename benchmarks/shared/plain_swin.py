@@ -220,6 +220,9 @@ class SwinTransformer(nn.Module):
 class _Registry:
     """Takes the place of mmdet's registry: classes register, nothing looks them up."""
 
+    def __init__(self, parent: _Registry | None = None) -> None:
+        self.parent = parent
+
     def register_module(self) -> Any:
         return lambda cls: cls
 
@@ -237,7 +240,7 @@ def stand_in() -> None:
         # a package without its __init__, which imports more than a forward needs
         _module(f"sparsevit.{name}", __path__=[str(root / name)])
     _module("sparsevit.models.swin_weights", initialise=None)
-    _module("mmdet.registry", MODELS=_Registry())
+    _module("mmdet.registry", MODELS=_Registry(_Registry()))
     _module("mmcv.cnn.bricks.wrappers", Conv2d=nn.Conv2d, Linear=nn.Linear)
     _module(
         "mmdet.models.backbones.swin",

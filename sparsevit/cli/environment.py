@@ -23,12 +23,18 @@ _COUNTS = {
 }
 _MOST = {"MASTER_PORT": 65535}
 _MOST_PROCESSES = 1_000_000
+_taken_out: dict[str, str] = {}
 
 
 def settle() -> None:
-    """Before anything is printed: streams that are open, and a width that can be written for."""
+    """Before anything is printed: streams that are open, a width that can be written for, and no
+    variable that a library stumbles over."""
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
         _settle_width(name)
+    said = os.environ.get("LOCAL_RANK")
+    if said is not None and not _is_count(said):
+        # mmengine reads it, whether there are several processes or not
+        _taken_out["LOCAL_RANK"] = os.environ.pop("LOCAL_RANK")
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # a file name need not be text that the terminal can show
@@ -50,7 +56,7 @@ def check_processes() -> None:
         UserError: one is no whole number in its range, or a process is beyond the number of them.
     """
     for name, least in _COUNTS.items():
-        said = os.environ.get(name)
+        said = os.environ.get(name, _taken_out.get(name))
         most = _MOST.get(name, _MOST_PROCESSES)
         if said is None or (_is_count(said) and least <= int(said) <= most):
             continue

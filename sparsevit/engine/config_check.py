@@ -69,16 +69,16 @@ def check_config(cfg: Config, needed: tuple[str, ...] = MODEL_ONLY) -> None:
             that is not registered, or an argument that its type does not take.
     """
     model = require_model(cfg)
-    if needed and model.get("data_preprocessor") is None:
-        raise UserError(
-            "The config's model has no data_preprocessor, which makes a batch of images.",
-            "Add model.data_preprocessor to the config, or inherit from one that has it.",
-        )
     scope = cfg.get("default_scope") or "mmdet"
     # in the scope in which it will be built; some libraries are imported here for the first time
     with quiet_libraries(), DefaultScope.overwrite_default_scope(scope):
         for where, part in _components(model, "model"):
             _check_type(where, part, "MODELS", scope)
+        if needed and model.get("data_preprocessor") is None:
+            raise UserError(
+                "The config's model has no data_preprocessor, which makes a batch of images.",
+                "Add model.data_preprocessor to the config, or inherit from one that has it.",
+            )
         for name in needed:
             if name in _INDISPENSABLE and not cfg.get(name):
                 raise UserError(

@@ -15,7 +15,6 @@ from typing import Any
 import torch.nn.functional as F
 from mmdet.models.backbones.swin import SwinTransformer
 from mmdet.registry import MODELS
-from mmengine.registry import MODELS as ALL_MODELS
 from torch import Tensor
 
 from sparsevit.methods.windows.adapters.mmdet import view
@@ -48,8 +47,8 @@ class Pieces:
     downsample: Callable[..., Any] = merge_patches
 
 
-# in mmdet's registry by its full name, and above it, where mmseg's finds it too
-@ALL_MODELS.register_module()
+# in mmdet's registry by its full name, and in the one above it, where mmseg's finds it too
+@MODELS.parent.register_module()
 @MODELS.register_module()
 class SparseViT(SwinTransformer):
     """Swin Transformer backbone that runs each block on its most active windows.

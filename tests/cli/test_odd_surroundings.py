@@ -107,6 +107,15 @@ def test_what_a_launcher_sets_must_be_what_it_sets(monkeypatch, name, value):
     assert environment.rank() == 0
 
 
+def test_a_rank_that_is_none_matters_to_a_launcher_only(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "abc")
+    environment.settle()
+    assert "LOCAL_RANK" not in os.environ
+    with pytest.raises(UserError, match="LOCAL_RANK=abc"):
+        environment.check_processes()
+    environment._taken_out.clear()
+
+
 def test_a_process_beyond_their_number_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -242,8 +242,11 @@ def _text(number: int, errors: str) -> io.TextIOWrapper:
 
 
 def _call_main(words: list[str]) -> int:
+    from sparsevit.cli import environment
     from sparsevit.cli.main import main
 
+    # a new process does so as it starts
+    environment.settle()
     sys.argv = ["sparsevit", *words]
     try:
         return main()
