@@ -460,8 +460,8 @@ def _wrong_with(
     annotation: Mapping[str, Any], image: ImageEntry, needs: frozenset[str], masks: bool
 ) -> str | None:
     """What of an annotation cannot be used."""
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    box: Any = annotation.get("bbox")
+    if not has_box(annotation):
         return f"has no bbox of four finite numbers ({short(box)})"
     if box[2] < 0 or box[3] < 0:
         return f"has a bbox with a negative width or height ({short(box)})"
@@ -477,6 +477,12 @@ def _wrong_with(
     if not segmentation and isinstance(segmentation, (list, dict, type(None))):
         return "has no segmentation" if "segmentation" in needs else None
     return _wrong_with_mask(segmentation, image) if masks else None
+
+
+def has_box(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation has a ``bbox`` of four finite numbers."""
+    box = annotation.get("bbox")
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
 
 def _is_number(value: Any, most: float = _MOST, least: float = -_MOST) -> bool:

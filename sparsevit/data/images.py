@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit.data.coco import Fault, ImageEntry
+from sparsevit.errors import UserError
 
 _THREADS = 8
 _TURNED = 0x0112  # EXIF's tag of the orientation
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 # With what a file of a format ends, and how far from the end.
 _ENDS = {"JPEG": (b"\xff\xd9", 64), "PNG": (b"IEND", 64)}
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 
 _known: dict[tuple[Any, ...], str | None] = {}
 """What was found of a file, as long as it is the same."""
@@ -128,6 +131,18 @@ def decoded(path: Path) -> Any:
         return cv2.imdecode(content, cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError):
         return None
+
+
+def require_picture_name(out: Path) -> None:
+    """Refuse to draw into a file whose name ends in no form of a picture.
+
+    Raises:
+        UserError: it does.
+    """
+    if out.suffix.lower() not in _PICTURES:
+        raise UserError(
+            f"'{out}' is not a picture file.", "Give a file name that ends in .png or .pdf."
+        )
 
 
 def read_labels(path: Path) -> Any:

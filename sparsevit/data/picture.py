@@ -21,12 +21,16 @@ from matplotlib.patches import Patch, Rectangle
 from pycocotools import mask as mask_api
 
 from sparsevit.atomic import write_atomic
-from sparsevit.data.coco import load_json
-from sparsevit.data.images import decoded, image_fault, image_size, read_labels
+from sparsevit.data.coco import has_box, load_json
+from sparsevit.data.images import (
+    decoded,
+    image_fault,
+    image_size,
+    read_labels,
+    require_picture_name,
+)
 from sparsevit.data.own import OwnData
 from sparsevit.errors import UserError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 
 _PANEL_INCHES = 2.4
 _LEGEND_INCHES = 0.35
@@ -39,7 +43,7 @@ def draw_annotations(annotation_file: Path, images: Path, out: Path, count: int)
     """Writes one picture of the first ``count`` images, in a grid with a legend of classes.
 
     Args:
-        annotation_file: a COCO file that :func:`sparsevit.data.coco._has_boxs` accepts.
+        annotation_file: a COCO file that :func:`sparsevit.data.coco.check_annotations` accepts.
         images: folder of its images, which can be read.
         out: picture to write, by its suffix (PNG, PDF, SVG, ...).
         count: how many images; all if there are fewer.
@@ -48,8 +52,7 @@ def draw_annotations(annotation_file: Path, images: Path, out: Path, count: int)
         How many images are in the picture.
 
     Raises:
-        UserError: an image cannot be decoded.
-        OSError: the picture cannot be written.
+        UserError: an image cannot be decoded, or the picture cannot be written.
     """
     content = load_json(annotation_file)
     chosen = content["images"][:count]
@@ -82,10 +85,7 @@ def draw_own(data: OwnData, palette: Sequence[tuple[int, int, int]], out: Path, 
     Raises:
         UserError: no image can be read, or the picture cannot be written.
     """
-    if out.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"'{out}' is not a picture file.", "Give a file name that ends in .png or .pdf."
-        )
+    require_picture_name(out)
     split = data.splits["train"]
     paths = [(name, split.images / f"{name}{data.suffixes[0]}") for name in split.names]
     paths = [(name, path) for name, path in paths if image_fault(path) is None]
@@ -107,15 +107,7 @@ def draw_own(data: OwnData, palette: Sequence[tuple[int, int, int]], out: Path, 
 
     width, height = image_size(chosen[0][1]) or (1, 1)
     named = list(zip(data.classes, colours, strict=True))
-    try:
-        if out.exists() and not out.is_file():
-            raise OSError(errno.EEXIST, "it is not a regular file")
-        _draw_sheet(len(chosen), height / width, draw, named, out)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {out}: {error.strerror}.",
-            "Choose a file in a folder that you can write to.",
-        ) from error
+    _draw_sheet(len(chosen), height / width, draw, named, out)
     return len(chosen)
 
 
@@ -130,17 +122,11 @@ def _notes(data: OwnData) -> dict[str, list[dict[str, Any]]]:
     names = {one["id"]: one["file_name"] for one in content["images"]}
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for note in content["annotations"]:
-        if note["category_id"] in labels and _has_box(note):
+        if note["category_id"] in labels and has_box(note):
             mask = note.get("segmentation") if data.masks else None
             kept = {**note, "category_id": labels[note["category_id"]], "segmentation": mask}
             found[names[note["image_id"]]].append(kept)
     return found
-
-
-def _has_box(note: dict[str, Any]) -> bool:
-    """Whether an annotation has a box that can be drawn."""
-    box = note.get("bbox")
-    return isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
 
 
 def _draw_labels(
@@ -149,12 +135,11 @@ def _draw_labels(
     pixels = decoded(path)
     if pixels is None:
         return
-    height, width = pixels.shape[:2]
-    scale = min(1.0, _MOST_SHOWN / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)[:, :, ::-1] / 255
-    if labels is not None and labels.shape == (height, width):
-        small = cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    shown = _shrunk(pixels)
+    if labels is not None and labels.shape == pixels.shape[:2]:
+        small = cv2.resize(
+            labels.astype(np.uint8), shown.shape[1::-1], interpolation=cv2.INTER_NEAREST
+        )
         first = 1 if void == 0 else 0
         for label, colour in enumerate(colours, first):
             where = small == label
@@ -170,7 +155,11 @@ def _draw_sheet(
     classes: Sequence[tuple[str, Any]],
     out: Path,
 ) -> None:
-    """A grid of images with a legend of classes."""
+    """Writes a grid of images with a legend of classes.
+
+    Raises:
+        UserError: ``out`` cannot be written.
+    """
     columns = min(math.ceil(math.sqrt(count * 2)), count)
     rows = math.ceil(count / columns)
     aspect = min(max(aspect, 1 / _MOST_OBLONG), _MOST_OBLONG)
@@ -196,7 +185,15 @@ def _draw_sheet(
         text.set_parse_math(False)
     picture = io.BytesIO()
     figure.savefig(picture, format=out.suffix[1:].lower())
-    write_atomic(out, picture.getvalue(), durable=False)
+    try:
+        if out.exists() and not out.is_file():
+            raise OSError(errno.EEXIST, "it is not a regular file")
+        write_atomic(out, picture.getvalue(), durable=False)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {out}: {error.strerror}.",
+            "Choose a file in a folder that you can write to.",
+        ) from error
 
 
 def _label(name: str) -> str:
@@ -215,15 +212,13 @@ def _draw_image(
     if pixels is None:
         raise UserError(f"{path} is not an image that can be read.", "Replace it, or remove it.")
     height, width = pixels.shape[:2]
-    scale = min(1.0, _MOST_SHOWN / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    shown = shown[:, :, ::-1].astype(np.float32) / 255
+    shown = _shrunk(pixels)
     for annotation in annotations:
         if annotation.get("segmentation"):
             colour = np.array(colours[annotation["category_id"]], np.float32)
             mask = _decode(annotation["segmentation"], height, width)
-            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST).astype(bool)
+            small = cv2.resize(mask, shown.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            mask = small.astype(bool)
             shown[mask] = 0.5 * shown[mask] + 0.5 * colour
     # boxes are in pixels of the file
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -235,6 +230,16 @@ def _draw_image(
         axes.add_patch(
             Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=edge, lw=1.1)
         )
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+    """An image in BGR as it is shown: (h, w, 3) float32 RGB, 0 to 1."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _MOST_SHOWN / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    small: np.ndarray = shown[:, :, ::-1].astype(np.float32) / 255
+    return small
 
 
 def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:

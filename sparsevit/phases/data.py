@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import os
 import time
@@ -17,12 +16,11 @@ from sparsevit.data.coco import (
     read_annotations,
     refuse_missing,
 )
-from sparsevit.data.images import image_fault
+from sparsevit.data.images import image_fault, require_picture_name
 from sparsevit.data.make import RECORD, annotation_file, make_dataset, read_record
 from sparsevit.data.spec import SPLITS, DatasetSpec
 from sparsevit.errors import UserError
 
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 MOST_IMAGES = 1000
 # Where a folder has annotations if not where `data make` puts them.
 _ELSEWHERE = (
@@ -138,10 +136,7 @@ def show_data(
         raise UserError(
             f"{images} images cannot be drawn.", f"Ask for one or more, at most {MOST_IMAGES}."
         )
-    if out.suffix.lower() not in _PICTURE_SUFFIXES:
-        raise UserError(
-            f"'{out}' is not a picture file.", "Give a file name that ends in .png or .pdf."
-        )
+    require_picture_name(out)
     path = _annotations_at(root, split)
     check_annotations(path)
     entries = list(read_annotations(path).images.values())
@@ -157,16 +152,7 @@ def show_data(
     # matplotlib is needed for nothing else here
     from sparsevit.data.picture import draw_annotations
 
-    try:
-        if out.exists() and not out.is_file():
-            raise OSError(errno.EEXIST, "it is not a regular file")
-        drawn = draw_annotations(path, folder, out, images)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {out}: {error.strerror}.",
-            "Choose a file in a folder that you can write to.",
-        ) from error
-    return ShowResult(out, drawn)
+    return ShowResult(out, draw_annotations(path, folder, out, images))
 
 
 def _annotations_at(root: Path, split: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from sparsevit.data.coco import (
     Annotations,
     check_classes,
+    has_box,
     load_json,
     named_faults,
     read_annotations,
@@ -267,9 +268,7 @@ def _split(
 
 
 def _area(note: Mapping[str, Any]) -> Any:
-    box = note.get("bbox")
-    usable = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
-    return box[2] * box[3] if usable and isinstance(box, list) else 0
+    return note["bbox"][2] * note["bbox"][3] if has_box(note) else 0
 
 
 def _faults(opened: Mapping[str, _File], look: bool) -> tuple[str, ...]:
