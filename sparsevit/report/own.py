@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -10,6 +11,7 @@ from rich.table import Table
 from sparsevit.report.columns import add_figures
 
 if TYPE_CHECKING:
+    from sparsevit.data.own import Choice
     from sparsevit.phases.own import CheckResult, OwnConfig
 
 _MOST_ROWS = 40
@@ -18,12 +20,16 @@ _MOST_SIZES = 5
 
 def choices_table(made: OwnConfig) -> Group:
     """What was found and chosen, and why."""
-    table = Table(title="own data", title_justify="left")
+    return Group(_choices("own data", made.choices), f"config: {made.config!s}")
+
+
+def _choices(title: str, choices: Sequence[Choice]) -> Table:
+    table = Table(title=title, title_justify="left")
     for heading in ("what", "chosen", "why"):
         table.add_column(heading)
-    for one in made.choices:
+    for one in choices:
         table.add_row(one.what, one.chosen, one.why)
-    return Group(table, f"config: {made.config!s}")
+    return table
 
 
 def check_report(result: CheckResult) -> Group:
@@ -64,13 +70,8 @@ def check_report(result: CheckResult) -> Group:
             f"{across}x{down} = {across * down}",
             f"{100 * one.padding:.0f} %",
         )
-    chosen = Table(title="would be chosen", title_justify="left")
-    for heading in ("what", "chosen", "why"):
-        chosen.add_column(heading)
-    for choice in result.choices:
-        chosen.add_row(choice.what, choice.chosen, choice.why)
     said = [f"images: {sizes}", *(f"look at: {text}" for text in result.warnings)]
     said += [f"cannot be used: {text}" for text in result.faults]
     if result.picture is not None:
         said.append(f"contact sheet: {result.picture!s}")
-    return Group(counts, chosen, windows, *said)
+    return Group(counts, _choices("would be chosen", result.choices), windows, *said)

@@ -45,6 +45,31 @@ def put_dataset(loader: Any, made: dict[str, Any]) -> None:
     holder["dataset"] = {**made, "pipeline": pipeline}
 
 
+def set_pipelines(
+    cfg: Any,
+    size: tuple[int, int],
+    load: Mapping[str, Any],
+    pack: str,
+    tested: Mapping[str, Any] | None = None,
+) -> None:
+    """Set what becomes of an image: read, resized, in training flipped at random, packed.
+
+    Args:
+        cfg: with a dataset in every loader; changed.
+        size: (width, height) of images for the network.
+        load: step that reads annotations.
+        pack: type of the step that packs.
+        tested: more arguments of that step outside training.
+    """
+    read: dict[str, Any] = {"type": "LoadImageFromFile"}
+    resize = {"type": "Resize", "scale": size, "keep_ratio": False}
+    flip = {"type": "RandomFlip", "prob": 0.5}
+    cfg.train_dataloader.dataset.pipeline = [read, {**load}, resize, flip, {"type": pack}]
+    for split in ("val", "test"):
+        packed = {"type": pack, **(tested or {})}
+        cfg[f"{split}_dataloader"].dataset.pipeline = [read, resize, {**load}, packed]
+
+
 def set_classes(model: Any, heads: tuple[str, ...], count: int) -> None:
     """Set the number of classes in every head of a name, and of class weights that follow it.
 

@@ -166,7 +166,7 @@ class Server:
         if child == 0:
             self._be_the_command(case, words)
         hung = not _ends_within(child, self._wall)
-        below = _below(child)
+        below = _below(child) if hung else ()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
         for process in (child, *below):

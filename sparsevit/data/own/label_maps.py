@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsevit.data.images import image_fault, image_size, read_labels
 from sparsevit.data.own.description import Choice, OwnData, Size, Split
-from sparsevit.data.own.folders import assigned, cut, is_image, split_of
+from sparsevit.data.own.folders import assigned, cut, files_in, is_image, split_of
 from sparsevit.data.own.given import Given, class_names
 from sparsevit.errors import UserError
 
@@ -174,8 +174,6 @@ def describe(given: Given, files: Sequence[Path], pairs: Sequence[_Pair]) -> Own
 
 
 def _under(place: Path, files: Sequence[Path]) -> list[Path]:
-    from sparsevit.data.own.folders import files_in
-
     inside = [path for path in files if path.is_relative_to(place)]
     return inside or files_in(place)
 

@@ -18,6 +18,7 @@ from sparsevit.tasks.own import (
     network_size,
     put_dataset,
     set_classes,
+    set_pipelines,
     usual_size,
     within,
 )
@@ -94,23 +95,9 @@ def suit(cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choi
     sizes = " ".join(str(anchors * stride) for stride in generator.strides)
     shown = " ".join(f"{ratio:g}" for ratio in ratios)
     choices.append(Choice("anchors", f"{sizes} px, height/width {shown}", why))
-    resize = {"type": "Resize", "scale": size, "keep_ratio": False}
     load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": data.masks}
     packed = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-    cfg.train_dataloader.dataset.pipeline = [
-        {"type": "LoadImageFromFile"},
-        load,
-        resize,
-        {"type": "RandomFlip", "prob": 0.5},
-        {"type": "PackDetInputs"},
-    ]
-    for split in ("val", "test"):
-        cfg[f"{split}_dataloader"].dataset.pipeline = [
-            {"type": "LoadImageFromFile"},
-            resize,
-            load,
-            {"type": "PackDetInputs", "meta_keys": packed},
-        ]
+    set_pipelines(cfg, size, load, "PackDetInputs", {"meta_keys": packed})
     objects = sum(data.splits["train"].amounts.values()) / len(data.splits["train"].names)
     detections = int(min(100, max(20, 3 * objects)))
     cfg.model.test_cfg.rcnn.max_per_img = max(detections, cfg.model.test_cfg.rcnn.max_per_img)

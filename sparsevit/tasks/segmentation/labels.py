@@ -14,6 +14,7 @@ from sparsevit.data.images import read_labels
 from sparsevit.errors import UserError
 
 MEAN_IOU = "mIoU"
+HEADS = ("decode_head", "auxiliary_head")
 
 _METRICS = {
     "mIoU": ("mIoU", "mAcc"),
@@ -149,16 +150,22 @@ def check_data(cfg: Any, splits: Sequence[str], copies: Path | None = None) -> t
 
 
 def _check_heads(cfg: Any, classes: Sequence[str], where: str) -> None:
-    for name in ("decode_head", "auxiliary_head"):
-        heads = cfg.model.get(name) or ()
-        for head in heads if isinstance(heads, (list, tuple)) else (heads,):
-            asked = head.get("num_classes")
-            if asked is not None and classes and asked != len(classes):
-                count = len(classes)
-                raise UserError(
-                    f"model.{name}.num_classes is {asked}, and {where} has {count} classes.",
-                    f"Set model.{name}.num_classes={count}, or correct its metainfo.classes.",
-                )
+    for name, head in heads(cfg.model):
+        asked = head.get("num_classes")
+        if asked is not None and classes and asked != len(classes):
+            count = len(classes)
+            raise UserError(
+                f"model.{name}.num_classes is {asked}, and {where} has {count} classes.",
+                f"Set model.{name}.num_classes={count}, or correct its metainfo.classes.",
+            )
+
+
+def heads(model: Any) -> Iterator[tuple[str, Any]]:
+    """The heads of a segmentor's config that have a number for each class, and their names."""
+    for name in HEADS:
+        found = model.get(name) or ()
+        for head in found if isinstance(found, (list, tuple)) else (found,):
+            yield name, head
 
 
 def _datasets(dataset: Any) -> Iterator[Any]:

@@ -14,11 +14,12 @@ from sparsevit.tasks.own import (
     network_size,
     put_dataset,
     set_classes,
+    set_pipelines,
     usual_size,
     within,
 )
+from sparsevit.tasks.segmentation import labels
 
-_HEADS = ("decode_head", "auxiliary_head")
 _IGNORED = 255
 
 
@@ -26,7 +27,7 @@ def fit_data(
     cfg: Any, data: OwnData, files: Mapping[str, Path], palette: list[tuple[int, int, int]]
 ) -> None:
     """See :meth:`sparsevit.tasks.Task.fit_data`."""
-    set_classes(cfg.model, _HEADS, len(data.classes))
+    set_classes(cfg.model, labels.HEADS, len(data.classes))
     # mmseg turns a void label 0 into 255 itself
     zero = data.void == 0
     void = _IGNORED if zero else data.void
@@ -58,10 +59,8 @@ def fit_data(
     preprocessor = cfg.model.get("data_preprocessor")
     if isinstance(preprocessor, dict):
         preprocessor["seg_pad_val"] = void
-    for name in _HEADS:
-        heads = cfg.model.get(name) or ()
-        for head in heads if isinstance(heads, (list, tuple)) else (heads,):
-            head["ignore_index"] = void
+    for _, head in labels.heads(cfg.model):
+        head["ignore_index"] = void
 
 
 def _set_void(step: dict[str, Any], void: int, zero: bool) -> None:
@@ -85,22 +84,8 @@ def suit(cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choi
         # statistics of one process: the usual one here
         if part.get("type") == "SyncBN":
             part["type"] = "BN"
-    resize = {"type": "Resize", "scale": size, "keep_ratio": False}
-    labels = {"type": "LoadAnnotations", "reduce_zero_label": data.void == 0}
-    cfg.train_dataloader.dataset.pipeline = [
-        {"type": "LoadImageFromFile"},
-        labels,
-        resize,
-        {"type": "RandomFlip", "prob": 0.5},
-        {"type": "PackSegInputs"},
-    ]
-    for split in ("val", "test"):
-        cfg[f"{split}_dataloader"].dataset.pipeline = [
-            {"type": "LoadImageFromFile"},
-            resize,
-            labels,
-            {"type": "PackSegInputs"},
-        ]
+    load = {"type": "LoadAnnotations", "reduce_zero_label": data.void == 0}
+    set_pipelines(cfg, size, load, "PackSegInputs")
     cfg.model.test_cfg = {"mode": "whole"}
     return size, [Choice("image size", f"{size[0]}x{size[1]}", why)]
 
