@@ -148,19 +148,10 @@ def test_a_file_that_is_damaged_is_measured_anew(tmp_path, tiny_config, calibrat
     assert json.loads(file.read_text())["document"]["dense_ms"] > 0
 
 
-def test_stopped_it_goes_on_with_what_it_measured(tmp_path, tiny_config, monkeypatch):
+def test_stopped_it_goes_on_with_what_it_measured(tmp_path, tiny_config):
     words = [*WORDS, tiny_config, "--workspace", tmp_path]
     measured = tmp_path / "calibrate/run-001/measured.json"
-    write = phase._write_shares
-
-    def write_three(path, shares):
-        write(path, shares)
-        if len(shares) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(phase, "_write_shares", write_three)
-        assert tiny.run(*words).code == 130
+    assert tiny.run_until(3, phase, "_write_shares", *words).code == 130
     assert not (tmp_path / "calibrations").exists()
     before = json.loads(measured.read_text())
     assert len(before) == 3

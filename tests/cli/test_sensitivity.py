@@ -138,19 +138,10 @@ def test_latencies_come_from_a_calibration_where_one_holds(workspace):
     assert "calibrated" in swept.err
 
 
-def test_stopped_it_goes_on_and_scores_nothing_twice(workspace, monkeypatch):
+def test_stopped_it_goes_on_and_scores_nothing_twice(workspace):
     words = ["sensitivity", *TIMED, "--workspace", workspace]
     points = workspace / "sensitivity/run-001/points.json"
-    write = phase._write_points
-
-    def write_three(path, responses):
-        write(path, responses)
-        if len(responses) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(phase, "_write_points", write_three)
-        assert tiny.run(*words).code == 130
+    assert tiny.run_until(3, phase, "_write_points", *words).code == 130
     before = json.loads(points.read_text())
     assert len(before) == 3
     done = tiny.run(*words, "--json")

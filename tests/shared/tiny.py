@@ -8,9 +8,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from sparsevit.cli.main import main
 
@@ -129,6 +133,26 @@ def run(*words: object) -> Outcome:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(word) for word in words])
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def run_until(written: int, module: ModuleType, writer: str, *words: object) -> Outcome:
+    """Run a command that is interrupted as soon as it has written so many results.
+
+    Args:
+        written: how many.
+        module: of the phase.
+        writer: name of its function that writes a file of all of them.
+    """
+    write = getattr(module, writer)
+
+    def write_some(path: Path, results: Sized) -> None:
+        write(path, results)
+        if len(results) == written:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, writer, write_some)
+        return run(*words)
 
 
 def start(*words: object, **how: Any) -> subprocess.Popen[str]:
