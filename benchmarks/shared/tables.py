@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ PAGES = (
     ROOT / "docs" / "results.md",
     ROOT / "docs" / "sparsify.md",
 )
+DEMO = "Mask R-CNN with a small Swin on the generated dataset"
+WHOLE = {"detection": "detector", "segmentation": "segmentor"}
+SCORES = {"bbox_ap": "bbox AP", "segm_ap": "mask AP", "mIoU": "mIoU"}
 REGION = re.compile(r"<!-- results ?(\w*) -->\n.*?<!-- /results -->", re.DOTALL)
 
 
@@ -111,24 +115,25 @@ def sparsify(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def demo(result: Mapping[str, Any]) -> str:
-    """The demo's summary."""
+def demo(result: Mapping[str, Any], name: str = "demo", of: str = DEMO) -> str:
+    """The summary of a demo, on whatever data."""
     height, width = result["img_size"]
+    rows, whole = result["rows"], WHOLE[result.get("task", "detection")]
+    scores = {key: said for key, said in SCORES.items() if key in rows[0]}
     lines = [
-        f"**Demo.** Mask R-CNN with a small Swin on the generated dataset, batch "
-        f"{result['batch_size']} of {width}x{height}, {result['seconds'] / 60:.0f} minutes in all "
-        f"({provenance(result, 'demo')}).",
+        f"**Demo.** {of}, batch {result['batch_size']} of {width}x{height}, "
+        f"{result['seconds'] / 60:.0f} minutes in all ({provenance(result, name)}).",
         "",
-        "| model | backbone ms | speedup | detector ms | speedup | bbox AP | mask AP |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| model | backbone ms | speedup | {whole} ms | speedup | {' | '.join(scores.values())} |",
+        "| --- |" + " ---: |" * (4 + len(scores)),
     ]
     if "note" in result:
         lines[0] += " " + result["note"]
-    for row in result["rows"]:
+    for row in rows:
+        found = (f"{row[key]:.{1 if row[key] > 1 else 3}f}" for key in scores)
         lines.append(
             f"| {row['name']} | {row['backbone_ms']:.1f} | {row['backbone_speedup']:.2f}x | "
-            f"{row['detector_ms']:.1f} | {row['detector_speedup']:.2f}x | {row['bbox_ap']:.3f} | "
-            f"{row['segm_ap']:.3f} |"
+            f"{row[f'{whole}_ms']:.1f} | {row[f'{whole}_speedup']:.2f}x | {' | '.join(found)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -408,6 +413,14 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "detector": detector,
     "segmentation": segmentation,
     "demo": demo,
+    "demo_segmentation": partial(
+        demo, name="demo_segmentation", of="UPerNet with a small Swin on the generated dataset"
+    ),
+    "demo_camvid": partial(
+        demo,
+        name="demo_camvid",
+        of="UPerNet with a small Swin on CamVid, 11 classes, with `--data`, from scratch",
+    ),
     "sparsify": sparsify,
     "ops": ops,
     "search": search,

@@ -1,7 +1,8 @@
-"""Every phase on the embedded dataset, and a table that compares what they made."""
+"""Every phase in one go, and a table that compares what they made."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from sparsevit.phases.adapt import adapt
 from sparsevit.phases.device import pick_device
 from sparsevit.phases.finetune import finetune
 from sparsevit.phases.inputs import DEMO_CONFIG, PathLike, image_size
-from sparsevit.phases.picture import picture_of_sparsity
+from sparsevit.phases.picture import picture_of_predictions, picture_of_sparsity
 from sparsevit.phases.pretrain import pretrain
 from sparsevit.phases.search import search
 from sparsevit.report.reporter import SILENT, Reporter
@@ -41,12 +42,8 @@ BATCH_SIZE = 4
 DETECTION = "detection"
 CONFIGS = {DETECTION: DEMO_CONFIG, "segmentation": "sparsevit::demo/upernet_swin_shapes.py"}
 """By task."""
-SHORT = (
-    "embedded_dataset.train=24",
-    "embedded_dataset.val=8",
-    "phases.adapt.train_cfg.max_iters=6",
-    "phases.finetune.train_cfg.max_iters=4",
-)
+SHORT = ("phases.adapt.train_cfg.max_iters=6", "phases.finetune.train_cfg.max_iters=4")
+SHORT_DATA = ("embedded_dataset.train=24", "embedded_dataset.val=8")
 SHORT_PRETRAIN = ("train_cfg.max_iters=8",)
 _FLAT = ("whole", "scores")
 
@@ -89,6 +86,7 @@ class DemoResult:
         batch_size, img_size: what was timed.
         interval_ms: that was searched in.
         picture: the kept windows on an image of the validation set.
+        predictions: what the first and the last model find on it, as a picture.
         seconds: of this session.
     """
 
@@ -99,10 +97,12 @@ class DemoResult:
     img_size: tuple[int, int]
     interval_ms: tuple[float, float]
     picture: Path | None
+    predictions: Path | None
     seconds: float
 
 
 def demo(
+    config: PathLike | None = None,
     *,
     task: str = DETECTION,
     workspace: PathLike | None = None,
@@ -114,12 +114,13 @@ def demo(
     reporter: Reporter = SILENT,
     on_event: Callable[[Progress], None] | None = None,
 ) -> DemoResult:
-    """Train, adapt, search and finetune on the embedded dataset, and compare.
+    """Train, adapt, search and finetune, and compare: on the embedded dataset, or by a config.
 
     Killed and called again, it goes on with the phase it was in.
 
     Args:
-        task: one of :data:`CONFIGS`.
+        config: path or name, of any task; that of :data:`CONFIGS` where None.
+        task: one of :data:`CONFIGS`; the config's own where that is given.
         workspace: directory of the record; ``work_dirs`` where None.
         short: a few iterations a phase: to see that it works, not how well.
         trials: configurations to score; 20, or 3 if short, where None.
@@ -135,13 +136,20 @@ def demo(
     started = time.perf_counter()
     ws = Workspace.open(workspace)
     inputs: dict[str, Any] = {"short": short, "seed": seed, "trials": trials}
-    if task != DETECTION:
+    given = CONFIGS[task] if config is None else os.fspath(config)
+    if config is not None:
+        inputs["config"] = given
+        task = task_of(load_config(given)).name
+    elif task != DETECTION:
         inputs["task"] = task
     with ws.run("demo", inputs, force=force) as run:
-        tour = _Tour(ws, run, short, seed, force and not run.resumed, device, reporter)
+        overrides = (*SHORT, *(SHORT_DATA if config is None else ())) if short else ()
+        seconds = SHORT_TIMING_SECONDS if short else TIMING_SECONDS
+        again = force and not run.resumed
+        tour = _Tour(ws, run, overrides, seconds, seed, again, device, reporter)
         reporter.heading(f"1/5 pretrain: the dense {TASKS[task].whole}")
         extra = SHORT_PRETRAIN if short else ()
-        tour.once("pretrain", pretrain, extra=extra, config=CONFIGS[task])
+        tour.once("pretrain", pretrain, extra=extra, config=given)
         reporter.heading("2/5 adapt: random ratios at every iteration")
         tour.once("adapt", adapt)
         cfg = tour.config()
@@ -168,11 +176,8 @@ def demo(
         reporter.heading("4/5 finetune: at the best ratios")
         tour.once("finetune", finetune)
         reporter.heading("5/5 compare")
-        rows, picture = tour.compare(cfg, size)
-        run.update(
-            metrics={"rows": [row.figures() for row in rows]},
-            outputs={} if picture is None else {"picture": picture},
-        )
+        rows, pictures = tour.compare(cfg, size)
+        run.update(metrics={"rows": [row.figures() for row in rows]}, outputs=pictures)
     return DemoResult(
         task=task,
         rows=rows,
@@ -180,7 +185,8 @@ def demo(
         batch_size=BATCH_SIZE,
         img_size=size,
         interval_ms=interval,
-        picture=picture,
+        picture=pictures.get("picture"),
+        predictions=pictures.get("predictions"),
         seconds=time.perf_counter() - started,
     )
 
@@ -192,7 +198,8 @@ class _Tour:
         self,
         workspace: Workspace,
         run: Run,
-        short: bool,
+        overrides: Sequence[str],
+        seconds: tuple[float, float],
         seed: int,
         force: bool,
         device: str | None,
@@ -200,8 +207,8 @@ class _Tour:
     ) -> None:
         self.workspace = workspace
         self.run = run
-        self.overrides = SHORT if short else ()
-        self.seconds = SHORT_TIMING_SECONDS if short else TIMING_SECONDS
+        self.overrides = overrides
+        self.seconds = seconds
         self.seed = seed
         self.force = force
         self.device = pick_device(device)
@@ -261,8 +268,8 @@ class _Tour:
         dense_ms = float(self.run.record.metrics["dense_ms"])
         return round(dense_ms / interval[1], 2), round(dense_ms / interval[0], 2)
 
-    def compare(self, cfg: Config, size: tuple[int, int]) -> tuple[list[DemoRow], Path | None]:
-        """Time and score the models of the demo, and draw what the last one keeps."""
+    def compare(self, cfg: Config, size: tuple[int, int]) -> tuple[list[DemoRow], dict[str, Path]]:
+        """Time and score the models of the demo, and draw what the last one keeps and finds."""
         weights = {
             phase: self.workspace.output(phase, "checkpoint")
             for phase in ("pretrain", "adapt", "finetune")
@@ -290,8 +297,13 @@ class _Tour:
             metrics = evaluation(model, self.reporter, f"score: {name}")
             kind = "dense" if configuration is dense else "sparse"
             rows.append(_row(task, name, configuration, kind, times, metrics))
-        picture = self.run.directory / "kept_windows.png"
-        return rows, picture_of_sparsity(cfg, model, picture)
+        folder, shown = self.run.directory, {"dense": dense_model, rows[-1].name: model}
+        SparsityHandle(dense_model).set(dense)
+        pictures = {
+            "picture": picture_of_sparsity(cfg, model, folder / "kept_windows.png"),
+            "predictions": picture_of_predictions(cfg, shown, folder / "predictions.png"),
+        }
+        return rows, {name: path for name, path in pictures.items() if path is not None}
 
     def _times(
         self,

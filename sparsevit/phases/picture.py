@@ -1,16 +1,24 @@
-"""A picture of what a model skips on an image."""
+"""Pictures of what a model skips on an image, and of what models find there."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from mmengine.config import Config
 
 from sparsevit.engine.evaluation import Evaluation
 from sparsevit.methods import methods_in
+from sparsevit.tasks import task_of
+
+_PANEL_INCHES, _TITLE_INCHES, _DPI = 4.0, 0.35, 150
 
 
 def picture_of_sparsity(cfg: Config, model: Any, out: Path, index: int = 0) -> Path | None:
@@ -34,3 +42,43 @@ def picture_of_sparsity(cfg: Config, model: Any, out: Path, index: int = 0) -> P
     with torch.no_grad():
         drawn = (method.picture(normalised, image, out) for method in methods_in(model))
         return next((path for path in drawn if path is not None), None)
+
+
+def picture_of_predictions(
+    cfg: Config, models: Mapping[str, Any], out: Path, index: int = 0
+) -> Path | None:
+    """Draw side by side what models find on a validation image.
+
+    Args:
+        cfg: whose validation set is used.
+        models: by the names to show, each at the sparsity that it is set to.
+        out: the PNG to write.
+        index: which image of the validation set.
+
+    Returns:
+        ``out``, or None where the pipeline does not tell the image's file.
+    """
+    task, dataset = task_of(cfg), Evaluation(cfg).loader.dataset
+    loaded = dataset[index]
+    file = loaded["data_samples"].metainfo.get("img_path")
+    if file is None:
+        return None
+    import mmcv
+
+    pixels = mmcv.imread(file, channel_order="rgb")
+    panels = {}
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        for name, model in models.items():
+            (found,) = model.test_step({key: [value] for key, value in loaded.items()})
+            drawn = Path(folder) / "drawn.png"
+            panels[name] = imread(task.draw(found.cpu(), pixels, drawn, dataset.metainfo))
+    height = _PANEL_INCHES * pixels.shape[0] / pixels.shape[1] + _TITLE_INCHES
+    figure = Figure((len(panels) * _PANEL_INCHES, height), layout="compressed")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (name, panel) in zip(axes, panels.items(), strict=True):
+        ax.imshow(panel, interpolation="antialiased")
+        ax.set_title(name)
+        ax.set_axis_off()
+    figure.savefig(out, dpi=_DPI)
+    return out

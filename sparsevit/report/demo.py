@@ -21,7 +21,7 @@ def demo_table(result: DemoResult) -> Group:
     height, width = result.img_size
     task = TASKS[result.task]
     table = Table(
-        title=f"A {task.whole} with a small Swin, {result.batch_size} x {width}x{height}",
+        title=f"{task.whole.capitalize()}, {result.batch_size} x {width}x{height}",
         title_justify="left",
         # without frames seven columns fit a terminal
         box=box.SIMPLE_HEAD,
@@ -42,10 +42,11 @@ def demo_table(result: DemoResult) -> Group:
             *(task.shown(name, row.scores[task.figure(name)]) for name in task.headlines),
             style="bold" if row is result.rows[-1] else None,
         )
+    pictures = {"kept windows": result.picture, "predictions": result.predictions}
     return Group(
         table,
         f"searched: {short_ratios(result.rows[-1].sparsity)}",
         f"{timedelta(seconds=round(result.seconds))} in all; workspace {result.workspace} "
         "(`sparsevit status` shows it)",
-        f"kept windows: {result.picture}",
+        *(f"{name}: {path}" for name, path in pictures.items() if path is not None),
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import pytest
 import tiny
 from rich.console import Console
 
 from sparsevit.cli.console import to_plain
+from sparsevit.data.make import make_dataset
+from sparsevit.data.spec import DatasetSpec
 from sparsevit.phases.demo import DemoResult, DemoRow
 from sparsevit.report.demo import demo_table
 
@@ -47,7 +50,8 @@ def test_it_goes_on_where_it_was_killed_and_compares_what_it_made(demo):
     assert rows["dense"]["backbone_speedup"] == 1
     assert not any(rows["dense"]["sparsity"].values())
     assert any(rows["searched"]["sparsity"].values())
-    assert (path / "demo/run-001/kept_windows.png").stat().st_size > 1000
+    for name in ("kept_windows", "predictions"):
+        assert (path / f"demo/run-001/{name}.png").stat().st_size > 1000
     runs = tiny.run("status", "--workspace", path, "--json").document["runs"]
     assert {run["phase"]: run["status"] for run in runs} == dict.fromkeys(
         ("demo", "pretrain", "adapt", "search", "finetune"), "finished"
@@ -73,7 +77,7 @@ def test_run_again_it_says_that_it_is_done(demo):
 def test_a_row_has_the_figures_of_its_task(tmp_path, task, whole, scores, shown):
     timed = {f"{whole}_ms": 20.0, f"{whole}_speedup": 1.5}
     row = DemoRow("searched", {"backbone.stages.0": 0.5}, 10.0, 2.0, timed, scores)
-    result = DemoResult(task, [row], tmp_path, 4, (224, 224), (5.0, 6.0), None, 60.0)
+    result = DemoResult(task, [row], tmp_path, 4, (224, 224), (5.0, 6.0), None, None, 60.0)
     figures = {
         "name": "searched",
         "sparsity": {"backbone.stages.0": 0.5},
@@ -86,3 +90,25 @@ def test_a_row_has_the_figures_of_its_task(tmp_path, task, whole, scores, shown)
     printed = io.StringIO()
     Console(width=100, file=printed).print(demo_table(result))
     assert all(text in printed.getvalue() for text in (f"{whole} ms", *shown))
+
+
+@pytest.mark.slow
+def test_it_takes_own_data(tmp_path):
+    classes = ("circle", "square")
+    spec = DatasetSpec(train=8, val=4, width=224, height=224, classes=classes, labels=True)
+    make_dataset(tmp_path / "data", spec)
+    (tmp_path / "own.yaml").write_text("task: segmentation\nimages: data\nannotations: data/labels")
+    words = ("demo", "--short", "--data", tmp_path / "own.yaml", "--workspace", tmp_path / "ws")
+    done = tiny.run(*words, "--json")
+    assert done.code == 0, done.err
+    assert done.document["task"] == "segmentation"
+    assert [row["name"] for row in done.document["rows"]][-1] == "searched and finetuned"
+    assert done.document["rows"][0]["mIoU"] > 0
+    for picture in ("picture", "predictions"):
+        assert Path(done.document[picture]).stat().st_size > 1000
+
+
+def test_what_to_generate_and_own_data_are_not_both_given(tmp_path):
+    done = tiny.run("demo", "--task", "segmentation", "--data", tmp_path, "--workspace", tmp_path)
+    assert done.code == 2
+    assert "Leave --task out" in done.err

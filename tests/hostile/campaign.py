@@ -46,7 +46,7 @@ def main() -> int:
         serve(asked.fixture, asked.serve, asked.wall, asked.seed, asked.answers)
         return 0
     if asked.list:
-        for name in asked.kind or KINDS:
+        for name, _ in asked.kind:
             for index, case in enumerate(kind_of(name).catalogue):
                 print(f"{name} {index}: {case.name}: {shlex.join(case.words)[:150]}")
         return 0
@@ -65,7 +65,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python tests/hostile", description=__doc__)
-    parser.add_argument("--kind", action="append", choices=list(KINDS), help="repeatable")
+    parser.add_argument(
+        "--kind", action="append", type=_kind, metavar="KIND[=COUNT]", help="repeatable"
+    )
     parser.add_argument("--case", type=int, action="append", help="these alone; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=0, help="cases a kind; 0: the whole catalogue")
@@ -76,22 +78,31 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the catalogues")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--answers", type=int, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.kind = asked.kind or [(name, 0) for name in KINDS]
+    return asked
+
+
+def _kind(words: str) -> tuple[str, int]:
+    name, _, count = words.partition("=")
+    if name not in KINDS:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(KINDS)}")
+    return name, int(count or 0)
 
 
 def _chosen(asked: argparse.Namespace) -> list[tuple[str, int]]:
     """Which cases: those named, or of each kind a sample of its catalogue, then mutations."""
     chosen = []
-    for name in asked.kind or KINDS:
+    for name, wanted in asked.kind:
         if asked.case:
             chosen += [(name, index) for index in asked.case]
             continue
         known = len(kind_of(name).catalogue)
-        count = asked.count or known
+        count = wanted or asked.count or known
         rng = random.Random(f"{asked.seed}:{name}")
         # three quarters of a small sample are known attacks
-        few = min(known, count if count >= 2 * known or not asked.count else count * 3 // 4)
-        few = min(few, count)
+        whole = count == known or count >= 2 * known
+        few = min(known, count if whole else count * 3 // 4)
         chosen += [(name, index) for index in sorted(rng.sample(range(known), few))]
         chosen += [(name, known + index) for index in range(count - few)]
     return chosen
