@@ -71,7 +71,8 @@ def adapt(
     at = ratios(validate_at, "--validate-at")
     if run.start_processes(devices, launcher):
         return
-    config, checkpoint = inputs_of("adapt", config, checkpoint, data, model, workspace)
+    given = (config, checkpoint, data, model, workspace)
+    config, checkpoint = inputs_of("adapt", *given, skip_broken)
     from sparsevit.phases.adapt import adapt as phase
     from sparsevit.report.training import training_table
 

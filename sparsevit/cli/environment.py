@@ -31,6 +31,7 @@ def settle() -> None:
     variable that a library stumbles over."""
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
         _settle_width(name)
+    _settle_shell()
     said = os.environ.get("LOCAL_RANK")
     if said is not None and not _is_count(said):
         # mmengine reads it, whether there are several processes or not
@@ -91,6 +92,17 @@ def require_working_directory() -> None:
 
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _settle_shell() -> None:
+    """What asks for words to complete or for colours, where it is not meant so."""
+    variables = os.environ
+    asked = variables.get("_SPARSEVIT_COMPLETE", "")
+    by_bash = "COMP_WORDS" in variables and _is_count(variables.get("COMP_CWORD", ""))
+    if asked.startswith("complete") and not (by_bash or "_TYPER_COMPLETE_ARGS" in variables):
+        del variables["_SPARSEVIT_COMPLETE"]
+    if variables.get("FORCE_COLOR", "1").strip() in ("", "0"):
+        del variables["FORCE_COLOR"]
 
 
 def _settle_width(name: str) -> None:

@@ -76,7 +76,8 @@ def evaluate(
     segmentor."""
     if run.start_processes(devices, launcher):
         return
-    config, checkpoint = inputs_of("evaluate", config, checkpoint, data, model, workspace)
+    given = (config, checkpoint, data, model, workspace)
+    config, checkpoint = inputs_of("evaluate", *given, skip_broken)
     from sparsevit.phases.evaluate import evaluate as phase
     from sparsevit.report.training import evaluation_table
 

@@ -52,7 +52,8 @@ def finetune(
     """
     if run.start_processes(devices, launcher):
         return
-    config, checkpoint = inputs_of("finetune", config, checkpoint, data, model, workspace)
+    given = (config, checkpoint, data, model, workspace)
+    config, checkpoint = inputs_of("finetune", *given, skip_broken)
     from sparsevit.phases.finetune import finetune as phase
     from sparsevit.report.training import training_table
 

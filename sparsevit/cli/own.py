@@ -34,6 +34,7 @@ def inputs_of(
     data: Path | None,
     model: str | None,
     workspace: Path | None,
+    skip_broken: bool = False,
 ) -> tuple[str | None, Path | None]:
     """Config and checkpoint that a command works on.
 
@@ -66,7 +67,7 @@ def inputs_of(
     from sparsevit.phases.own import make_config
     from sparsevit.report.own import choices_table
 
-    made = make_config(data, model, workspace=workspace)
+    made = make_config(data, model, workspace=workspace, skip_broken=skip_broken)
     if run.is_first():
         console.err.print(choices_table(made), soft_wrap=True)
     return str(made.config), checkpoint

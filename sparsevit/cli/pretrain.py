@@ -47,7 +47,8 @@ def pretrain(
     """
     if run.start_processes(devices, launcher):
         return
-    config, checkpoint = inputs_of("pretrain", config, checkpoint, data, model, workspace)
+    given = (config, checkpoint, data, model, workspace)
+    config, checkpoint = inputs_of("pretrain", *given, skip_broken)
     from sparsevit.phases.pretrain import pretrain as phase
     from sparsevit.report.training import training_table
 

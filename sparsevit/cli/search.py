@@ -284,7 +284,8 @@ def search(
     )
     if run.start_processes(devices, launcher):
         return
-    config, checkpoint = inputs_of("search", config, checkpoint, data, model, workspace)
+    given = (config, checkpoint, data, model, workspace)
+    config, checkpoint = inputs_of("search", *given, skip_broken)
     from sparsevit.phases.search import search as phase
     from sparsevit.report.search import render_progress, search_summary
 

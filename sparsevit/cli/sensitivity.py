@@ -84,7 +84,8 @@ def sensitivity(
     """
     from sparsevit.cli.parse import image_size
 
-    config, checkpoint = inputs_of("sensitivity", config, checkpoint, data, model, workspace)
+    given = (config, checkpoint, data, model, workspace)
+    config, checkpoint = inputs_of("sensitivity", *given, skip_broken)
     from sparsevit.phases.sensitivity import sensitivity as phase
     from sparsevit.report.sensitivity import sensitivity_report
 

@@ -69,7 +69,9 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] | None = ()) 
         _import_what_is_named(cfg._cfg_dict)
     except UserError:
         raise
-    except Exception as error:  # a config is a program: it raises whatever it likes
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a config is a program: it raises whatever it likes
         raise _describe(path, error) from error
     apply_overrides(cfg, overrides or ())
     if overrides and is_data(path):
@@ -169,6 +171,10 @@ def _refuse_syntax_errors(path: Path) -> None:
         raise UserError(
             f"{path} cannot be read: {error}.", "A config must be UTF-8 text."
         ) from error
+    except (RecursionError, MemoryError) as error:
+        raise UserError(
+            f"{path} has an expression that is nested too deeply.", "Write it in several."
+        ) from error
 
 
 def _import_what_is_named(node: object) -> None:
@@ -179,7 +185,7 @@ def _import_what_is_named(node: object) -> None:
         _import_what_is_named(value)
 
 
-def _describe(path: Path, error: Exception) -> UserError:
+def _describe(path: Path, error: BaseException) -> UserError:
     line = next(
         (
             frame.lineno
@@ -191,7 +197,11 @@ def _describe(path: Path, error: Exception) -> UserError:
     where = f"{path}, line {line}" if line else str(path)
     # mmengine adds the whole sys.path to a failed import
     cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
-    reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:400]}"
+    try:
+        words = " ".join(str(cause).split())[:400]
+    except Exception:
+        words = "it cannot be shown"
+    reason = f"{type(cause).__name__}: {words}"
     if isinstance(cause, ImportError):
         return UserError(
             f"{where} imports a module that is not installed ({reason}).",

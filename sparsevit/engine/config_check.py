@@ -26,7 +26,7 @@ MODEL_ONLY: tuple[str, ...] = ()
 VALIDATION = ("val_dataloader", "val_evaluator")
 TRAINING = (
     *("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"),
-    *("default_hooks", "custom_hooks", "log_processor", *VALIDATION),
+    *("default_hooks", "custom_hooks", "log_processor", "visualizer", *VALIDATION),
 )
 _INDISPENSABLE = ("train_dataloader", "train_cfg", "optim_wrapper")
 
@@ -38,6 +38,7 @@ _REGISTRY = {
     "val_evaluator": "METRICS",
     "custom_hooks": "HOOKS",
     "log_processor": "LOG_PROCESSORS",
+    "visualizer": "VISUALIZERS",
 }
 _BELOW = {
     "optimizer": "OPTIMIZERS",
@@ -48,6 +49,7 @@ _BELOW = {
     "transforms": "TRANSFORMS",
     "sampler": "DATA_SAMPLERS",
     "batch_sampler": "DATA_SAMPLERS",
+    "vis_backends": "VISBACKENDS",
 }
 # What mmengine takes out of a part before it is built.
 _TAKEN_OUT = {

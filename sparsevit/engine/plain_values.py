@@ -121,6 +121,7 @@ _RULES: dict[str, _Rule] = {
     "custom_hooks": _DICTS_OR_NONE,
     "custom_imports": _DICT_OR_NONE,
     "visualizer": _DICT_OR_NONE,
+    "visualizer.vis_backends": _SOME_DICTS,
     "log_processor": _DICT_OR_NONE,
     "log_processor.window_size": _whole(1),
     "log_processor.by_epoch": _BOOL,

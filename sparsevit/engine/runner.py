@@ -259,7 +259,13 @@ def training_config(
     backends = [{"type": "LocalVisBackend"}]
     if importlib.util.find_spec("tensorboard") is not None:
         backends.append({"type": "TensorboardVisBackend"})
-    cfg.visualizer = {"type": task_of(cfg).visualizer, "vis_backends": backends}
+    # the config's own write beside ours; a name would make it that of the run before
+    told = {k: v for k, v in (cfg.get("visualizer") or {}).items() if k != "name"}
+    theirs = told.pop("vis_backends", None) or []
+    theirs = list(theirs) if isinstance(theirs, (list, tuple)) else [theirs]
+    kinds = {one.get("type") for one in theirs}
+    theirs += [one for one in backends if one["type"] not in kinds]
+    cfg.visualizer = {"type": task_of(cfg).visualizer, **told, "vis_backends": theirs}
     checkpoint = cfg.setdefault("default_hooks", {}).setdefault("checkpoint", {})
     checkpoint.setdefault("type", "CheckpointHook")
     checkpoint.setdefault("max_keep_ckpts", 2)

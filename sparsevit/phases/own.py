@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -143,7 +143,11 @@ class CheckResult:
 
 
 def make_config(
-    data: PathLike, model: PathLike | None = None, *, workspace: PathLike | None = None
+    data: PathLike,
+    model: PathLike | None = None,
+    *,
+    workspace: PathLike | None = None,
+    skip_broken: bool = False,
 ) -> OwnConfig:
     """Make the config of a user's own data, in ``data/config.py`` of the workspace.
 
@@ -154,6 +158,7 @@ def make_config(
             image_size, void, seed``.
         model: ``tiny``, ``small``, ``base``, or a config by path or name; ``tiny`` where None.
         workspace: ``work_dirs`` where None.
+        skip_broken: leave label maps that cannot be used out, rather than refuse the data.
 
     Raises:
         UserError: the data is not known, cannot be used, or does not suit the model; or the config
@@ -161,12 +166,17 @@ def make_config(
     """
     found = recognise(data)
     # of boxes the phases tell themselves, and can leave them out
-    if found.faults and found.has_label_maps:
-        more = f" (and {len(found.faults) - 3} more)" if len(found.faults) > 3 else ""
-        raise UserError(
-            f"{'; '.join(found.faults[:3])}{more}.",
-            f"Mend them or remove them; `sparsevit data check {data}` shows all.",
-        )
+    broken = len(found.faults) if found.has_label_maps else 0
+    if broken:
+        more = f" (and {broken - 3} more)" if broken > 3 else ""
+        told = f"{'; '.join(found.faults[:3])}{more}"
+        if not skip_broken:
+            raise UserError(
+                f"{told}.",
+                f"Mend them or remove them; `sparsevit data check {data}` shows all. Or leave them "
+                "out: --skip-broken.",
+            )
+        found = replace(found, said=(*found.said, Choice("left out", f"{broken} images", told)))
     ws = open_workspace(workspace)
     folder = ws.path / FOLDER
     name = os.fspath(model) if model is not None else TINY

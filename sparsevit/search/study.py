@@ -33,7 +33,7 @@ IDENTITY = "identity"
 Direction = Literal["maximize", "minimize"]
 Storage = str | os.PathLike[str] | BaseStorage
 
-UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What Optuna and we run into where a study's data are not what they must be."""
 
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.
@@ -216,17 +216,11 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
         UserError: naming the inputs that differ.
     """
     wanted = json.loads(json.dumps(dict(identity)))
-    found = study.user_attrs.get(IDENTITY)
-    try:
+    with damage_told(study):
+        found = study.user_attrs.get(IDENTITY)
         trials = study.get_trials(deepcopy=False)
-        ours = all(_is_of_a_search(trial) for trial in trials)
-    except UNREADABLE:
-        ours = False
-    if not ours or not isinstance(found or {}, dict):
-        raise UserError(
-            f"The study {study.study_name!r} holds trials that are not a search's, or are damaged.",
-            "Give another name with --study, or another --storage.",
-        )
+        if not isinstance(found or {}, dict) or not all(map(_is_of_a_search, trials)):
+            raise ValueError
     if found == wanted:
         return
     if any(map(_is_measured, trials)):
@@ -241,12 +235,30 @@ def claim_study(study: Study, identity: Mapping[str, Any]) -> None:
     study.set_user_attr(IDENTITY, wanted)
 
 
+@contextmanager
+def damage_told(study: Study) -> Iterator[None]:
+    """Within it, what is not as it must be in a study is the user's to mend.
+
+    Raises:
+        UserError: in place of what Optuna or we run into.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UserError(
+            f"The study {study.study_name!r} holds trials that are not a search's, or are damaged.",
+            "Give another name with --study, or another --storage.",
+        ) from error
+
+
 def _is_of_a_search(trial: FrozenTrial) -> bool:
     # a search puts no trial in a queue: nobody would ever take it
     if not isinstance(trial.number, int) or trial.state == TrialState.WAITING:
         return False
     if not is_counted(trial):
         return True
+    if trial.state == TrialState.COMPLETE and not trial.values:
+        return False
     attrs = trial.user_attrs
     return isinstance(attrs.get(CONFIGURATION), dict) and isinstance(attrs.get(ITERATION), int)
 

@@ -31,7 +31,10 @@ class Evaluations:
     def read(self, key: Mapping[str, Any]) -> dict[str, float] | None:
         """The metrics that were found for a key, None where there are none."""
         try:
-            entry = json.loads(self._path(key).read_text(encoding="utf-8"))
+            path = self._path(key)
+            if not path.is_file():
+                return None
+            entry = json.loads(path.read_text(encoding="utf-8"))
             if entry["key"] != to_json(key):
                 return None
             return {str(name): float(value) for name, value in entry["metrics"].items()}

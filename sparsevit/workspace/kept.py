@@ -38,7 +38,10 @@ class Kept:
     def read(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The document of a key; None where there is none that can be read."""
         try:
-            content = json.loads(self.path(key).read_text(encoding="utf-8"))
+            path = self.path(key)
+            if not path.is_file():
+                return None
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(content, dict) or content.get("version") != _VERSION:

@@ -135,7 +135,10 @@ class WriterLock:
 def read_holder(directory: Path) -> Holder | None:
     """Who signed the lock last; None where nobody did, or nothing can be read of it."""
     try:
-        entry = json.loads((directory / HOLDER_NAME).read_text(encoding="utf-8"))
+        path = directory / HOLDER_NAME
+        if not path.is_file():
+            return None
+        entry = json.loads(path.read_text(encoding="utf-8"))
         return Holder(**{**entry, "pid": int(entry["pid"]), "host": str(entry["host"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None

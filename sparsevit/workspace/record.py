@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
@@ -167,6 +168,8 @@ def read_document(directory: Path) -> Document:
     """
     path = directory / RECORD_NAME
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _corrupt(path, "it is not a regular file")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return empty_document()

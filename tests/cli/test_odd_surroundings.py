@@ -142,6 +142,34 @@ def test_a_width_that_cannot_be_written_for_is_dropped(monkeypatch, value, left)
 
 
 @pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({"_SPARSEVIT_COMPLETE": "complete_bash"}, {}),
+        ({"_SPARSEVIT_COMPLETE": "complete_zsh", "COMP_WORDS": "x", "COMP_CWORD": "a"}, {}),
+        *(
+            (shell, {"_SPARSEVIT_COMPLETE"})
+            for shell in (
+                {"_SPARSEVIT_COMPLETE": "source_bash"},
+                {"_SPARSEVIT_COMPLETE": "complete_bash", "COMP_WORDS": "x", "COMP_CWORD": "1"},
+                {"_SPARSEVIT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "x"},
+            )
+        ),
+        ({"FORCE_COLOR": "0"}, {}),
+        ({"FORCE_COLOR": " "}, {}),
+        ({"FORCE_COLOR": "1"}, {"FORCE_COLOR"}),
+    ],
+)
+def test_a_shell_that_did_not_ask_is_not_answered(monkeypatch, given, left):
+    asked = {"_SPARSEVIT_COMPLETE", "FORCE_COLOR"}
+    for name in (*asked, "COMP_WORDS", "COMP_CWORD", "_TYPER_COMPLETE_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environment.settle()
+    assert asked & set(os.environ) == set(left)
+
+
+@pytest.mark.parametrize(
     ("error", "says"),
     [
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 5000), "File name too long: aaa"),

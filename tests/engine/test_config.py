@@ -142,6 +142,12 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path):
             "imports a module that is not installed",
         ),
         ("filename = 'x'\n", "reserved"),
+        ("raise BaseException('x')\n", "line 1 has an error (BaseException: x)"),
+        (
+            "class E(Exception):\n    def __str__(self):\n        raise ValueError\nraise E\n",
+            "line 4 has an error (E: it cannot be shown)",
+        ),
+        ("x = " + "+".join(["1"] * 50_000), "nested too deeply"),
         ("_base_ = './base.py'\na = dict(b=1)\n", "cannot inherit"),
         ("a = '{{$UNSET_HERE:}}'\n", "UNSET_HERE"),
     ],

@@ -235,6 +235,10 @@ def test_tensorboard_is_written_where_it_is_installed(cfg, tmp_path, monkeypatch
     assert backends() == ["LocalVisBackend"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert backends() == ["LocalVisBackend", "TensorboardVisBackend"]
+    cfg = copy.deepcopy(cfg)
+    cfg.visualizer = {"name": "x", "vis_backends": [{"type": "WandbVisBackend"}]}
+    assert backends() == ["WandbVisBackend", "LocalVisBackend", "TensorboardVisBackend"]
+    assert "name" not in config_of(cfg, tmp_path).visualizer
 
 
 def test_a_sparsity_hook_of_the_config_leaves_the_ratios_to_the_run(cfg, tmp_path):

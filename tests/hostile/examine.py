@@ -70,7 +70,10 @@ def _content(path: str) -> str:
 def finished_runs(folder: Path) -> dict[str, Any]:
     """The finished runs of a workspace, as its record has them."""
     try:
-        document = json.loads((folder / "workspace.json").read_text(encoding="utf-8"))
+        path = folder / "workspace.json"
+        if not stat.S_ISREG(path.stat().st_mode):
+            return {}
+        document = json.loads(path.read_text(encoding="utf-8"))
         return {
             f"{phase}/{run['id']}": run
             for phase, entry in document["phases"].items()
@@ -109,7 +112,7 @@ def problems(
     if SECRET in said:
         line = next((one for one in said.splitlines() if SECRET in one), "")
         found[SECRET_SHOWN] = line.strip()[:200]
-    if raw := _RAW.search(said):
+    if not (case.env.get("FORCE_COLOR") or "").strip(" 0") and (raw := _RAW.search(said)):
         found[ESCAPES] = repr(said[max(0, raw.start() - 30) : raw.end() + 20])
     if code == 2 and not case.silent and (words := _unclear(out, err)):
         found[NO_MESSAGE] = words

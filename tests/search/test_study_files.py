@@ -101,8 +101,11 @@ def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_pa
         "UPDATE trials SET number = NULL",
         "UPDATE trials SET state = 'WAITING'",
         "UPDATE trial_values SET value = NULL",
+        "UPDATE trial_values SET value_type = 'X'",
+        "DELETE FROM trial_values",
         "UPDATE trial_params SET distribution_json = '-5'",
         "UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'configuration'",
+        "UPDATE study_user_attributes SET value_json = ''",
     ],
 )
 def test_a_study_whose_trials_are_damaged_is_not_gone_on_with(tmp_path, damage):

@@ -295,3 +295,9 @@ def test_torch_is_not_imported():
         "sparsevit.report.status; assert not {'torch', 'mmengine', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_record_that_is_no_regular_file_is_not_read(tmp_path):
+    (tmp_path / "workspace.json").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="not a regular file"):
+        Workspace.open(tmp_path).status_rows()

@@ -372,18 +372,19 @@ def _classes(
 
 
 def _beyond(
-    labelled: Mapping[str, Mapping[str, Counter[int]]],
+    labelled: Mapping[str, dict[str, Counter[int]]],
     places: Mapping[str, tuple[Path, Path, list[str]]],
     splits: Mapping[str, Sequence[_Pair]],
     known: set[int],
     classes: int,
 ) -> list[str]:
-    """Label maps with a label that is of no class."""
+    """Take out label maps with a label that is of no class, and say which."""
     found = []
     for split, counts in labelled.items():
-        for stem, labels in counts.items():
+        for stem, labels in list(counts.items()):
             strange = sorted(set(labels) - known)
             if strange:
                 path = places[split][1] / f"{stem}{splits[split][0].labels.tail}"
                 found.append(f"{path} has the label {strange[0]}, beyond the {classes} classes")
+                del counts[stem]
     return found

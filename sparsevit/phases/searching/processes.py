@@ -19,7 +19,7 @@ from sparsevit.phases.latency_source import DECISION, settled_predictor
 from sparsevit.phases.searching.plan import SearchPlan
 from sparsevit.processes import module_command, module_environment
 from sparsevit.report.reporter import SILENT, Reporter
-from sparsevit.search.study import Direction, open_study, quiet_optuna
+from sparsevit.search.study import Direction, damage_told, open_study, quiet_optuna
 
 _PATIENCE_SECONDS = 10.0
 _AGREED = "latency_decision"
@@ -116,7 +116,8 @@ def agree_on_latency(
     file = Path(plan.directory) / DECISION
     with quiet_optuna():
         study = open_study(plan.storage, name, directions=directions)
-        agreed = study.user_attrs.get(_AGREED)
+        with damage_told(study):
+            agreed = study.user_attrs.get(_AGREED)
         if agreed is None:
             settled_predictor(file.parent, decide, threads=plan.execution.threads)
             study.set_user_attr(_AGREED, json.loads(file.read_text(encoding="utf-8")))

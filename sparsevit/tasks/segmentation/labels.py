@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sparsevit.data.images import read_labels
+from sparsevit.atomic import write_atomic
+from sparsevit.data.images import image_fault, image_size, read_labels
 from sparsevit.errors import UserError
 
 MEAN_IOU = "mIoU"
+_Pair = tuple[Path, Path]
 HEADS = ("decode_head", "auxiliary_head")
 
 _METRICS = {
@@ -26,6 +30,7 @@ METRICS = frozenset({"aAcc", *(name for names in _METRICS.values() for name in n
 
 _HEADINGS = {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}
 _LABELS_TO_OPEN = 16
+_THREADS, _NAMED = 8, 3
 _TRAIN_IDS = "labelTrainIds.png"
 
 
@@ -131,22 +136,81 @@ def imports_in_silence() -> contextlib.AbstractContextManager[Any]:
 def check_data(cfg: Any, splits: Sequence[str], copies: Path | None = None) -> tuple[str, ...]:
     """See :meth:`sparsevit.tasks.Task.check_data`.
 
-    Every image must have a label map; sizes and labels are looked up in a few, spread over the set.
+    Every image must have a label map, and every file a whole header and an end. What is in label
+    maps is looked up in a few, spread over the set; in all where broken ones are left out.
 
     Raises:
-        UserError: a folder is missing or empty, an image has no label map, a label map has another
-            size than its image or a label that is no class, or a head has another number of
-            classes.
+        UserError: a folder is missing or empty, an image has no label map, a file cannot be read, a
+            label map has another size than its image or a label that is no class, or a head has
+            another number of classes.
     """
+    said = []
     for split in splits:
         loader = cfg.get(f"{split}_dataloader") or {}
         for one in _datasets(loader.get("dataset")):
             pairs, classes = _pairs(one)
             _check_heads(cfg, classes, f"{split}_dataloader.dataset")
-            step = max(1, len(pairs) // _LABELS_TO_OPEN)
-            for image, label_map in pairs[::step]:
-                _check_pair(image, label_map, one, classes)
-    return ()
+            faults = _faults(pairs, one, classes, deeply=copies is not None)
+            if not faults:
+                continue
+            told = _told(pairs, faults)
+            if copies is None and len(faults) == 1:
+                (fault,) = faults.values()
+                raise UserError(fault.problem, f"{fault.remedy} Or leave it out: --skip-broken.")
+            if copies is None:
+                raise UserError(told, "Mend or remove them, or leave them out: --skip-broken.")
+            if len(faults) == len(pairs):
+                raise UserError(told, "Mend them.")
+            _leave_out(one, [pair for pair in pairs if pair not in faults], copies)
+            said.append(f"left out: {told}")
+    return tuple(said)
+
+
+def _faults(
+    pairs: Sequence[_Pair], dataset: Any, classes: Sequence[str], *, deeply: bool
+) -> dict[_Pair, UserError]:
+    """What is wrong with images and their label maps, of those with which something is."""
+    step = 1 if deeply else max(1, len(pairs) // _LABELS_TO_OPEN)
+    opened = set(pairs[::step])
+
+    def look(pair: _Pair) -> UserError | None:
+        try:
+            for path in pair:
+                wrong = image_fault(path, whole=deeply)
+                if wrong is not None:
+                    raise UserError(f"{path} {wrong}.", "Replace or remove it.")
+            if pair in opened:
+                _check_pair(*pair, dataset, classes)
+        except UserError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = zip(pairs, threads.map(look, pairs), strict=True)
+        return {pair: error for pair, error in found if error is not None}
+
+
+def _told(pairs: Sequence[_Pair], faults: Mapping[_Pair, UserError]) -> str:
+    few = [fault.problem.rstrip(".") for fault in faults.values()][:_NAMED]
+    more = f"; and {len(faults) - len(few)} more" if len(faults) > len(few) else ""
+    return (
+        f"{len(faults)} of {len(pairs)} images in {pairs[0][0].parent} cannot be used "
+        f"({'; '.join(few)}{more})."
+    )
+
+
+def _leave_out(dataset: Any, pairs: Sequence[_Pair], copies: Path) -> None:
+    """Point a dataset to a list of the images that stay."""
+    folder = Path(dataset.get("data_root") or "") / dataset["data_prefix"]["img_path"]
+    end = _suffix(dataset)
+    names = (image.relative_to(folder).as_posix().removesuffix(end) for image, _ in pairs)
+    text = "".join(f"{name}\n" for name in names)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    listed = copies.resolve() / f"images-{digest}.txt"
+    copies.mkdir(parents=True, exist_ok=True)
+    if not listed.is_file():
+        write_atomic(listed, text)
+    dataset["ann_file"] = str(listed)
 
 
 def _check_heads(cfg: Any, classes: Sequence[str], where: str) -> None:
@@ -181,11 +245,22 @@ def _datasets(dataset: Any) -> Iterator[Any]:
             yield from _datasets(one)
 
 
-def _pairs(dataset: Any) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
-    """Image and label map of each entry, as mmseg's own dataset lists them, and the classes."""
+def _built(dataset: Any) -> Any:
     from mmengine.registry import DefaultScope
     from mmseg.registry import DATASETS
 
+    with DefaultScope.overwrite_default_scope("mmseg"), imports_in_silence():
+        return DATASETS.build({**dataset, "pipeline": [], "lazy_init": True})
+
+
+def _suffix(dataset: Any) -> str:
+    """What the names of a dataset's images end in: mmseg's datasets have it as a default."""
+    suffix: str = _built(dataset).img_suffix
+    return suffix
+
+
+def _pairs(dataset: Any) -> tuple[list[_Pair], tuple[str, ...]]:
+    """Image and label map of each entry, as mmseg's own dataset lists them, and the classes."""
     root = Path(dataset.get("data_root") or "")
     for name in ("img_path", "seg_map_path"):
         folder = root / dataset["data_prefix"][name]
@@ -195,8 +270,7 @@ def _pairs(dataset: Any) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
                 f"{'images' if name == 'img_path' else 'label maps'}.",
                 f"Correct data_root or data_prefix.{name} of the dataset.",
             )
-    with DefaultScope.overwrite_default_scope("mmseg"), imports_in_silence():
-        built = DATASETS.build({**dataset, "pipeline": [], "lazy_init": True})
+    built = _built(dataset)
     built.full_init()
     pairs = []
     for index in range(len(built)):
@@ -232,23 +306,22 @@ def _how_to_add(label_map: Path) -> str:
 
 
 def _check_pair(image: Path, label_map: Path, dataset: Any, classes: Sequence[str]) -> None:
-    import cv2
-
-    pixels: Any = cv2.imread(str(image), cv2.IMREAD_UNCHANGED)
-    labels = read_labels(label_map)
-    for path, found in ((image, pixels), (label_map, labels)):
+    size, labels = image_size(image), read_labels(label_map)
+    for path, found in ((image, size), (label_map, labels)):
         if found is None:
-            raise UserError(f"{path} cannot be read as an image.", "Replace or remove it.")
+            raise UserError(f"{path} is not an image that can be read.", "Replace or remove it.")
+    assert size is not None
+    assert labels is not None
     if labels.ndim != 2:
         raise UserError(
             f"{label_map} has {labels.shape[2]} channels: a label map has one, with the number of "
             "the class.",
             "Convert the colours to numbers of classes.",
         )
-    if labels.shape != pixels.shape[:2]:
+    if labels.shape != size[::-1]:
         raise UserError(
             f"{label_map} is {labels.shape[1]}x{labels.shape[0]} and its image "
-            f"{pixels.shape[1]}x{pixels.shape[0]}.",
+            f"{size[0]}x{size[1]}.",
             "Make the label map as large as the image.",
         )
     if not classes:

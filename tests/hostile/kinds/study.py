@@ -83,7 +83,11 @@ def catalogue() -> list[Case]:
                 "--storage",
                 address,
             )
-            cases.append(Case(f"--storage {address[:50]!a}", words, None, MISTAKE))
+            # a folder that is missing is made
+            made = "nowhere/" in address and not show
+            cases.append(Case(f"--storage {address[:50]!a}", words, None,
+                              MAYBE if made else MISTAKE,
+                              writes=("nowhere", "nowhere/*") if made else ()))  # fmt: skip
     for name in (
         "",
         " ",
@@ -363,7 +367,7 @@ def journals() -> dict[str, bytes | Callable[[Path], object]]:
         "5,000 digits": b'{"op_code": ' + b"9" * 5000 + b"}\n",
         "an unknown operation": b'{"op_code": 99, "worker_id": "x"}\n',
         "an operation of text": b'{"op_code": "x", "worker_id": "x"}\n',
-        "an operation on a missing study": b'{"op_code": 4, "worker_id": "x", "study_id": 7}\n',
+        "?an operation on a missing study": b'{"op_code": 4, "worker_id": "x", "study_id": 7}\n',
         "an operation without its fields": b'{"op_code": 0}\n',
         "?another program's study": create + b"\n",
         "?a study and half a line": create + b"\n" + create[:20],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -187,6 +188,33 @@ def test_a_label_that_is_no_class_is_refused(config, root):
     cv2.imwrite(path, changed)
     with pytest.raises(UserError, match="the label 17, and there are 4 classes"):
         check(config, root)
+
+
+def test_broken_images_are_refused_together_or_left_out(config, root, tmp_path):
+    (root / "val/000001.png").write_bytes(b"no image")
+    label_map = root / "labels/val/000003.png"
+    label_map.write_bytes(label_map.read_bytes()[:-30])
+    cfg = load_config(config)
+    cfg.val_dataloader.dataset.data_root = str(root)
+    with pytest.raises(UserError, match=r"2 of 6 images .*000001.*; .*000003.png is cut") as caught:
+        labels.check_data(cfg, ["val"])
+    assert "--skip-broken" in caught.value.remedy
+    (said,) = labels.check_data(cfg, ["val"], tmp_path / "copies")
+    assert said.startswith("left out: 2 of 6 images")
+    listed = Path(cfg.val_dataloader.dataset.ann_file)
+    assert listed.parent == tmp_path / "copies"
+    assert listed.read_text().split() == ["000000", "000002", "000004", "000005"]
+    assert labels.check_data(cfg, ["val"]) == ()
+
+
+def test_of_images_that_are_all_broken_none_can_be_left_out(config, root, tmp_path):
+    for image in (root / "val").iterdir():
+        image.write_bytes(b"")
+    cfg = load_config(config)
+    cfg.val_dataloader.dataset.data_root = str(root)
+    with pytest.raises(UserError, match="6 of 6 images"):
+        labels.check_data(cfg, ["val"], tmp_path / "copies")
+    assert not (tmp_path / "copies").exists()
 
 
 def test_a_folder_that_is_not_there_is_named(config, root):
