@@ -159,9 +159,8 @@ def _load(storage: Storage, study_name: str) -> optuna.Study:
 def _study(storage: Storage, study_name: str) -> Iterator[optuna.Study]:
     """A study to read; what is not as it must be in it is the user's to mend."""
     with reading(storage) as opened, quiet_optuna():
-        study = _of_name(opened, study_name, storage)
         try:
-            yield study
+            yield _of_name(opened, study_name, storage)
         except UNREADABLE as error:
             raise UserError(
                 f"The study {study_name!r} in {_shown(storage)} is not a search's, or is damaged: "

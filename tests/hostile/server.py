@@ -29,8 +29,7 @@ from hostile.kinds import kind_of
 
 GIB = 1024**3
 ADDRESS_SPACE = 6 * GIB
-CPU_SECONDS = 25
-CPU_SECONDS_FRESH = 60
+CPU_SECONDS = 60
 FILE_SIZE = GIB // 2
 SHOWN = 4_000
 LAUNCHER = "import sys\nfrom sparsevit.cli.main import main\nsys.exit(main())\n"
@@ -266,10 +265,9 @@ def _call_main(words: list[str]) -> int:
 
 
 def _limits(case: Case) -> None:
-    seconds = CPU_SECONDS_FRESH if case.fresh else CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
 
 

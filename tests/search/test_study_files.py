@@ -124,3 +124,13 @@ def test_a_study_whose_trials_are_damaged_is_not_gone_on_with(tmp_path, damage):
         assert database.execute(damage).rowcount
     with pytest.raises(UserError, match="damaged"):
         claim_study(open_study(path, "x"), {})
+
+
+def test_a_study_of_unknown_directions_is_damaged(tmp_path):
+    path = tmp_path / "study.db"
+    claim_study(open_study(path, "x"), {})
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE study_directions SET direction = 'UP'")
+    for open_it in (open_study, read_search):
+        with pytest.raises(UserError):
+            open_it(path, "x")

@@ -228,7 +228,9 @@ def payloads() -> dict[str, Callable[[Place], _Call]]:
         "functools.reduce": lambda p: _Call("functools", "reduce", print, [1, 2]),
         "operator.methodcaller": lambda p: _Call("operator", "methodcaller", "system", p.shell),
         "operator.attrgetter": lambda p: _Call("operator", "attrgetter", "system"),
-        "builtins.getattr": lambda p: _Call("builtins", "getattr", os, "system"),
+        "builtins.getattr": lambda p: _Call(
+            *("builtins", "getattr", _Call("importlib", "import_module", "os"), "system")
+        ),
         "getattr of HistoryBuffer": _history_getattr,
         "ctypes.CDLL": lambda p: _Call("ctypes", "CDLL", "./planted.so"),
         "torch.load": lambda p: _Call("torch", "load", _nested(p)),

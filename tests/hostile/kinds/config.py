@@ -470,7 +470,7 @@ def programs() -> dict[str, str | bytes]:
         "a _base_ of a config that is missing": "_base_ = 'sparsevit::demo/nothing.py'\n",
         "a _base_ that is an address": "_base_ = 'http://127.0.0.1:9/x.py'\n",
         "two _base_ with equal keys": "_base_ = ['./tiny.py', './tiny.py']\n",
-        "two _base_": "_base_ = './tiny.py'\n_base_ = './nowhere.py'\n",
+        "?two _base_": "_base_ = './tiny.py'\n_base_ = './nowhere.py'\n",
         "a reserved name": "filename = 1\nmodel = dict(type='MaskRCNN')\n",
         "no model": "train_cfg = dict()\n",
         "a model of text": "model = 'MaskRCNN'\n",
