@@ -13,11 +13,13 @@ embedded_dataset = dict(
     width=image_size,
     height=image_size,
     # larger than the detector's: of small ones nearly all pixels are background
-    objects=(3, 7),
-    object_size=(24, 72),
+    objects=(3, 6),
+    object_size=(40, 96),
     classes=classes,
     seed=0,
     labels=True,
+    # from pixels alone shapes take longer to tell apart than a demo has
+    hues=True,
 )
 data_root = "work_dirs/data/"
 metainfo = dict(

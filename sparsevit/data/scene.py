@@ -75,7 +75,7 @@ def paint(spec: DatasetSpec, split: str, index: int, objects: list[Placed]) -> n
     dice = Dice(spec.seed, SPLITS.index(split), index, _PAINT)
     canvas = background(spec.height, spec.width, dice)
     for item in objects:
-        _paint_object(canvas, item, dice)
+        _paint_object(canvas, item, dice, _hues(spec, item.label))
     return _photograph(canvas, dice)
 
 
@@ -125,11 +125,20 @@ def _within(position: float, radius: float, length: int) -> float:
     return min(max(position, margin), length - 1 - margin)
 
 
-def _paint_object(canvas: np.ndarray, item: Placed, dice: Dice) -> None:
+def _hues(spec: DatasetSpec, label: int) -> tuple[float, float]:
+    """The range of hues of a class: all, or three fifths of its share of them."""
+    if not spec.hues:
+        return 0.0, 1.0
+    return (label + 0.2) / len(spec.classes), (label + 0.8) / len(spec.classes)
+
+
+def _paint_object(
+    canvas: np.ndarray, item: Placed, dice: Dice, hues: tuple[float, float]
+) -> None:
     rows, columns = item.alpha.shape
     window = canvas[item.top : item.top + rows, item.left : item.left + columns]
     behind = window.reshape(-1, 3).mean(axis=0, dtype=np.int64).astype(np.int64)
-    fill = _contrasting(behind, dice, dice.integer(38, 100))
+    fill = _contrasting(behind, dice, dice.integer(38, 100), hues)
     coloured = _fill(rows, columns, fill, dice)
     alpha = textures.soften(item.alpha, dice.uniform(-0.4, 0.9)).astype(np.int32)[:, :, None]
     # Never fully opaque in every object: weaker ones let some of the background through.
@@ -137,14 +146,19 @@ def _paint_object(canvas: np.ndarray, item: Placed, dice: Dice) -> None:
     window[:] = (window * (255 - alpha) + coloured * alpha) // 255
 
 
-def _contrasting(behind: np.ndarray, dice: Dice, contrast: int) -> np.ndarray:
-    """A colour at least ``contrast`` levels (mean over channels) from ``behind``, if one comes up.
+def _contrasting(
+    behind: np.ndarray, dice: Dice, contrast: int, hues: tuple[float, float]
+) -> np.ndarray:
+    """A colour of these hues at least ``contrast`` levels (mean over channels) from ``behind``, if one comes up.
 
     Of twelve draws the first that is far enough is taken, else the farthest.
     """
     best, best_distance = behind, -1
+    # of a pale or dark colour nobody sees the hue
+    least = 0.1 if hues == (0.0, 1.0) else 0.45
     for _ in range(12):
-        candidate = colour(dice.unit(), dice.uniform(0.1, 1.0), dice.uniform(0.1, 1.0))
+        hue = dice.uniform(*hues)
+        candidate = colour(hue, dice.uniform(least, 1.0), dice.uniform(least, 1.0))
         distance = int(np.abs(candidate - behind).sum()) // 3
         if distance >= contrast:
             return candidate

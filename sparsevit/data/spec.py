@@ -44,6 +44,7 @@ class DatasetSpec:
         image_format: ``png`` (exact) or ``jpg`` (a quarter of the space).
         labels: write a label map of each image too, for semantic segmentation: 0 is background, the
             classes are 1, 2, ... in their order.
+        hues: each class has its part of all hues, rather than any colour.
 
     Raises:
         UserError: a value is out of its range; says which and what the range is.
@@ -60,6 +61,7 @@ class DatasetSpec:
     masks: str = "mixed"
     image_format: str = "png"
     labels: bool = False
+    hues: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train", "val"):
@@ -88,8 +90,9 @@ class DatasetSpec:
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values, with the generator's version."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        if not self.labels:
-            del plain["labels"]  # as in the records of datasets without them
+        for name in ("labels", "hues"):
+            if not plain[name]:
+                del plain[name]  # as in the records of datasets from before there were any
         return {"generator": GENERATOR_VERSION, **plain}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -145,3 +147,18 @@ def test_dice_are_independent_by_key_and_within_their_ranges() -> None:
     dice = Dice(0)
     assert all(-3 <= dice.bell() <= 3 for _ in range(100))
     assert dice.bytes(3, 5).shape == (3, 5)
+
+
+def test_classes_may_have_hues_of_their_own() -> None:
+    spec = DatasetSpec(width=224, height=224, objects=(4, 6), object_size=(48, 90), hues=True)
+    for index in range(6):
+        items = layout(spec, "train", index)
+        plain = layout(replace(spec, hues=False), "train", index)
+        assert [(item.label, item.left, item.top) for item in items] == [
+            (item.label, item.left, item.top) for item in plain
+        ]
+        hues = cv2.cvtColor(paint(spec, "train", index, items), cv2.COLOR_BGR2HSV)[..., 0] / 180
+        for item in items:
+            low, high = item.label / len(spec.classes), (item.label + 1) / len(spec.classes)
+            found = hues[in_image(item, item.visible, spec)]
+            assert low < np.median(found) < high
