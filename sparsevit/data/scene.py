@@ -149,9 +149,9 @@ def _paint_object(
 def _contrasting(
     behind: np.ndarray, dice: Dice, contrast: int, hues: tuple[float, float]
 ) -> np.ndarray:
-    """A colour of these hues at least ``contrast`` levels (mean over channels) from ``behind``, if one comes up.
+    """A colour of these hues at least ``contrast`` levels (mean over channels) from ``behind``.
 
-    Of twelve draws the first that is far enough is taken, else the farthest.
+    Of twelve draws the first that is so far is taken, else the farthest.
     """
     best, best_distance = behind, -1
     # of a pale or dark colour nobody sees the hue
