@@ -9,6 +9,9 @@ from pathlib import Path
 
 from sparsevit.errors import UserError
 
+LONGEST_TRAINING = 10**9
+"""Iterations or epochs; at a thousand iterations a second it would take twelve days."""
+
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 

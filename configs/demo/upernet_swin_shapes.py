@@ -128,7 +128,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 
-iterations = 700
+iterations = 400
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=1_000_000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -156,8 +156,8 @@ default_hooks = dict(
 log_processor = dict(type="LogProcessor", window_size=20, by_epoch=False)
 env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=1))
 
-adapt_iterations = 240
-finetune_iterations = 150
+adapt_iterations = 160
+finetune_iterations = 100
 phases = dict(
     adapt=dict(
         train_cfg=dict(max_iters=adapt_iterations),

@@ -132,9 +132,7 @@ def _hues(spec: DatasetSpec, label: int) -> tuple[float, float]:
     return (label + 0.2) / len(spec.classes), (label + 0.8) / len(spec.classes)
 
 
-def _paint_object(
-    canvas: np.ndarray, item: Placed, dice: Dice, hues: tuple[float, float]
-) -> None:
+def _paint_object(canvas: np.ndarray, item: Placed, dice: Dice, hues: tuple[float, float]) -> None:
     rows, columns = item.alpha.shape
     window = canvas[item.top : item.top + rows, item.left : item.left + columns]
     behind = window.reshape(-1, 3).mean(axis=0, dtype=np.int64).astype(np.int64)

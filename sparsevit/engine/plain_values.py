@@ -16,9 +16,7 @@ from typing import Any
 from mmengine.config import Config
 
 from sparsevit.errors import UserError, shortened
-
-LONGEST_TRAINING = 10**9
-"""Iterations or epochs; at a thousand iterations a second it would take twelve days."""
+from sparsevit.limits import LONGEST_TRAINING
 
 
 def most_workers() -> int:

@@ -273,11 +273,12 @@ def _fitted(
         *data.said,
     ]
     if not built_in:
-        if data.image_size is not None:
-            raise UserError(
-                f"image_size is given, and the model is the config {model}.",
-                "Leave it out, and change the size in the pipelines of that config.",
-            )
+        for key in ("image_size", "iterations"):
+            if getattr(data, key) is not None:
+                raise UserError(
+                    f"{key} is given, and the model is the config {model}.",
+                    "Leave it out, and change it in that config.",
+                )
         choices.append(Choice("model", model, "image size and schedule are the config's own"))
         return cfg, tuple(choices), (0, 0)
     machine = _MACHINES[model]
@@ -314,8 +315,10 @@ def _schedule(cfg: Config, data: OwnData, size: tuple[int, int], model: str) -> 
     if by_epochs < _LEAST_ITERATIONS:
         told = f"{_EPOCHS} epochs would be {by_epochs}, which is few"
     cores = _cores()
+    if data.iterations is not None:
+        iterations, told = data.iterations, f"{data.iterations * batch / images:.0f} epochs, given"
     if not torch.cuda.is_available():
-        if model == TINY:
+        if model == TINY and data.iterations is None:
             most = round(_MINUTES * 60 * machine.speed * cores / pixels / batch)
             if most < iterations:
                 iterations = max(most, _LEAST_ITERATIONS)

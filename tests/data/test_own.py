@@ -296,11 +296,12 @@ def test_a_yaml_file_says_what_a_folder_does_not(labels, tmp_path):
     said.write_text(
         "task: segmentation\nimages: {train: labels/val, val: labels/train}\n"
         "annotations: {train: labels/valannot, val: labels/trainannot}\n"
-        "classes: [a, b, c]\nvoid: 3\nimage_size: 96x64\n"
+        "classes: [a, b, c]\nvoid: 3\nimage_size: 96x64\niterations: 90\n"
     )
     data = recognise(said)
     assert sizes_of(data) == {"train": 4, "val": 8}
     assert (data.classes, data.void, data.image_size) == (("a", "b", "c"), 3, (96, 64))
+    assert data.iterations == 90
 
 
 def test_boxes_and_images_may_lie_anywhere_that_a_yaml_file_says(made, tmp_path):
@@ -325,6 +326,7 @@ def test_boxes_and_images_may_lie_anywhere_that_a_yaml_file_says(made, tmp_path)
         ("classes: []", "classes is"),
         ("image_size: large", "image_size is large"),
         ("image_size: 1000000", "image_size is"),
+        ("iterations: 0", "iterations is 0"),
         ("void: -1", "void is"),
         ("seed: yes", "seed is"),
         ("- 1", "it is no mapping"),

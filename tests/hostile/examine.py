@@ -159,7 +159,7 @@ def _files(
     for name, run in runs_before.items():
         if name not in runs and not (code == 0 and "--resume" in case.words):
             harmed.append(f"the record of {name} is no longer finished")
-        elif name in runs and runs[name]["outputs"] != run["outputs"] and code != 0:
+        elif name in runs and runs[name].get("outputs") != run.get("outputs") and code != 0:
             harmed.append(f"the record of {name} has other outputs")
     for path in after:
         whole = place.folder / path

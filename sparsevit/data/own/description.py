@@ -63,7 +63,7 @@ class OwnData:
         masks: objects have masks.
         void: label that is of no class.
         suffixes: of image files and of label maps.
-        image_size: that the user asks for.
+        image_size, iterations: that the user asks for.
         names_from: what the names of the classes are from.
     """
 
@@ -79,6 +79,7 @@ class OwnData:
     void: int = 255
     suffixes: tuple[str, str] = ("", "")
     image_size: Size | None = None
+    iterations: int | None = None
     names_from: str = ""
 
     @property

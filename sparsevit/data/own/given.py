@@ -13,10 +13,11 @@ from typing import Any
 
 from sparsevit.data.own.description import MOST_PIXELS_A_SIDE, Size
 from sparsevit.errors import UserError, shortened
+from sparsevit.limits import LONGEST_TRAINING
 from sparsevit.plain_files import expanded, read_plain, read_text
 
 SUFFIXES = (".yaml", ".yml")
-KEYS = ("task", "images", "annotations", "classes", "image_size", "void", "seed")
+KEYS = (*("task", "images", "annotations", "classes", "image_size", "iterations", "void", "seed"),)
 _SPLITS = ("train", "val", "test")
 
 
@@ -30,6 +31,7 @@ class Given:
         images, annotations: split -> folder or file; the key None means all splits.
         classes: names, or None.
         image_size: to train and test at.
+        iterations: to pretrain for.
         void: label that is of no class.
         seed: by which one set is split.
     """
@@ -40,6 +42,7 @@ class Given:
     annotations: Mapping[str | None, Path] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
     image_size: Size | None = None
+    iterations: int | None = None
     void: int | None = None
     seed: int = 0
 
@@ -83,6 +86,7 @@ def given(source: str | os.PathLike[str], tasks: tuple[str, ...]) -> Given:
         annotations=_paths(path, said, "annotations"),
         classes=_classes(path, said.get("classes")),
         image_size=_size(path, said.get("image_size")),
+        iterations=_whole(path, said, "iterations", LONGEST_TRAINING, least=1),
         void=_whole(path, said, "void", 255),
         seed=_whole(path, said, "seed", 2**32 - 1) or 0,
     )
@@ -157,10 +161,11 @@ def _size(path: Path, value: Any) -> Size | None:
     return width, height
 
 
-def _whole(path: Path, said: Mapping[str, Any], key: str, most: int) -> int | None:
+def _whole(path: Path, said: Mapping[str, Any], key: str, most: int, least: int = 0) -> int | None:
     value = said.get(key)
-    if value is not None and not (type(value) is int and 0 <= value <= most):
+    if value is not None and not (type(value) is int and least <= value <= most):
         raise UserError(
-            f"{path}: {key} is {shortened(value)}.", f"Write a whole number from 0 to {most}."
+            f"{path}: {key} is {shortened(value)}.",
+            f"Write a whole number from {least} to {most}.",
         )
     return value

@@ -166,6 +166,7 @@ def describe(given: Given, files: Sequence[Path], pairs: Sequence[_Pair]) -> Own
         void=void,
         suffixes=(one.images.tail, one.labels.tail),
         image_size=given.image_size,
+        iterations=given.iterations,
         names_from=names_from,
     )
 

@@ -122,6 +122,7 @@ def describe(
         boxes=boxes,
         masks=masks,
         image_size=given.image_size,
+        iterations=given.iterations,
         names_from="named in the annotations",
     )
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from sparsevit.data.own import label_maps, objects
 from sparsevit.data.own.description import OwnData
 from sparsevit.data.own.folders import files_in, is_image, split_of
-from sparsevit.data.own.given import Given, given
+from sparsevit.data.own.given import KEYS, Given, given
 from sparsevit.errors import UserError
 
 DETECTION, SEGMENTATION, CLASSIFICATION = "detection", "segmentation", "classification"
 FORMS = (
     "Give COCO annotation files and their images; or images and label maps of the same names; or a "
-    "YAML file that says where they are (keys: task, images, annotations, classes, image_size, "
-    "void, seed)."
+    f"YAML file that says where they are (keys: {', '.join(KEYS)})."
 )
 
 

@@ -83,11 +83,11 @@ def catalogue() -> list[Case]:
                 "--storage",
                 address,
             )
-            # a folder that is missing is made
-            made = "nowhere/" in address and not show
+            # a folder that is missing is made, and of a database what follows ? is an option
+            made = not show and ("nowhere/" in address or "x.db?nothing" in address)
             cases.append(Case(f"--storage {address[:50]!a}", words, None,
                               MAYBE if made else MISTAKE,
-                              writes=("nowhere", "nowhere/*") if made else ()))  # fmt: skip
+                              writes=("nowhere", "nowhere/*", "x.db") if made else ()))  # fmt: skip
     for name in (
         "",
         " ",
