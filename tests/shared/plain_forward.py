@@ -1,4 +1,4 @@
-"""The paper's sparse forward, written plainly: pad, roll, partition, gather, scatter, undo.
+"""The paper's sparse forward, written plainly: pad, roll, partition, run all, keep some, undo.
 
 Independent of the package: it takes only the parameters of mmdet's modules. Slow on purpose.
 """
@@ -47,7 +47,7 @@ def attend(attn, x, mask):
     return attn.proj((logits.softmax(-1) @ v).transpose(2, 3).reshape(B, K, N, C))
 
 
-def run_stage(stage, x, hw, ratios, pad_before_norm):
+def run_stage(stage, x, hw, ratios, pad_before_norm, together=1):
     B, L, C = x.shape
     H, W = hw
     ws = stage.blocks[0].attn.window_size
@@ -65,37 +65,33 @@ def run_stage(stage, x, hw, ratios, pad_before_norm):
 
         identity = windows_of(x)
         normed = block.norm1(identity) if pad_before_norm else windows_of(block.norm1(x))
-        nW, N = identity.shape[1:3]
+        nW = identity.shape[1]
         mask = None
         if shift:
             mask = shift_mask(Hp, Wp, ws, shift, x.device).to(x.dtype).expand(B, -1, -1, -1)
-        kept = torch.arange(nW, device=x.device).expand(B, nW)
+        keep = torch.ones(B, nW, dtype=torch.bool, device=x.device)
         if magnitude is not None:
             if shift not in ranked:
                 score = windows_of(magnitude)[..., 0].norm(dim=-1)
-                ranked[shift] = score.argsort(dim=1, descending=True)
-            kept = ranked[shift][:, : int(nW * (1 - ratio))]
-        if kept.shape[1] == 0:
-            continue
-        at = kept[:, :, None, None].expand(-1, -1, N, C)
-        t, y = identity.gather(1, at), normed.gather(1, at)
-        if mask is not None:
-            mask = mask.gather(1, kept[:, :, None, None].expand(-1, -1, N, N))
-        t = t + attend(block.attn.w_msa, y, mask)
+                order = score.view(-1, together * nW).argsort(dim=1, descending=True)
+                ranked[shift] = order.argsort(dim=1).view(B, nW)
+            keep = ranked[shift] < together * int(nW * (1 - ratio))
+        t = identity + attend(block.attn.w_msa, normed, mask)
         t = t + block.ffn.layers(block.norm2(t))
-        x = merge(identity.scatter(1, at, t), ws, Hp, Wp)
+        x = merge(torch.where(keep[:, :, None, None], t, identity), ws, Hp, Wp)
         x = torch.roll(x, (shift, shift), (1, 2))[:, :H, :W].reshape(B, L, C)
     return x
 
 
-def plain_forward(swin, images, ratios, pad_before_norm=False):
-    """Feature maps of a Swin backbone with these ratios (by stage and block)."""
+def plain_forward(swin, images, ratios, pad_before_norm=False, together=1):
+    """Feature maps of a Swin backbone with these ratios (by stage and block), and so many images
+    ranked together."""
     x, hw = swin.patch_embed(images)
     if swin.use_abs_pos_embed:
         x = x + swin.absolute_pos_embed
     outs = []
     for i, stage in enumerate(swin.stages):
-        x = run_stage(stage, x, hw, ratios[i], pad_before_norm)
+        x = run_stage(stage, x, hw, ratios[i], pad_before_norm, together)
         if i in swin.out_indices:
             out = getattr(swin, f"norm{i}")(x)
             outs.append(out.view(len(images), *hw, -1).permute(0, 3, 1, 2))
