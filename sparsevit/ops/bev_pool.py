@@ -83,7 +83,7 @@ def pool_by_index(weight_QD: Tensor, x_QC: Tensor, cell_QD: Tensor, num_cells: i
     product_PC = (weight_QD.unsqueeze(-1) * x_QC.unsqueeze(1)).flatten(0, 1)
     # points outside the grid have a row of their own, which is left away
     sums = x_QC.new_zeros(num_cells + 1, x_QC.shape[1])
-    return sums.index_add(0, cell_QD.flatten(), product_PC)[:num_cells]
+    return sums.index_put((cell_QD.flatten(),), product_PC, accumulate=True)[:num_cells]
 
 
 class _Pool(torch.autograd.Function):

@@ -215,5 +215,10 @@ def frustum(size: Sequence[int], downsample: int, depths: Sequence[float]) -> Te
 def inverse_3x3(matrix: Tensor) -> Tensor:
     """Of (..., 3, 3) matrices, by cross products of their rows: graph runtimes have no inverse."""
     a, b, c = matrix.unbind(-2)
-    adjugate = torch.stack([torch.linalg.cross(*two) for two in ((b, c), (c, a), (a, b))], -1)
+    adjugate = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -1)
     return adjugate / (a * adjugate[..., 0]).sum(-1)[..., None, None]
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """``torch.linalg.cross`` of (..., 3), for graph runtimes that have none."""
+    return a.roll(-1, -1) * b.roll(-2, -1) - a.roll(-2, -1) * b.roll(-1, -1)
