@@ -100,7 +100,7 @@ class _Pool(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, grad_KC: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_KC: Tensor) -> tuple[Tensor, Tensor, None]:
         weight_QD, x_QC = ctx.saved_tensors
         # the last row, of zeros, is what points outside the grid get
         grad_KC = F.pad(grad_KC, (0, 0, 0, 1))

@@ -1,4 +1,4 @@
-"""The paper's sparse forward, written plainly: pad, roll, partition, run all, keep some, undo.
+"""The paper's sparse forward, written plainly: pad, roll, partition, gather, scatter, undo.
 
 Independent of the package: it takes only the parameters of mmdet's modules. Slow on purpose.
 """
@@ -49,6 +49,7 @@ def attend(attn, x, mask):
 
 def run_stage(stage, x, hw, ratios, pad_before_norm, together=1):
     B, L, C = x.shape
+    G = B // together
     H, W = hw
     ws = stage.blocks[0].attn.window_size
     pad = (0, 0, 0, -W % ws, 0, -H % ws)
@@ -61,24 +62,32 @@ def run_stage(stage, x, hw, ratios, pad_before_norm, together=1):
 
         def windows_of(y, shift=shift):
             y = torch.roll(F.pad(y.view(B, H, W, -1), pad), (-shift, -shift), (1, 2))
-            return partition(y, ws)
+            # windows of images that are ranked together are one list
+            return partition(y, ws).unflatten(0, (G, together)).flatten(1, 2)
 
         identity = windows_of(x)
         normed = block.norm1(identity) if pad_before_norm else windows_of(block.norm1(x))
-        nW = identity.shape[1]
+        nW, N = identity.shape[1:3]
         mask = None
         if shift:
-            mask = shift_mask(Hp, Wp, ws, shift, x.device).to(x.dtype).expand(B, -1, -1, -1)
-        keep = torch.ones(B, nW, dtype=torch.bool, device=x.device)
+            mask = shift_mask(Hp, Wp, ws, shift, x.device).to(x.dtype)
+            mask = mask.repeat(together, 1, 1).expand(G, -1, -1, -1)
+        kept = torch.arange(nW, device=x.device).expand(G, nW)
         if magnitude is not None:
             if shift not in ranked:
                 score = windows_of(magnitude)[..., 0].norm(dim=-1)
-                order = score.view(-1, together * nW).argsort(dim=1, descending=True)
-                ranked[shift] = order.argsort(dim=1).view(B, nW)
-            keep = ranked[shift] < together * int(nW * (1 - ratio))
-        t = identity + attend(block.attn.w_msa, normed, mask)
+                ranked[shift] = score.argsort(dim=1, descending=True)
+            kept = ranked[shift][:, : together * int(nW // together * (1 - ratio))]
+        if kept.shape[1] == 0:
+            continue
+        at = kept[:, :, None, None].expand(-1, -1, N, C)
+        t, y = identity.gather(1, at), normed.gather(1, at)
+        if mask is not None:
+            mask = mask.gather(1, kept[:, :, None, None].expand(-1, -1, N, N))
+        t = t + attend(block.attn.w_msa, y, mask)
         t = t + block.ffn.layers(block.norm2(t))
-        x = merge(torch.where(keep[:, :, None, None], t, identity), ws, Hp, Wp)
+        x = identity.scatter(1, at, t).unflatten(1, (together, -1)).flatten(0, 1)
+        x = merge(x, ws, Hp, Wp)
         x = torch.roll(x, (shift, shift), (1, 2))[:, :H, :W].reshape(B, L, C)
     return x
 

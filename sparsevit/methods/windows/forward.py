@@ -72,8 +72,8 @@ def check_rank_over(rank_over: RankOver) -> RankOver:
     Raises:
         UserError: it is not one.
     """
-    number = isinstance(rank_over, int) and not isinstance(rank_over, bool)
-    if rank_over in ("image", "batch") or (number and rank_over > 0):
+    number = isinstance(rank_over, int) and not isinstance(rank_over, bool) and rank_over > 0
+    if number or rank_over in ("image", "batch"):
         return rank_over
     raise UserError(
         f"rank_over={rank_over!r} does not say which windows are ranked together.",
@@ -87,7 +87,9 @@ def images_ranked_together(rank_over: RankOver, batch: int) -> int:
     Raises:
         UserError: the batch is not made of such groups.
     """
-    together = {"image": 1, "batch": batch}.get(rank_over) or min(int(rank_over), batch)
+    if rank_over == "image":
+        return 1
+    together = batch if rank_over == "batch" else min(rank_over, batch)
     if batch % together:
         raise UserError(
             f"A batch of {batch} images has no groups of {together}, over which windows are "

@@ -74,9 +74,9 @@ def sparsify(
     if sparse_parts(model):
         handle = SparsityHandle(model)
         handle.set(_configuration(handle.space, ratios))
-        for part in sparse_parts(model).values():
-            if rank_over is not None and hasattr(part, "rank_over"):
-                part.rank_over = rank_over
+        for found in sparse_parts(model).values():
+            if rank_over is not None and hasattr(found, "rank_over"):
+                found.rank_over = rank_over
         return model
     groups = [WindowGroup(name, blocks) for name, blocks in _window_blocks(model)]
     if not groups:

@@ -182,7 +182,7 @@ class CenterHead(BaseModule):
         Raises:
             UserError: the map has another size than ``train_cfg`` says.
         """
-        losses = {}
+        losses: dict[str, Tensor] = {}
         of_tasks = self.targets(boxes, labels)
         for task, (raw, targets) in enumerate(zip(maps, of_tasks, strict=True)):
             found = self.task_losses({name: one.float() for name, one in raw.items()}, targets)
