@@ -39,7 +39,7 @@ class Selection:
         return self.layout.grid
 
     def kept_of(self, image: int) -> Tensor | None:
-        """(K,) indices of the windows kept of one image, best first; None where all are."""
+        """(k,) indices of the windows kept of one image, best first; None where all are."""
         if self.kept_BK is None:
             return None
         kept, W = self.kept_BK[image // self.images], self.layout.num_windows

@@ -71,6 +71,8 @@ def sparsify(
             none of these.
         ConfigurationError: the ratios are not valid for the model's knobs.
     """
+    if rank_over is not None:
+        check_rank_over(rank_over)
     if sparse_parts(model):
         handle = SparsityHandle(model)
         handle.set(_configuration(handle.space, ratios))
@@ -85,7 +87,7 @@ def sparsify(
             f"Supported models: {'; '.join(LIBRARIES.values())}.",
         )
     part = SparseWindows(groups, choices)
-    part.rank_over = rank_over or "image"
+    part.rank_over = "image" if rank_over is None else rank_over
     part.set_sparsity(_configuration(part.sparsity_space(), ratios))
     part.attach()
     setattr(model, ATTACHED, part)

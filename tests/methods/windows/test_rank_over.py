@@ -192,6 +192,11 @@ def test_any_other_option_is_refused(wrong):
     backbone = lively()
     with pytest.raises(UserError, match="rank_over"):
         backbone.rank_over = wrong
+    swin = small_swin("SwinTransformer")
+    if wrong is not None:
+        with pytest.raises(UserError, match="rank_over"):
+            sparsify(swin, 0.5, rank_over=wrong)
+    assert type(swin.stages[0].blocks[0]) is type(small_swin("SwinTransformer").stages[0].blocks[0])
 
 
 def test_a_batch_that_is_not_made_of_groups_is_refused():
