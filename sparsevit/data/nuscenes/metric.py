@@ -51,6 +51,8 @@ class NuScenesMetric(BaseMetric):
         scores: what was found last, by class too; in the first process, and not of the devkit.
     """
 
+    default_prefix = "NuScenes"
+
     def __init__(
         self,
         outfile: str | None = None,
@@ -155,7 +157,12 @@ def _by_devkit(
             "pip install scikit-learn. Or leave devkit=True out of the evaluator.",
         ) from error
     version, split = meta["version"], meta["split"]
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    said = io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
         path = Path(folder, "results.json")
         path.write_text(json.dumps(benchmark_form(found)), encoding="utf-8")
         tables = NuScenes(version, dataroot=meta["data_root"], verbose=False)
@@ -172,6 +179,6 @@ def _by_devkit(
     return {
         "NDS": values["nd_score"],
         "mAP": values["mean_ap"],
-        **{said: values["tp_errors"][f"{key}_err"] for key, said in ERRORS.items()},
-        **{f"{name}_AP": value for name, value in values["mean_dist_aps"].items()},
+        **{name: values["tp_errors"][f"{key}_err"] for key, name in ERRORS.items()},
+        **{f"{name}_AP": float(value) for name, value in values["mean_dist_aps"].items()},
     }

@@ -177,21 +177,26 @@ def _cone(blocks: _Blocks, thing: Thing, dice: Dice) -> None:
         blocks.add(low, low, heights[i : i + 2], shade, (high, high))  # type: ignore[arg-type]
 
 
-def _person(blocks: _Blocks, thing: Thing, dice: Dice, low: float = 0.0) -> None:
-    """Upright, from a share of the height on."""
+def _person(
+    blocks: _Blocks, thing: Thing, dice: Dice, low: float = 0.0, deep: float = 1.0
+) -> None:
+    """Upright, from a share of the height on, as deep as a share of the length."""
     skin = colour(0.07, dice.uniform(0.25, 0.6), dice.uniform(0.35, 0.95))
     shirt, trousers = _paint(dice), colour(dice.unit(), 0.4, dice.uniform(0.15, 0.5))
 
     def z(start: float, end: float) -> tuple[float, float]:
         return low + (1 - low) * start, low + (1 - low) * end
 
+    def x(start: float, end: float) -> tuple[float, float]:
+        return deep * start, deep * end
+
     step = 0.35 if thing.speed else 0.0
-    blocks.add((-0.3 + step, 0.15 + step), (-0.5, -0.08), z(0, 0.48), trousers)
-    blocks.add((-0.3 - step, 0.15 - step), (0.08, 0.5), z(0, 0.48), trousers)
-    blocks.add((-0.35, 0.35), (-0.6, 0.6), z(0.45, 0.84), shirt)
+    blocks.add(x(-0.3 + step, 0.15 + step), (-0.5, -0.08), z(0, 0.48), trousers)
+    blocks.add(x(-0.3 - step, 0.15 - step), (0.08, 0.5), z(0, 0.48), trousers)
+    blocks.add(x(-0.35, 0.35), (-0.6, 0.6), z(0.45, 0.84), shirt)
     for y in ((-0.95, -0.62), (0.62, 0.95)):
-        blocks.add((-0.25, 0.3), y, z(0.46, 0.82), shirt)
-    blocks.add((-0.3, 0.38), (-0.3, 0.3), z(0.85, 1.0), skin, roof=(30, 40, 50))
+        blocks.add(x(-0.25, 0.3), y, z(0.46, 0.82), shirt)
+    blocks.add(x(-0.3, 0.38), (-0.3, 0.3), z(0.85, 1.0), skin, roof=(30, 40, 50))
 
 
 def _cycle(blocks: _Blocks, thing: Thing, dice: Dice) -> None:
@@ -210,7 +215,7 @@ def _cycle(blocks: _Blocks, thing: Thing, dice: Dice) -> None:
         blocks.add((-0.3, -0.1), (-thick, thick), (0.58 * high, 0.85 * high), _TYRE)
     blocks.add((0.45, 0.55), (-0.95, 0.95), (0.9 * high, high), _TYRE)
     if thing.speed:
-        _person(blocks, thing, dice, 0.4)
+        _person(blocks, thing, dice, 0.4, 0.45)
 
 
 def _building(blocks: _Blocks, thing: Thing, dice: Dice) -> None:
