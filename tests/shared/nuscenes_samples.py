@@ -30,7 +30,7 @@ def sample_of(frame: Frame, boxes: Any, scores: Any, labels: Any) -> dict[str, A
 def metric_of(root: Path, **options: Any) -> NuScenesMetric:
     metric = NuScenesMetric(**options)
     where = {"data_root": str(root), "version": VERSION, "split": "val"}
-    metric.dataset_meta = {"classes": CLASSES, **where}
+    metric.dataset_meta = {"classes": CLASSES, "nuscenes": where}
     return metric
 
 

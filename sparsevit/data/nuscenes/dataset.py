@@ -23,7 +23,8 @@ class NuScenesCameras(BaseDataset):
     ``CAMERAS``), ``img_path`` (the first of them), ``intrinsics`` (6, 3, 3), ``cam2lidar`` (6, 4, 4),
     ``lidar2ego`` and ``ego2global`` (4, 4), ``gt_bboxes_3d`` (n, 9) float32 in the lidar's frame
     (:mod:`~sparsevit.data.nuscenes.geometry`), ``gt_labels_3d`` (n,) int64, -1 for what is no class,
-    and ``annotations`` for the metric.
+    and ``annotations`` for the metric. Its metainfo has ``classes``, and under ``nuscenes`` where it
+    is from: ``data_root``, ``version``, ``split``.
 
     Args:
         data_root: with ``samples`` and the folder of tables.
@@ -57,7 +58,7 @@ class NuScenesCameras(BaseDataset):
         super().__init__(
             data_root=str(data_root),
             pipeline=list(pipeline),
-            metainfo={**where, **(metainfo or {})},
+            metainfo={"nuscenes": where, **(metainfo or {})},
             indices=indices,
             test_mode=test_mode,
             lazy_init=lazy_init,

@@ -44,7 +44,7 @@ class NuScenesMetric(BaseMetric):
     Args:
         outfile: also write what was found, in the form in which the benchmark takes results.
         devkit: have nuscenes-devkit compute the metrics instead, which needs a whole split, all ten
-            classes, and ``data_root``, ``version``, ``split`` in the dataset's metainfo.
+            classes, and a :class:`~sparsevit.data.nuscenes.dataset.NuScenesCameras`.
         collect_device, prefix: as of mmengine's ``BaseMetric``.
 
     Attributes:
@@ -156,7 +156,7 @@ def _by_devkit(
             "Run: pip install --no-deps nuscenes-devkit pyquaternion cachetools, and "
             "pip install scikit-learn. Or leave devkit=True out of the evaluator.",
         ) from error
-    version, split = meta["version"], meta["split"]
+    root, version, split = (meta["nuscenes"][key] for key in ("data_root", "version", "split"))
     said = io.StringIO()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -165,7 +165,7 @@ def _by_devkit(
     ):
         path = Path(folder, "results.json")
         path.write_text(json.dumps(benchmark_form(found)), encoding="utf-8")
-        tables = NuScenes(version, dataroot=meta["data_root"], verbose=False)
+        tables = NuScenes(version, dataroot=root, verbose=False)
         settings = config_factory("detection_cvpr_2019")
         official = official_split(version, split)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import DATASETS
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from nuscenes_samples import metric_of, sample_of, truth
 
@@ -42,6 +44,12 @@ TRAIN_PIPELINE = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _in_scope() -> Iterator[None]:
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
+
+
 def described(root: Path, split: str = "val", **more: Any) -> dict[str, Any]:
     where = {"data_root": str(root), "version": VERSION, "split": split}
     return {"type": "NuScenesCameras", **where, "pipeline": TRAIN_PIPELINE, **more}
@@ -67,7 +75,7 @@ def test_the_dataset_has_what_the_tables_have(root: Path, frames: tuple[Frame, .
     dataset = DATASETS.build(described(root))
     assert len(dataset) == len(frames)
     assert dataset.metainfo["classes"] == CLASSES
-    assert dataset.metainfo["version"] == VERSION
+    assert dataset.metainfo["nuscenes"]["version"] == VERSION
     info, frame = dataset.get_data_info(3), frames[3]
     kept = frame.annotations.points > 0
     assert info["sample_token"] == frame.token

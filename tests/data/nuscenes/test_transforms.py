@@ -45,7 +45,8 @@ def in_input(results: dict[str, Any], points: np.ndarray) -> tuple[np.ndarray, n
     rows = []
     for i in range(6):
         cam2lidar = np.eye(4)
-        cam2lidar[:3, :3], cam2lidar[:3, 3] = results["rots"][i], results["trans"][i]
+        cam2lidar[:3, :3] = results["rots"][i].numpy()
+        cam2lidar[:3, 3] = results["trans"][i].numpy()
         # a mirrored or scaled scene has no rotation here, but an inverse
         seen = (points - cam2lidar[:3, 3]) @ np.linalg.inv(cam2lidar[:3, :3]).T
         flat = seen @ results["intrins"][i].double().numpy().T
