@@ -197,9 +197,7 @@ def refuse_foreign_files(root: Path) -> None:
         )
 
 
-def refuse_other_spec(
-    root: Path, old: dict[str, Any], new: dict[str, Any], force: bool
-) -> None:
+def refuse_other_spec(root: Path, old: dict[str, Any], new: dict[str, Any], force: bool) -> None:
     """Refuse a folder that has a dataset of another kind, or, without ``force``, of another spec.
 
     Raises:
@@ -246,7 +244,9 @@ def _make_split(
             write_atomic(image, encode_image(pixels, spec.image_format), durable=False)
             if spec.labels:
                 label_map = label_folder(root, split) / label_name(index)
-                write_atomic(label_map, encode_image(label_map_of(spec, objects), "png"), durable=False)
+                write_atomic(
+                    label_map, encode_image(label_map_of(spec, objects), "png"), durable=False
+                )
         annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
         if on_image is not None:
             on_image(before + index + 1, spec.train + spec.val)

@@ -20,11 +20,11 @@ class NuScenesCameras(BaseDataset):
     """The key frames of a split, by time.
 
     What ``get_data_info`` gives of one: ``sample_token``, ``img_paths`` (6 files, in the order of
-    ``CAMERAS``), ``img_path`` (the first of them), ``intrinsics`` (6, 3, 3), ``cam2lidar`` (6, 4, 4),
-    ``lidar2ego`` and ``ego2global`` (4, 4), ``gt_bboxes_3d`` (n, 9) float32 in the lidar's frame
-    (:mod:`~sparsevit.data.nuscenes.geometry`), ``gt_labels_3d`` (n,) int64, -1 for what is no class,
-    and ``annotations`` for the metric. Its metainfo has ``classes``, and under ``nuscenes`` where it
-    is from: ``data_root``, ``version``, ``split``.
+    ``CAMERAS``), ``img_path`` (the first of them), ``intrinsics`` (6, 3, 3), ``cam2lidar`` (6, 4,
+    4), ``lidar2ego`` and ``ego2global`` (4, 4), ``gt_bboxes_3d`` (n, 9) float32 in the lidar's
+    frame (:mod:`~sparsevit.data.nuscenes.geometry`), ``gt_labels_3d`` (n,) int64, -1 for what is no
+    class, and ``annotations`` for the metric. Its metainfo has ``classes``, and under ``nuscenes``
+    where it is from: ``data_root``, ``version``, ``split``.
 
     Args:
         data_root: with ``samples`` and the folder of tables.
@@ -115,6 +115,7 @@ class CBGSDataset(ClassBalancedDataset):
 
     def __init__(self, dataset: Any, seed: int = 0, lazy_init: bool = False) -> None:
         self.seed = seed
+        self._fully_initialized = False
         super().__init__(
             DATASETS.build(dataset) if isinstance(dataset, dict) else dataset,
             oversample_thr=0,

@@ -1,9 +1,9 @@
 """Boxes and cameras in three frames: the world, the lidar, an image.
 
-A box in the lidar's frame is a row (x, y, z, w, l, h, yaw, vx, vy): its centre and size in metres, its
-velocity in m/s. The yaw is that of mmdetection3d 0.17: clockwise seen from above, and 0 where the box
-is long in y. So a box that heads along the angle ``a``, counter-clockwise from x, has the yaw
-``-a - pi/2``.
+A box in the lidar's frame is a row (x, y, z, w, l, h, yaw, vx, vy): its centre and size in metres,
+its velocity in m/s. The yaw is that of mmdetection3d 0.17: clockwise seen from above, and 0 where
+the box is long in y. So a box that heads along the angle ``a``, counter-clockwise from x, has the
+yaw ``-a - pi/2``.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def project(
         intrinsic: (3, 3).
 
     Returns:
-        (..., 2) pixels, and (...) depths in metres; those at depth 0 or behind are not in the image.
+        (..., 2) pixels, and (...) depths in metres; those at depth 0 or behind are not in the
+        image.
     """
     seen = (points - cam2lidar[:3, 3]) @ cam2lidar[:3, :3]
     flat = seen @ intrinsic.T

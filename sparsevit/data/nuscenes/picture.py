@@ -66,7 +66,8 @@ def draw_samples(
 
     Args:
         samples: ``img_paths``, ``cam2lidar`` and ``intrinsics`` of each, as a dataset's
-            ``get_data_info`` or a data sample's ``metainfo`` has them, boxes (n, 9) and labels (n,).
+            ``get_data_info`` or a data sample's ``metainfo`` has them, boxes (n, 9) and labels
+            (n,).
         out: picture to write, by its suffix.
         classes: names of the labels.
         truth: annotated boxes (m, 9) of each, drawn in grey from above.
@@ -78,7 +79,9 @@ def draw_samples(
     height = 2 * _INCHES * first.shape[0] / first.shape[1]
     figure = Figure(figsize=(3 * _INCHES + height, len(samples) * height + 0.35), dpi=_DPI)
     FigureCanvasAgg(figure)
-    rows: Any = figure.subfigures(len(samples) + 1, 1, height_ratios=[height] * len(samples) + [0.35])
+    rows: Any = figure.subfigures(
+        len(samples) + 1, 1, height_ratios=[height] * len(samples) + [0.35]
+    )
     palette = palette_of(len(classes))
     for place, (info, boxes, labels) in enumerate(samples):
         colours = [palette[label] for label in labels]
@@ -104,7 +107,13 @@ def _draw_sample(
     height: float,
 ) -> None:
     grid = part.add_gridspec(
-        *(2, 4), left=0.002, right=0.998, bottom=0.004, top=0.996, wspace=0.01, hspace=0.01,
+        *(2, 4),
+        left=0.002,
+        right=0.998,
+        bottom=0.004,
+        top=0.996,
+        wspace=0.01,
+        hspace=0.01,
         width_ratios=[_INCHES] * 3 + [height],
     )
     for camera in range(len(CAMERAS)):
@@ -152,7 +161,9 @@ def _draw_from_above(
 ) -> None:
     for shown, shades in ((truth, [_TRUTH] * len(truth)), (boxes, colours)):
         corners = geometry.corners(shown)[:, :4, :2]
-        ahead = [[box[:2], corner[:2].mean(axis=0)] for box, corner in zip(shown, corners, strict=True)]
+        ahead = [
+            [box[:2], corner[:2].mean(axis=0)] for box, corner in zip(shown, corners, strict=True)
+        ]
         outline = [np.concatenate([corner, corner[:1]]) for corner in corners]
         axes.add_collection(LineCollection(outline, colors=list(shades), linewidths=1.0))
         axes.add_collection(LineCollection(ahead, colors=list(shades), linewidths=1.0))

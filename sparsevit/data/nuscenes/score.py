@@ -1,8 +1,8 @@
 """The detection metrics of nuScenes: AP by distance of centres, five errors, NDS.
 
-Defined in arXiv:1903.11027, section 4, and in the detection benchmark's description; settings are those
-of ``detection_cvpr_2019``. nuscenes-devkit computes the same: it asks for numpy 1 and a build of OpenCV
-of its own, so it cannot be a requirement of this package.
+Defined in arXiv:1903.11027, section 4, and in the detection benchmark's description; settings are
+those of ``detection_cvpr_2019``. nuscenes-devkit computes the same: it asks for numpy 1 and a build
+of OpenCV of its own, so it cannot be a requirement of this package.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def score(samples: Sequence[tuple[Boxes, Boxes]], classes: Sequence[str] = CLASS
     Args:
         samples: for each sample the boxes that are annotated and those that were found, both as
             :func:`countable` leaves them, at most :data:`MOST_BOXES` found ones.
-        classes: over which means are taken. One that is not annotated anywhere has AP 0 and errors 1.
+        classes: over which means are taken. One that is not annotated anywhere has AP 0 and errors
+            1.
     """
     found = {name: _of_class(samples, name) for name in classes}
     ap_at = {name: aps for name, (aps, _) in found.items()}

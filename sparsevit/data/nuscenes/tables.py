@@ -1,8 +1,8 @@
 """Reads nuScenes' tables: key frames with their cameras, poses and boxes.
 
-The format is the one that nuscenes-devkit documents (docs/schema_nuscenes.md): JSON lists of records
-that name each other by token. Everything is checked on the way, so that what is wrong with a file is
-said in one sentence.
+The format is the one that nuscenes-devkit documents (docs/schema_nuscenes.md): JSON lists of
+records that name each other by token. Everything is checked on the way, so that what is wrong with
+a file is said in one sentence.
 """
 
 from __future__ import annotations
@@ -107,13 +107,14 @@ def read_frames(root: Path | str, version: str, split: str) -> tuple[Frame, ...]
 
     Args:
         root: the dataset's folder, with ``samples`` and the folders of tables.
-        version: name of a folder of tables. Which scenes of it validate is known of ``v1.0-trainval``
-            and ``v1.0-mini``; any other has a ``splits.json``, as the devkit reads it.
+        version: name of a folder of tables. Which scenes of it validate is known of
+            ``v1.0-trainval`` and ``v1.0-mini``; any other has a ``splits.json``, as the devkit
+            reads it.
         split: ``train``, ``val``, or a name in ``splits.json``.
 
     Raises:
-        UserError: a table is missing or damaged, records do not fit together, a calibration cannot be
-            one, a sample lacks a camera, or the split is empty.
+        UserError: a table is missing or damaged, records do not fit together, a calibration cannot
+            be one, a sample lacks a camera, or the split is empty.
     """
     root = Path(root)
     tables = _table_folder(root, version)
@@ -178,7 +179,7 @@ def check_images(frames: Sequence[Frame]) -> None:
 # --- tables --------------------------------------------------------------------------------------
 
 
-class _Record(dict):  # type: ignore[type-arg]
+class _Record(dict[str, Any]):
     """A record of a table, which says what it has not."""
 
     def __missing__(self, key: str) -> Any:
@@ -432,8 +433,8 @@ def _intrinsic(row: _Record) -> np.ndarray:
     fits = matrix.shape == (3, 3) and np.isfinite(matrix).all()
     if not fits or min(matrix[0, 0], matrix[1, 1]) <= 0 or list(matrix[2]) != [0, 0, 1]:
         raise UserError(
-            f"The calibration {row['token']} has no camera matrix: its camera_intrinsic must be 3x3, "
-            "with focal lengths above 0 and 0, 0, 1 in the last row.",
+            f"The calibration {row['token']} has no camera matrix: its camera_intrinsic must be "
+            "3x3, with focal lengths above 0 and 0, 0, 1 in the last row.",
             _AGAIN,
         )
     return matrix

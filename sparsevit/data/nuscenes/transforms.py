@@ -1,9 +1,9 @@
 """The pipeline of BEVDet: six images with their geometry, augmented in the image and from above.
 
 Names and arguments are those of BEVDet's first release, so that its configs read the same here. Two
-augmentations stand apart (arXiv:2112.11790, section 3.2). That of an image moves pixels; ``post_rots``
-and ``post_trans`` say how, so that a pixel can be taken back. That from above moves the boxes, and the
-cameras with them.
+augmentations stand apart (arXiv:2112.11790, section 3.2). That of an image moves pixels;
+``post_rots`` and ``post_trans`` say how, so that a pixel can be taken back. That from above moves
+the boxes, and the cameras with them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class LoadMultiViewImageFromFiles(BaseTransform):
     (N, 3) from a pixel of the file to one of the input.
 
     Args:
-        data_config: ``cams``, names of cameras in their order; ``Ncams``, how many of them are drawn
-            for training; ``input_size``, (height, width); ``resize``, lowest and highest number added
-            to the scale in training; ``resize_test``, that in testing; ``rot``, lowest and highest
-            angle in degrees; ``flip``, whether half of the images are mirrored; ``crop_h``, lowest and
-            highest share that is cut off below.
+        data_config: ``cams``, names of cameras in their order; ``Ncams``, how many of them are
+            drawn for training; ``input_size``, (height, width); ``resize``, lowest and highest
+            number added to the scale in training; ``resize_test``, that in testing; ``rot``, lowest
+            and highest angle in degrees; ``flip``, whether half of the images are mirrored;
+            ``crop_h``, lowest and highest share that is cut off below.
         is_train: draw, rather than take the middle.
 
     Raises:
@@ -198,8 +198,8 @@ class GlobalRotScaleTrans(BaseTransform):
         self.translation_std = translation_std
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        angle = np.random.uniform(*self.rot_range)
-        scale = np.random.uniform(*self.scale_ratio_range)
+        angle = np.random.uniform(self.rot_range[0], self.rot_range[1])
+        scale = np.random.uniform(self.scale_ratio_range[0], self.scale_ratio_range[1])
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
         matrix = np.diag([1, 1, scale, 1.0])
         matrix[:2, :2] = [[cosine, sine], [-sine, cosine]]
@@ -215,8 +215,8 @@ class RandomFlip3D(BaseTransform):
     Args:
         flip_ratio_bev_horizontal: how often y changes its sign.
         flip_ratio_bev_vertical: how often x does.
-        sync_2d, update_img2lidar: as in BEVDet's configs: images are never mirrored along, the cameras
-            always move along.
+        sync_2d, update_img2lidar: as in BEVDet's configs: images are never mirrored along, the
+            cameras always move along.
     """
 
     def __init__(

@@ -25,7 +25,11 @@ def test_scenes_are_made_and_shown(tmp_path: Path) -> None:
     made = run("make", str(root), *SMALL, "--json")
     assert made.exit_code == 0, made.output
     document = json.loads(made.stdout)
-    assert (document["state"], document["painted"], document["version"]) == ("made", 18, "v1.0-made")
+    assert (document["state"], document["painted"], document["version"]) == (
+        "made",
+        18,
+        "v1.0-made",
+    )
     assert document["splits"]["val"]["samples"] == 2
     again = run("make", str(root), *SMALL)
     assert "Already there" in again.stdout

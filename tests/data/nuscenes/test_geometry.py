@@ -45,9 +45,13 @@ def test_corners_are_those_of_the_box_in_the_world(
     centres, sizes, rotations, _ = geometry.to_global(found, lidar2global)
     for i, corners in enumerate(geometry.corners(found)):
         seen = corners @ lidar2global[:3, :3].T + lidar2global[:3, 3]
-        own = (seen - centres[i]) @ rotations[i]  # length along x, width along y, as nuScenes has it
+        own = (seen - centres[i]) @ rotations[
+            i
+        ]  # length along x, width along y, as nuScenes has it
         width, length, height = sizes[i]
-        np.testing.assert_allclose(np.abs(own), [[length / 2, width / 2, height / 2]] * 8, atol=1e-8)
+        np.testing.assert_allclose(
+            np.abs(own), [[length / 2, width / 2, height / 2]] * 8, atol=1e-8
+        )
         assert own[[0, 1, 4, 5], 0].min() > 0  # the front
 
 

@@ -62,7 +62,7 @@ def test_scenes_are_reused_completed_and_replaced(tmp_path: Path) -> None:
     completed = make_scenes(made.root, TINY)
     assert completed.state == "completed"
     assert digest_of(made.root) == before
-    with pytest.raises(UserError, match="different options .*seed 0 -> 1"):
+    with pytest.raises(UserError, match=r"different options .*seed 0 -> 1"):
         make_scenes(made.root, replace(TINY, seed=1))
     forced = make_scenes(made.root, replace(TINY, seed=1), force=True)
     assert forced.state == "made"
@@ -171,7 +171,9 @@ def test_a_wall_hides_what_is_behind_it_and_no_more() -> None:
 def test_what_crosses_the_near_plane_is_cut_there() -> None:
     """A floor from behind the camera to far ahead covers all below the horizon up to its end."""
     floor = shapes.Faces(
-        np.array([[(-5.0, -99.0, 0.01), (50.0, -99.0, 0.01), (50.0, 99.0, 0.01), (-5.0, 99.0, 0.01)]]),
+        np.array(
+            [[(-5.0, -99.0, 0.01), (50.0, -99.0, 0.01), (50.0, 99.0, 0.01), (-5.0, 99.0, 0.01)]]
+        ),
         np.full((1, 3), 200.0),
         np.zeros(1, int),
     )
@@ -221,11 +223,13 @@ def test_pixels_of_objects_are_within_their_boxes(scenes: Scenes) -> None:
     assert pixels[:, 1].max() - 2 <= ys.max() <= pixels[:, 1].max() + 0.5
 
 
-def test_the_annotations_count_what_is_visible(
-    scenes: Scenes, frames: tuple[Frame, ...]) -> None:
-    rows = json.loads((scenes.root / VERSION / "sample_annotation.json").read_text(encoding="utf-8"))
+def test_the_annotations_count_what_is_visible(scenes: Scenes, frames: tuple[Frame, ...]) -> None:
+    rows = json.loads(
+        (scenes.root / VERSION / "sample_annotation.json").read_text(encoding="utf-8")
+    )
     points = np.array([row["num_lidar_pts"] for row in rows])
-    assert (points == 0).any() and (points > 100).any()
+    assert (points == 0).any()
+    assert (points > 100).any()
     levels = {row["visibility_token"] for row in rows}
     assert levels == {"1", "2", "3", "4"}
     # one that is before a camera and has points is in an image
@@ -245,8 +249,7 @@ def test_the_annotations_count_what_is_visible(
             assert inside
 
 
-def test_images_are_of_the_size_and_not_blank(
-    scenes: Scenes, frames: tuple[Frame, ...]) -> None:
+def test_images_are_of_the_size_and_not_blank(scenes: Scenes, frames: tuple[Frame, ...]) -> None:
     for path in frames[0].images:
         pixels = cv2.imread(str(path))
         assert pixels.shape == (scenes.spec.height, scenes.spec.width, 3)

@@ -23,7 +23,7 @@ RECORDED = Path(__file__).with_name("devkit_results.json")
 
 
 def guesses(frame: Frame, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a fair detector might find: some boxes moved, turned, grown, missed, invented, doubled."""
+    """What a fair detector might find: boxes moved, turned, grown, missed, doubled, mistaken."""
     boxes, _, labels = truth(frame)
     dice, found, scores, classes = Dice(seed), [], [], []
     for box, label in zip(boxes, labels, strict=True):

@@ -56,7 +56,9 @@ def test_a_camera_of_a_later_moment_is_seen_by_way_of_the_world(copied: Path) ->
     before = read_frames(copied, VERSION, "val")[0]
     rows = json.loads((copied / VERSION / "sample_data.json").read_text(encoding="utf-8"))
     poses = json.loads((copied / VERSION / "ego_pose.json").read_text(encoding="utf-8"))
-    row = next(r for r in rows if r["sample_token"] == before.token and "CAM_BACK__" in r["filename"])
+    row = next(
+        r for r in rows if r["sample_token"] == before.token and "CAM_BACK__" in r["filename"]
+    )
     later = dict(next(pose for pose in poses if pose["token"] == row["ego_pose_token"]))
     ahead = before.ego2global[:3, 0] * 2
     later |= {"token": "later", "translation": list(np.add(later["translation"], ahead))}
@@ -77,7 +79,8 @@ def test_velocities_are_those_of_centred_differences(root: Path) -> None:
     known = ~np.isnan(speeds)
     assert (speeds[known & ~moving] < 1e-6).all()
     assert (speeds[known & moving] > 0.5).all()
-    assert moving.any() and (~moving).any()
+    assert moving.any()
+    assert (~moving).any()
 
 
 def test_the_devkit_reads_the_same(root: Path, frames: tuple[Frame, ...]) -> None:

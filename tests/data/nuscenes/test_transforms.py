@@ -93,7 +93,8 @@ def test_in_training_every_image_is_changed_by_itself(frames: tuple[Frame, ...])
     np.random.seed(0)
     results = loaded(frames[0], is_train=True)
     determinants = np.linalg.det(results["post_rots"].numpy())
-    assert (determinants > 0).any() and (determinants < 0).any()  # half are mirrored
+    assert (determinants > 0).any()
+    assert (determinants < 0).any()  # half are mirrored
     assert len(set(np.abs(determinants).round(6))) == 6
     fewer = loaded(frames[0], is_train=True, data_config={**CONFIG, "Ncams": 4})
     assert fewer["imgs"].shape[0] == fewer["rots"].shape[0] == 4
@@ -138,7 +139,11 @@ def test_augmentation_keeps_boxes_where_they_are_in_the_images(
     np.random.seed(seed)
     plain = loaded(frames[seed % len(frames)], is_train=True)
     pixels, depths = in_input(plain, geometry.corners(plain["gt_bboxes_3d"]).reshape(-1, 3))
-    turn = {"type": "GlobalRotScaleTrans", "rot_range": [-0.3925, 0.3925], "translation_std": [1] * 3}
+    turn = {
+        "type": "GlobalRotScaleTrans",
+        "rot_range": [-0.3925, 0.3925],
+        "translation_std": [1] * 3,
+    }
     moved = TRANSFORMS.build(turn).transform(plain)
     moved = TRANSFORMS.build({"type": "RandomFlip3D"}).transform(moved)
     corners = geometry.corners(moved["gt_bboxes_3d"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +28,7 @@ CELL = 0.1
 MARGIN = 70.0
 """How far it goes around the car's way, in metres; beyond, it is mirrored."""
 _WHITE = (214, 216, 216)
+Span = tuple[float, float]
 SKY_DEGREES, SKY_PIXELS = 50, 3
 
 
@@ -47,7 +50,7 @@ def paint_ground(world: World, dice: Dice) -> np.ndarray:
     def at(x: float, y: float) -> tuple[int, int]:
         return round((x - left) / CELL), round((y - low) / CELL)
 
-    def fill(x: tuple[float, float], y: tuple[float, float], shade: np.ndarray | tuple) -> None:
+    def fill(x: Span, y: Span, shade: Any) -> None:
         (u, v), (s, t) = at(x[0], y[0]), at(x[1], y[1])
         part = canvas[max(0, v) : max(0, t), max(0, u) : max(0, s)]
         part[:] = shade if np.ndim(shade) == 1 else shade[max(0, v) : t, max(0, u) : s]
@@ -67,7 +70,7 @@ def paint_ground(world: World, dice: Dice) -> np.ndarray:
     for side in (-1, 1):
         _edges(fill, along, street, side, every=5.5)
     for y in (-3.5, 3.5):
-        for x in np.arange(along[0], along[1], 6.0):
+        for x in np.arange(along[0], along[1], 6.0).tolist():
             if not street[0] - 6 < x < street[1] + 3:
                 fill((x, x + 3), (y - 0.07, y + 0.07), _WHITE)
     fill((along[0], street[0] - 4), (-0.2, -0.08), _WHITE)
@@ -75,24 +78,23 @@ def paint_ground(world: World, dice: Dice) -> np.ndarray:
     fill((street[1] + 4, along[1]), (-0.2, -0.08), _WHITE)
     fill((street[1] + 4, along[1]), (0.08, 0.2), _WHITE)
     for start in (street[0] - 3.4, street[1] + 0.4):
-        for y in np.arange(-ROAD + 0.3, ROAD - 0.3, 1.0):
+        for y in np.arange(-ROAD + 0.3, ROAD - 0.3, 1.0).tolist():
             fill((start, start + 3), (y, y + 0.5), _WHITE)
     return canvas
 
 
 def _edges(
-    fill: object, along: tuple[float, float], street: tuple[float, float], side: int, every: float
+    fill: Callable[[Span, Span, Any], None], along: Span, street: Span, side: int, every: float
 ) -> None:
     """Kerbs and places to park on one side of the road."""
-    assert callable(fill)
 
-    def band(low: float, high: float) -> tuple[float, float]:
+    def band(low: float, high: float) -> Span:
         return (low, high) if side > 0 else (-high, -low)
 
     for start, end in ((along[0], street[0] - 3), (street[1] + 3, along[1])):
         fill((start, end), band(PARKING[1], PARKING[1] + 0.2), (150, 152, 152))
         fill((start, end), band(ROAD - 0.06, ROAD + 0.06), _WHITE)
-        for x in np.arange(start, end - 1, every):
+        for x in np.arange(start, end - 1, every).tolist():
             fill((x, x + 0.12), band(ROAD, PARKING[1]), _WHITE)
 
 
@@ -135,6 +137,7 @@ def _skyline(columns: int, dice: Dice) -> np.ndarray:
     """How high hills are all around, in pixels: (columns,)."""
     angles = np.arange(columns) * math.tau / columns
     waves = [
-        dice.uniform(0, 5) / n * np.sin(n * angles + dice.uniform(0, math.tau)) for n in (2, 5, 11, 23)
+        dice.uniform(0, 5) / n * np.sin(n * angles + dice.uniform(0, math.tau))
+        for n in (2, 5, 11, 23)
     ]
     return np.rint(5 + np.sum(waves, axis=0)).clip(1, None).astype(int)

@@ -1,8 +1,8 @@
 """Writes made scenes as nuScenes does; an interrupted generation is completed by the next one.
 
 Images first, scene by scene, then the tables, then the record that all of it is there. What the
-tables need of a scene that was painted, how much is seen of each object, lies in ``.scenes`` until they
-are written.
+tables need of a scene that was painted, how much is seen of each object, lies in ``.scenes`` until
+they are written.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ _ATTRIBUTES = sorted(
 _VISIBILITY = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}
 
 Counts = list[list[tuple[int, int, int]]]
-"""For each sample of a scene, of each object in it: its number, and the fine pixels, over all cameras,
-that are visible and that would be if it were alone."""
+"""For each sample of a scene, of each object in it: its number, and the fine pixels, over all
+cameras, that are visible and that would be if it were alone."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def scene_numbers(spec: ScenesSpec, split: str) -> list[tuple[int, int]]:
 def _paint_all(
     root: Path, spec: ScenesSpec, on_sample: Callable[[int, int], None] | None
 ) -> tuple[dict[str, list[Counts]], int]:
-    """Paints what is missing. Returns what tables need by split, and how many images were painted."""
+    """Paints what is missing. Returns what tables need by split, and how many images were
+    painted."""
     views = [View(camera) for camera in cameras_of(spec)]
     counts: dict[str, list[Counts]] = {split: [] for split in SPLITS}
     painted = done = 0
@@ -292,7 +293,9 @@ def _fixed_rows(rows: Rows, spec: ScenesSpec) -> None:
     )
     # the lidar's x points to the right and its y ahead
     turned = geometry.about_z(np.array([-math.pi / 2]))[0]
-    sensors = [(LIDAR, "lidar", turned, np.array(_LIDAR_AT), [])]
+    sensors: list[tuple[str, str, np.ndarray, np.ndarray, list[Any]]] = [
+        (LIDAR, "lidar", turned, np.array(_LIDAR_AT), [])
+    ]
     for one in cameras_of(spec):
         intrinsic = one.intrinsic.tolist()
         sensors.append((one.name, "camera", one.rotation, one.translation, intrinsic))
@@ -368,7 +371,9 @@ def _data_row(
     before, after = _neighbours(tokens, index)
     camera = channel != LIDAR
     moment = _timestamp(split, number, index)
-    scan = f"samples/{LIDAR}/{name}__{LIDAR}__{moment}.pcd.bin"  # named, as each record is; not there
+    scan = (
+        f"samples/{LIDAR}/{name}__{LIDAR}__{moment}.pcd.bin"  # named, as each record is; not there
+    )
     return {
         "token": tokens[index],
         "sample_token": sample,

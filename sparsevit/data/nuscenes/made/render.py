@@ -1,8 +1,9 @@
 """Paints what a camera sees: ground, sky, and faces with the nearest in front.
 
 Every face is a plane, and over a plane the inverse depth is linear in the pixel, so a depth buffer
-needs one multiplication a pixel and is exact. A pixel (x, y) of an image is the square from there to
-(x + 1, y + 1), as image augmentation takes it; images are painted twice as large and then shrunk.
+needs one multiplication a pixel and is exact. A pixel (x, y) of an image is the square from there
+to (x + 1, y + 1), as image augmentation takes it; images are painted twice as large and then
+shrunk.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Camera:
 
     Attributes:
         name: of its channel.
-        rotation, translation: (3, 3) and (3,), from its frame (x right, y down, z ahead) to the car's.
+        rotation, translation: (3, 3) and (3,), from its frame (x right, y down, z ahead) to the
+            car's.
         intrinsic: (3, 3).
         width, height: of its images, in pixels.
     """
@@ -95,7 +97,9 @@ class View:
         self.horizon = int((down.mean(axis=1) <= 1e-3).sum())
         below = rays[self.horizon :]
         away = camera.translation[2] / down[self.horizon :]
-        self._ground = (below[..., :2] * away[..., None] + camera.translation[:2]).astype(np.float32)
+        self._ground = (below[..., :2] * away[..., None] + camera.translation[:2]).astype(
+            np.float32
+        )
         self.ground_depth = away.astype(np.float32)
         self._sky = self._sky_map(rays[: self.horizon])
         self._blend = self._levels(away.mean(axis=1))
@@ -120,7 +124,9 @@ class View:
             parts.append((span, weight[span, None, None].astype(np.float32)))
         return parts
 
-    def backdrop(self, picture: Sequence[np.ndarray], sky: np.ndarray, car: tuple[float, float]):
+    def backdrop(
+        self, picture: Sequence[np.ndarray], sky: np.ndarray, car: tuple[float, float]
+    ) -> np.ndarray:
         """Ground and sky: (rows, columns, 3) uint8.
 
         Args:
@@ -135,16 +141,18 @@ class View:
         for number, (rows, weight) in enumerate(self._blend):
             if rows.stop > rows.start:
                 cells = place[rows] / np.float32(ground.CELL * 4**number)
-                taken = cv2.remap(
-                    picture[number], cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-                )
-                lower[rows] += weight * taken
+                lower[rows] += weight * _taken(picture[number], cells, cv2.BORDER_REFLECT)
         canvas[self.horizon :] = lower
         if self.horizon:
-            canvas[: self.horizon] = cv2.remap(
-                sky, self._sky, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-            )
+            canvas[: self.horizon] = _taken(sky, self._sky, cv2.BORDER_WRAP)
         return canvas
+
+
+def _taken(picture: np.ndarray, places: np.ndarray, border: int) -> np.ndarray:
+    """What a picture has at (rows, columns, 2) places x, y."""
+    columns, rows = places[..., 0], places[..., 1]
+    found = cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=border)
+    return np.asarray(found)
 
 
 def smaller(picture: np.ndarray) -> list[np.ndarray]:

@@ -5,15 +5,20 @@ A thing's own frame has x ahead, y to the left and z up, with its middle on the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from sparsevit.data.backgrounds import colour
 from sparsevit.data.dice import Dice
 from sparsevit.data.nuscenes.made.world import Thing
+
+Colour: TypeAlias = Sequence[float] | np.ndarray
+"""BGR, 0 to 255."""
 
 _GLASS, _TYRE, _GREY = (70, 62, 52), (34, 32, 32), (120, 120, 122)
 _PLAIN, WINDOWS, STRIPES, LEAVES = range(4)
@@ -41,7 +46,7 @@ class _Blocks:
         width, length, height = thing.size
         self._scale = np.array([length / 2, width / 2, height])
         self._corners: list[np.ndarray] = []
-        self._colours: list[Sequence[float]] = []
+        self._colours: list[Colour] = []
         self._patterns: list[int] = []
 
     def add(
@@ -49,9 +54,9 @@ class _Blocks:
         x: tuple[float, float],
         y: tuple[float, float],
         z: tuple[float, float],
-        colour: Sequence[float],
+        colour: Colour,
         top: tuple[tuple[float, float], tuple[float, float]] | None = None,
-        roof: Sequence[float] | None = None,
+        roof: Colour | None = None,
         pattern: int = _PLAIN,
     ) -> None:
         """A block from and to x and y in -1..1, z in 0..1, without its floor.
@@ -70,7 +75,9 @@ class _Blocks:
             self._face(face, colour, pattern)
         self._face([(*corner, z[1]) for corner in high], colour if roof is None else roof, _PLAIN)
 
-    def _face(self, face: list[tuple[float, ...]], colour: Sequence[float], pattern: int) -> None:
+    def _face(
+        self, face: Sequence[tuple[float, float, float]], colour: Colour, pattern: int
+    ) -> None:
         self._corners.append(np.array(face) * self._scale)
         self._colours.append(colour)
         self._patterns.append(pattern)
@@ -177,9 +184,7 @@ def _cone(blocks: _Blocks, thing: Thing, dice: Dice) -> None:
         blocks.add(low, low, heights[i : i + 2], shade, (high, high))  # type: ignore[arg-type]
 
 
-def _person(
-    blocks: _Blocks, thing: Thing, dice: Dice, low: float = 0.0, deep: float = 1.0
-) -> None:
+def _person(blocks: _Blocks, thing: Thing, dice: Dice, low: float = 0.0, deep: float = 1.0) -> None:
     """Upright, from a share of the height on, as deep as a share of the length."""
     skin = colour(0.07, dice.uniform(0.25, 0.6), dice.uniform(0.35, 0.95))
     shirt, trousers = _paint(dice), colour(dice.unit(), 0.4, dice.uniform(0.15, 0.5))
@@ -227,7 +232,7 @@ def _tree(blocks: _Blocks, thing: Thing, dice: Dice) -> None:
     leaves = colour(dice.uniform(0.2, 0.36), dice.uniform(0.4, 0.7), dice.uniform(0.25, 0.5))
     blocks.add((-0.12, 0.12), (-0.12, 0.12), (0, 0.45), (45, 65, 85))
     steps = ((0.7, 0.35), (1.0, 0.55), (0.8, 0.8), (0.3, 1.0))
-    for (r, low), (s, high) in zip(steps, steps[1:], strict=False):
+    for (r, low), (s, high) in itertools.pairwise(steps):
         blocks.add((-r, r), (-r, r), (low, high), leaves, ((-s, s), (-s, s)), pattern=LEAVES)
 
 

@@ -1,7 +1,7 @@
 """What is in a made scene: a road and a crossing, what drives, stands and walks there.
 
-The scene's frame has x along the road, y to the left, z up from the ground, in metres; its origin is
-where the car starts. Traffic keeps to the right.
+The scene's frame has x along the road, y to the left, z up from the ground, in metres; its origin
+is where the car starts. Traffic keeps to the right.
 """
 
 from __future__ import annotations
@@ -158,14 +158,16 @@ def _draw(
     """An object somewhere; it may hit others."""
     name = dice.pick([one for one in spec.classes for _ in range(_OFTEN[one])])
     grown = dice.uniform(0.88, 1.12)
-    w, l, h = (round(s * grown * dice.uniform(0.95, 1.05), 3) for s in SIZES[name])
+    width, length, height = (
+        round(side * grown * dice.uniform(0.95, 1.05), 3) for side in SIZES[name]
+    )
     x, y, heading, speed = dice.uniform(*reach), 0.0, 0.0, 0.0
     side = dice.pick((-1, 1))
     if dice.chance(_DRIVES.get(name, 0.0)):
         if dice.chance(0.15):
             # on the street that crosses: going away, or waiting to come
             heading, end = side * math.pi / 2, dice.pick((-1, 1))
-            x, y = crossing + side * CROSSING / 2, end * dice.uniform(ROAD + l / 2 + 1, 45)
+            x, y = crossing + side * CROSSING / 2, end * dice.uniform(ROAD + length / 2 + 1, 45)
             speed = dice.uniform(3, 8) if end == side else 0.0
         else:
             lane = dice.integer(0, len(LANES) - 1)
@@ -182,16 +184,15 @@ def _draw(
         y = side * dice.uniform(ROAD - 0.6, PARKING[1] - 0.5)
         heading = dice.pick((0.0, math.pi / 2)) + dice.uniform(-0.2, 0.2)
     else:
-        y = side * (sum(PARKING) / 2 + max(0.0, w / 2 - 1.1))
+        y = side * (sum(PARKING) / 2 + max(0.0, width / 2 - 1.1))
         heading = (0.0 if side < 0 else math.pi) + dice.uniform(-0.05, 0.05)
         if name in ("bicycle", "motorcycle"):
             y, heading = side * dice.uniform(*PAVEMENT), dice.uniform(0, math.tau)
-    return Thing(name, (w, l, h), (round(x, 3), round(y, 3)), round(heading, 5), round(speed, 3), look)
+    size, start = (width, length, height), (round(x, 3), round(y, 3))
+    return Thing(name, size, start, round(heading, 5), round(speed, 3), look)
 
 
-def _scenery(
-    dice: Dice, reach: tuple[float, float], crossing: float, look: int
-) -> list[Thing]:
+def _scenery(dice: Dice, reach: tuple[float, float], crossing: float, look: int) -> list[Thing]:
     """Houses along both sides of the road, trees and lamps before them."""
     things: list[Thing] = []
     for side in (-1, 1):
