@@ -323,70 +323,86 @@ def _read_all(root: Path, version: str, stamp: Any) -> tuple[Frame, ...]:
 def _read_annotations(folder: Path, samples: _Table) -> dict[str, Annotations]:
     """Sample token -> what is annotated in it."""
     categories, attributes = _Table(folder, "category"), _Table(folder, "attribute")
-    instances = _Table(folder, "instance")
-    table = _Table(folder, "sample_annotation")
+    instances, table = _Table(folder, "instance"), _Table(folder, "sample_annotation")
+    kinds = {one["token"]: categories[one["category_token"]]["name"] for one in instances}
+    rows = list(table)
+    names, said = [], []
+    in_sample: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for number, row in enumerate(rows):
+        kind = kinds.get(row["instance_token"]) or instances[row["instance_token"]]
+        boxes, racks = in_sample[row["sample_token"]]
+        names.append(CLASS_OF_CATEGORY.get(kind, ""))
+        said.append(_attribute(row, attributes))
+        if names[-1] or kind == BICYCLE_RACK:
+            (boxes if names[-1] else racks).append(number)
+    widths = {"translation": 3, "size": 3, "rotation": 4}
+    columns = {key: _column(rows, key, width) for key, width in widths.items()}
+    velocities = _velocities(rows, columns["translation"], table, samples)
+    points = np.array(
+        [_whole(row, "num_lidar_pts") + _whole(row, "num_radar_pts") for row in rows], np.int64
+    )
 
-    def category(row: _Record) -> str:
-        name: str = categories[instances[row["instance_token"]]["category_token"]]["name"]
-        return name
-
-    def attribute(row: _Record) -> str:
-        tokens = row["attribute_tokens"]
-        if not isinstance(tokens, list) or len(tokens) > 1:
-            raise _damaged(row, "has more than one attribute")
-        return attributes[tokens[0]]["name"] if tokens else ""
-
-    by_sample: dict[str, list[tuple[str, _Record]]] = defaultdict(list)
-    for row in table:
-        by_sample[row["sample_token"]].append((category(row), row))
-
-    def of(sample: _Record) -> Annotations:
-        rows = by_sample[sample["token"]]
-        counted = [row for name, row in rows if name in CLASS_OF_CATEGORY]
-        racks = [row for name, row in rows if name == BICYCLE_RACK]
+    def of(token: str) -> Annotations:
+        boxes, racks = in_sample[token]
         return Annotations(
-            names=tuple(CLASS_OF_CATEGORY[name] for name, _ in rows if name in CLASS_OF_CATEGORY),
-            centres=_stacked(counted, "translation", 3),
-            sizes=_stacked(counted, "size", 3),
-            rotations=_stacked(counted, "rotation", 4),
-            velocities=_rows([_velocity(row, table, samples) for row in counted], 2),
-            points=np.array(
-                [_whole(row, "num_lidar_pts") + _whole(row, "num_radar_pts") for row in counted],
-                np.int64,
-            ),
-            attributes=tuple(attribute(row) for row in counted),
-            racks=np.concatenate(
-                [
-                    _stacked(racks, key, length)
-                    for key, length in (("translation", 3), ("size", 3), ("rotation", 4))
-                ],
-                axis=1,
-            ),
+            names=tuple(names[i] for i in boxes),
+            centres=columns["translation"][boxes],
+            sizes=columns["size"][boxes],
+            rotations=columns["rotation"][boxes],
+            velocities=velocities[boxes],
+            points=points[boxes],
+            attributes=tuple(said[i] for i in boxes),
+            racks=np.concatenate([columns[key][racks] for key in widths], axis=1),
         )
 
-    return {sample["token"]: of(sample) for sample in samples}
+    return {sample["token"]: of(sample["token"]) for sample in samples}
 
 
-def _velocity(row: _Record, table: _Table, samples: _Table) -> np.ndarray:
-    """(2,) m/s from an object's annotations before and after, or as near as there are; else NaN."""
-    first = table[row["prev"]] if row["prev"] else row
-    last = table[row["next"]] if row["next"] else row
-    times = [_whole(samples[one["sample_token"]], "timestamp") for one in (first, last)]
-    seconds = 1e-6 * times[1] - 1e-6 * times[0]
-    longest = _LONGEST_STEP * (2 if row["prev"] and row["next"] else 1)
-    if first is last or not 0 < seconds <= longest:
-        return np.full(2, np.nan)
-    way = _vector(last, "translation", 3) - _vector(first, "translation", 3)
-    velocity: np.ndarray = (way / seconds)[:2]
-    return velocity
+def _attribute(row: _Record, attributes: _Table) -> str:
+    tokens = row["attribute_tokens"]
+    if not isinstance(tokens, list) or len(tokens) > 1:
+        raise _damaged(row, "has more than one attribute")
+    return _text(attributes[tokens[0]], "name") if tokens else ""
 
 
-def _stacked(rows: Sequence[_Record], key: str, length: int) -> np.ndarray:
-    return _rows([_vector(row, key, length) for row in rows], length)
+def _velocities(
+    rows: Sequence[_Record], centres: np.ndarray, table: _Table, samples: _Table
+) -> np.ndarray:
+    """(n, 2) m/s from an object's annotations before and after, or as near as there are; else NaN.
+
+    Args:
+        rows: all annotations.
+        centres: (n, 3) their translations.
+    """
+    times = 1e-6 * np.array([_whole(samples[row["sample_token"]], "timestamp") for row in rows])
+    numbers = {token: number for number, token in enumerate(table.records)}
+
+    def neighbours(key: str) -> np.ndarray:
+        found = [numbers.get(row[key], -1) if row[key] else i for i, row in enumerate(rows)]
+        for i in np.flatnonzero(np.array(found) < 0):
+            table[rows[i][key]]  # says that there is none
+        return np.array(found, int)
+
+    first, last = neighbours("prev"), neighbours("next")
+    here = np.arange(len(rows))
+    seconds = times[last] - times[first]
+    longest = np.where((first != here) & (last != here), 2, 1) * _LONGEST_STEP
+    known = (seconds > 0) & (seconds <= longest)
+    way = (centres[last] - centres[first])[:, :2]
+    velocities: np.ndarray = np.where(known, 1, np.nan)[:, None] * way
+    return velocities / np.where(known, seconds, 1)[:, None]
 
 
-def _rows(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
-    return np.array(rows, np.float64).reshape(-1, length)
+def _column(rows: Sequence[_Record], key: str, length: int) -> np.ndarray:
+    """(n, length) of all rows."""
+    try:
+        values = np.array([row[key] for row in rows], np.float64).reshape(len(rows), -1)
+        if values.shape[1:] == (length,) and np.isfinite(values).all():
+            return values
+    except (TypeError, ValueError):
+        pass
+    # one of them is wrong, or there is none
+    return np.array([_vector(row, key, length) for row in rows]).reshape(-1, length)
 
 
 def _vector(row: _Record, key: str, length: int) -> np.ndarray:
