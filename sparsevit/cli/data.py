@@ -192,10 +192,10 @@ def show(
             help="Folder that the file names in the annotations are relative to.",
         ),
     ] = None,
-    version: Annotated[
+    tables: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
+            metavar="VERSION",
             show_default="the only one there is",
             help="Which nuScenes tables of the folder, such as v1.0-mini.",
         ),
@@ -210,8 +210,8 @@ def show(
     from sparsevit.phases import data
 
     place = root or data.latest_root(workspace)
-    if version is not None or data.has_scenes(place):
-        shown = data.show_scenes(place, out, split, images, version)
+    if tables is not None or data.has_scenes(place):
+        shown = data.show_scenes(place, out, split, images, tables)
     else:
         shown = data.show_data(place, out, split, images, image_dir)
     console.emit(shown, as_json, _render_shown)

@@ -99,7 +99,7 @@ def find_version(root: Path | str) -> str:
     if len(found) == 1:
         return found[0]
     what = f"several versions ({', '.join(found)})" if found else "no folder of nuScenes tables"
-    raise UserError(f"{root} has {what}.", "Name the version, such as v1.0-mini or v1.0-trainval.")
+    raise UserError(f"{root} has {what}.", "Name the version, such as --tables v1.0-mini.")
 
 
 def read_frames(root: Path | str, version: str, split: str) -> tuple[Frame, ...]:

@@ -240,7 +240,7 @@ def test_a_mistake_is_said_and_ends_with_2(
         check_images(read_frames(copied, VERSION, "val"))
     assert raised.value.remedy
     out = copied.parent / "out.png"
-    arguments = ["show", str(copied), "--version", VERSION, "--images", "14", "--out", str(out)]
+    arguments = ["show", str(copied), "--tables", VERSION, "--images", "14", "--out", str(out)]
     assert main(["data", *arguments]) == 2
     shown = capsys.readouterr()
     assert "Traceback" not in shown.err
