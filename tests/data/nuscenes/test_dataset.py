@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from sparsevit.data.nuscenes.dataset import balanced
 from sparsevit.data.nuscenes.made.spec import VERSION
 from sparsevit.data.nuscenes.names import CAMERAS, CLASSES
 from sparsevit.data.nuscenes.tables import Frame, read_frames
+from sparsevit.engine.datasets import UnusableImage, name_broken_images
 
 DATA_CONFIG = {
     "cams": list(CAMERAS),
@@ -103,6 +105,26 @@ def test_fewer_classes_and_fewer_samples(root: Path) -> None:
     assert len(few) == 2
     assert {label for i in range(2) for label in few.get_data_info(i)["gt_labels_3d"]} == {-1, 0}
     assert few.get_cat_ids(0) == [0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_on_the_way_is_named(root: Path, tmp_path: Path, workers: int) -> None:
+    copy = Path(shutil.copytree(root, tmp_path / "copy"))
+    broken = next((copy / "samples" / "CAM_BACK").glob("made-val-*"))
+    broken.write_bytes(broken.read_bytes()[:300])
+    loader = Runner.build_dataloader(
+        {
+            "batch_size": 1,
+            "num_workers": workers,
+            "sampler": {"type": "DefaultSampler", "shuffle": False},
+            "collate_fn": {"type": "collate_samples"},
+            "dataset": described(copy),
+        }
+    )
+    name_broken_images(loader.dataset)
+    with pytest.raises(UnusableImage) as raised:
+        list(loader)
+    assert raised.value.problem == f"{broken} is not an image that can be read."
 
 
 def test_every_class_is_drawn_as_often() -> None:

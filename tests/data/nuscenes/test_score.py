@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nuscenes_samples import metric_of, sample_of, truth
 from sparsevit.data.dice import Dice
 from sparsevit.data.nuscenes.metric import NuScenesMetric
 from sparsevit.data.nuscenes.names import CLASSES, RANGES
-from sparsevit.data.nuscenes.score import DISTANCES, ERRORS, Boxes, score
+from sparsevit.data.nuscenes.score import DISTANCES, ERRORS, Boxes, countable, score
 from sparsevit.data.nuscenes.tables import Frame
 from sparsevit.errors import UserError
 
@@ -211,6 +212,21 @@ def test_ap_is_that_of_a_slow_reference(seed: int) -> None:
     assert math.isnan(found.errors["traffic_cone"]["orient"])
     assert math.isnan(found.errors["barrier"]["vel"])
     assert found.metrics["mAP"] == pytest.approx(np.mean(list(found.ap.values())))
+
+
+def test_cycles_in_a_rack_and_what_is_far_away_do_not_count() -> None:
+    places = [[5, 0, 1], [5, 1.5, 1], [5, 0.4, 1], [5, 0, 4], [45, 0, 1], [45, 0, 1]]
+    count = len(places)
+    boxes = replace(
+        random_boxes(Dice(0), count),
+        centres=np.array(places, float),
+        names=np.array(["bicycle", "motorcycle", "car", "bicycle", "bicycle", "truck"], object),
+    )
+    # 4 m long, 1 m wide, 2 m high, across
+    rack = [5, 0, 1, 1, 4, 2, math.sqrt(0.5), 0, 0, math.sqrt(0.5)]
+    kept = countable(boxes, np.zeros(3), np.array([rack]))
+    assert list(kept) == [False, False, True, True, False, True]
+    assert list(countable(boxes, np.zeros(3), np.zeros((0, 10)))) == [True] * 4 + [False, True]
 
 
 def test_every_class_has_a_range() -> None:
