@@ -35,6 +35,9 @@ TABLES = (
 )
 SPLITS_FILE = "splits.json"
 _AGAIN = "Unpack the tables of this version again; they come together."
+_MOST = 2**62
+_NO_ROTATION = 1e-3
+"""How far from 1 the length of a quaternion must be."""
 _LONGEST_STEP = 1.5
 """Seconds between two annotations of an object that give a velocity."""
 
@@ -211,7 +214,8 @@ class _Table:
         rows = _json(self.path, list, made)
         if any(row is not None and not isinstance(row, _Record) for row in rows):
             raise UserError(f"{self.path} is damaged: it is no list of records.", _AGAIN)
-        self.records: dict[str, _Record] = {row["token"]: row for row in rows if row is not None}
+        found = (row for row in rows if row is not None)
+        self.records: dict[str, _Record] = {_text(row, "token"): row for row in found}
 
     def __getitem__(self, token: Any) -> _Record:
         found = self.records.get(token) if isinstance(token, str) else None
@@ -275,13 +279,13 @@ def _read_all(root: Path, version: str, stamp: Any) -> tuple[Frame, ...]:
     scenes, samples = _Table(folder, "scene"), _Table(folder, "sample")
     # nine in ten images and scans are between key frames
     data = _Table(folder, "sample_data", lambda row: row.get("is_key_frame") is not False)
-    needed = {row["ego_pose_token"] for row in data}
-    poses = _Table(folder, "ego_pose", lambda row: row.get("token") in needed)
+    needed = {_text(row, "ego_pose_token") for row in data}
+    poses = _Table(folder, "ego_pose", lambda row: str(row.get("token")) in needed)
     notes = _read_annotations(folder, samples)
     channels: dict[str, dict[str, _Record]] = defaultdict(dict)
     for row in data:
         sensor = sensors[calibrated[row["calibrated_sensor_token"]]["sensor_token"]]
-        channels[row["sample_token"]][sensor["channel"]] = row
+        channels[_text(row, "sample_token")][_text(sensor, "channel")] = row
 
     @lru_cache(maxsize=4096)
     def mounted(token: str) -> np.ndarray:
@@ -307,7 +311,7 @@ def _read_all(root: Path, version: str, stamp: Any) -> tuple[Frame, ...]:
         from_global = np.linalg.inv(sensor2global(lidar))
         return Frame(
             token=token,
-            scene=scenes[sample["scene_token"]]["name"],
+            scene=_text(scenes[sample["scene_token"]], "name"),
             timestamp=_whole(sample, "timestamp"),
             images=tuple(root / _text(row, "filename") for row in rows),
             intrinsics=np.stack([intrinsic(row["calibrated_sensor_token"]) for row in rows]),
@@ -324,19 +328,20 @@ def _read_annotations(folder: Path, samples: _Table) -> dict[str, Annotations]:
     """Sample token -> what is annotated in it."""
     categories, attributes = _Table(folder, "category"), _Table(folder, "attribute")
     instances, table = _Table(folder, "instance"), _Table(folder, "sample_annotation")
-    kinds = {one["token"]: categories[one["category_token"]]["name"] for one in instances}
+    kinds = {one["token"]: _text(categories[one["category_token"]], "name") for one in instances}
     rows = list(table)
     names, said = [], []
     in_sample: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for number, row in enumerate(rows):
-        kind = kinds.get(row["instance_token"]) or instances[row["instance_token"]]
-        boxes, racks = in_sample[row["sample_token"]]
+        kind = kinds[instances[row["instance_token"]]["token"]]
+        boxes, racks = in_sample[_text(row, "sample_token")]
         names.append(CLASS_OF_CATEGORY.get(kind, ""))
         said.append(_attribute(row, attributes))
         if names[-1] or kind == BICYCLE_RACK:
             (boxes if names[-1] else racks).append(number)
     widths = {"translation": 3, "size": 3, "rotation": 4}
     columns = {key: _column(rows, key, width) for key, width in widths.items()}
+    _check_boxes(rows, columns["size"], columns["rotation"])
     velocities = _velocities(rows, columns["translation"], table, samples)
     points = np.array(
         [_whole(row, "num_lidar_pts") + _whole(row, "num_radar_pts") for row in rows], np.int64
@@ -356,6 +361,14 @@ def _read_annotations(folder: Path, samples: _Table) -> dict[str, Annotations]:
         )
 
     return {sample["token"]: of(sample["token"]) for sample in samples}
+
+
+def _check_boxes(rows: Sequence[_Record], sizes: np.ndarray, rotations: np.ndarray) -> None:
+    flat = (sizes <= 0).any(axis=1)
+    turned = np.abs(np.linalg.norm(rotations, axis=1) - 1) > _NO_ROTATION
+    for wrong, what in ((flat, "size that is not above 0"), (turned, "rotation that is none")):
+        if wrong.any():
+            raise _damaged(rows[int(wrong.argmax())], f"has a {what}")
 
 
 def _attribute(row: _Record, attributes: _Table) -> str:
@@ -378,10 +391,10 @@ def _velocities(
     numbers = {token: number for number, token in enumerate(table.records)}
 
     def neighbours(key: str) -> np.ndarray:
-        found = [numbers.get(row[key], -1) if row[key] else i for i, row in enumerate(rows)]
-        for i in np.flatnonzero(np.array(found) < 0):
-            table[rows[i][key]]  # says that there is none
-        return np.array(found, int)
+        return np.array(
+            [numbers[table[row[key]]["token"]] if row[key] else i for i, row in enumerate(rows)],
+            int,
+        )
 
     first, last = neighbours("prev"), neighbours("next")
     here = np.arange(len(rows))
@@ -417,7 +430,7 @@ def _vector(row: _Record, key: str, length: int) -> np.ndarray:
 
 def _whole(row: _Record, key: str) -> int:
     value = row[key]
-    if not isinstance(value, int):
+    if not isinstance(value, int) or abs(value) > _MOST:
         raise _damaged(row, f"has a '{key}' that is no whole number")
     return value
 
@@ -432,7 +445,7 @@ def _text(row: _Record, key: str) -> str:
 def _pose(row: _Record, what: str) -> np.ndarray:
     rotation = _vector(row, "rotation", 4)
     length = float(np.linalg.norm(rotation))
-    if abs(length - 1) > 1e-3:
+    if abs(length - 1) > _NO_ROTATION:
         raise UserError(
             f"{what[0].upper()}{what[1:]} {row['token']} is no rotation: its quaternion has the "
             f"length {length:.4g}, not 1.",

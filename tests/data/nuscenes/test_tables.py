@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sparsevit.cli.main import main
 from sparsevit.data.nuscenes import geometry
@@ -245,6 +249,28 @@ def test_a_mistake_is_said_and_ends_with_2(
     shown = capsys.readouterr()
     assert "Traceback" not in shown.err
     assert not out.exists()
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(TABLES),
+    st.integers(0, 10**6),
+    st.sampled_from(
+        [None, "", "gone", [], {}, ["gone"], [1], -1, 0, True, 1e400, math.nan, 10**30, [0.0] * 4]
+    ),
+)
+def test_any_value_in_a_table_is_taken_or_refused(
+    copied: Path, table: str, number: int, value: object
+) -> None:
+    path = copied / VERSION / f"{table}.json"
+    before = path.read_bytes()
+    rows = json.loads(before)
+    row = rows[number % len(rows)]
+    row[list(row)[number // len(rows) % len(row)]] = value
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with contextlib.suppress(UserError):
+        read_frames(copied, VERSION, "val")
+    path.write_bytes(before)
 
 
 def test_every_table_is_written(root: Path) -> None:
