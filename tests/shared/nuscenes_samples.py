@@ -38,3 +38,24 @@ def truth(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     info = data_info(frame, CLASSES)
     boxes = info["gt_bboxes_3d"]
     return boxes, np.linspace(0.9, 0.5, len(boxes)), info["gt_labels_3d"]
+
+
+def project(
+    points: np.ndarray, cam2lidar: np.ndarray, intrinsic: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where points are in an image.
+
+    Args:
+        points: (..., 3) in the lidar's frame.
+        cam2lidar: (4, 4).
+        intrinsic: (3, 3).
+
+    Returns:
+        (..., 2) pixels, and (...) depths in metres; those at depth 0 or behind are not in the
+        image.
+    """
+    seen = (points - cam2lidar[:3, 3]) @ cam2lidar[:3, :3]
+    flat = seen @ intrinsic.T
+    depth = seen[..., 2]
+    away = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
+    return flat[..., :2] / away[..., None], depth

