@@ -168,13 +168,14 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
     begun = record is not None and not force
     if force:
         _remove_generated(root)
+    # the first that is written: a folder without it is not ours to go on with
+    _write_record(root, spec, complete=False)
     maps = [label_folder(root, split) for split in SPLITS] if spec.labels else []
     for folder in (root, *(root / name for name in ("annotations", *SPLITS)), *maps):
         folder.mkdir(parents=True, exist_ok=True)
         for entry in folder.iterdir():
             if _LEFTOVER.fullmatch(entry.name):
                 entry.unlink()
-    _write_record(root, spec, complete=False)
     return begun
 
 

@@ -227,3 +227,19 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         pytest.raises(UserError, match="Another process is writing"),
     ):
         make_dataset(tmp_path, SMALL)
+
+
+def test_interrupted_before_its_first_folder_it_can_be_made_again(tmp_path, monkeypatch):
+    spec = DatasetSpec(train=1, val=1, width=32, height=32)
+    mkdir = Path.mkdir
+
+    def interrupted(path, *args, **how):
+        mkdir(path, *args, **how)
+        if path.name == "annotations":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_dataset(tmp_path / "data", spec)
+    assert make_dataset(tmp_path / "data", spec).painted == 2

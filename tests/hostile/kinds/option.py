@@ -16,7 +16,7 @@ from hostile.case import FOUND, MAYBE, MISTAKE, Case
 HUGE = "99999999999999999999"
 SMALL_SEARCH = (
     *("--min", "0", "--max", "10000", "--trials", "2", "--population", "2", "--parents", "2"),
-    *("--latency-seconds", "0.01"),
+    *("--latency-seconds", "0.01", "--max-candidates", "20"),
 )
 ITER = ("--set", "train_cfg.max_iters=1")
 # each command in its cheapest valid form; new commands are tried with none of it

@@ -17,7 +17,7 @@ from hostile.case import FOUND, MAYBE, MISTAKE, SECRET, Case, Place
 STUDY = "ws/search/run-001/study.db"
 SMALL = (
     *("--min", "0", "--max", "10000", "--trials", "3", "--population", "2", "--parents", "2"),
-    *("--latency-seconds", "0.01"),
+    *("--latency-seconds", "0.01", "--max-candidates", "20"),
 )
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("search", "--show", "--workspace", "ws"),

@@ -469,11 +469,12 @@ def _claim(root: Path, spec: ScenesSpec, force: bool) -> bool:
     if record is not None and (force or record.get("complete")):
         # of complete ones a file is missing: the counts are gone too
         _remove_generated(root)
-    folders = [VERSION, _COUNTS, "maps", *(f"samples/{camera}" for camera in CAMERAS)]
+    # the first that is written: a folder without it is not ours to go on with
+    _write_record(root, spec, None)
+    folders = [".", VERSION, _COUNTS, "maps", *(f"samples/{camera}" for camera in CAMERAS)]
     for folder in folders:
         (root / folder).mkdir(parents=True, exist_ok=True)
         remove_leftovers(root / folder)
-    _write_record(root, spec, None)
     return record is not None and not force
 
 
