@@ -39,6 +39,7 @@ _MOST_UNPACKED = 20
 # A weight that repeats its numbers (expand) is larger by its shape than in the file.
 _MOST_REPEATED = 1 << 26
 _PATIENCE_SECONDS = 30.0
+_LONGEST_MESSAGE = 1000
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORCE_NOT = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _RESAVE = (
@@ -112,7 +113,7 @@ def weights_only() -> Iterator[None]:
     os.environ[_FORCE] = "1"
     os.environ.pop(_FORCE_NOT, None)
     try:
-        with _allowed_globals():
+        with _allowed_globals(), _short_errors():
             yield
     finally:
         for name, value in before.items():
@@ -120,6 +121,29 @@ def weights_only() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _short_errors() -> Iterator[None]:
+    """PyTorch searches the message of what it refuses, in time that grows as the length squared:
+    a name of 100,000 letters takes minutes."""
+    unpickler = getattr(getattr(torch, "_weights_only_unpickler", None), "Unpickler", None)
+    if unpickler is None:
+        yield
+        return
+    load = unpickler.load
+
+    def told(self: Any) -> Any:
+        try:
+            return load(self)
+        except pickle.UnpicklingError as error:
+            raise pickle.UnpicklingError(str(error)[:_LONGEST_MESSAGE]) from None
+
+    unpickler.load = told
+    try:
+        yield
+    finally:
+        unpickler.load = load
 
 
 # --- what may be in a checkpoint -----------------------------------------------------------------

@@ -33,7 +33,9 @@ IDENTITY = "identity"
 Direction = Literal["maximize", "minimize"]
 Storage = str | os.PathLike[str] | BaseStorage
 
-UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+UNREADABLE = (
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError),
+)
 """What Optuna and we run into where a study's data are not what they must be."""
 
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.

@@ -89,6 +89,12 @@ def test_getattr_reaches_nothing_but_the_default_statistics(tmp_path):
     assert "getattr" in refusal(path).problem
 
 
+def test_a_name_of_100_000_letters_is_refused_without_searching_it_for_minutes(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"\x80\x02c" + b"m" * 100_000 + b"\nf\n)R.")
+    assert len(refusal(path).problem) < 2000
+
+
 def test_a_whole_model_object_is_refused_with_the_way_to_save_weights(tmp_path):
     path = tmp_path / "model.pth"
     torch.save(nn.Linear(2, 2), path)

@@ -106,6 +106,7 @@ def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_pa
         "UPDATE trial_params SET distribution_json = '-5'",
         "UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'configuration'",
         "UPDATE study_user_attributes SET value_json = ''",
+        f"UPDATE trial_user_attributes SET value_json = '{'[' * 9000}'",
     ],
 )
 def test_a_study_whose_trials_are_damaged_is_not_gone_on_with(tmp_path, damage):
