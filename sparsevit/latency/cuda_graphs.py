@@ -29,12 +29,14 @@ class GraphKey:
 
     Attributes:
         configuration: the ratios, or None of a backbone that has none.
+        rank_over: which windows are ranked together, or None of a backbone without windows.
         shape, dtype, device: of the images.
         addresses: where the parameters are in memory. Loading weights leaves them there; moving or
             converting the backbone does not.
     """
 
     configuration: Any
+    rank_over: Any
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
@@ -120,6 +122,7 @@ class GraphedBackbone:
         get_sparsity = getattr(self.backbone, "get_sparsity", None)
         return GraphKey(
             configuration=None if get_sparsity is None else get_sparsity(),
+            rank_over=getattr(self.backbone, "rank_over", None),
             shape=tuple(images.shape),
             dtype=images.dtype,
             device=images.device,

@@ -11,6 +11,7 @@ MODULE2PACKAGE.setdefault("sparsevit", "sparsevit")
 
 mmcv_ext.install()
 
+from sparsevit.models import bev  # noqa: E402
 from sparsevit.models.sparsevit import SparseViT  # noqa: E402
 
-__all__ = ["SparseViT"]
+__all__ = ["SparseViT", "bev"]

@@ -18,7 +18,13 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from sparsevit.methods.windows.adapters.mmdet import view
-from sparsevit.methods.windows.forward import Route, Stage, StageTokens
+from sparsevit.methods.windows.forward import (
+    RankOver,
+    Route,
+    Stage,
+    StageTokens,
+    check_rank_over,
+)
 from sparsevit.methods.windows.method import Windows as WindowSparsity
 from sparsevit.methods.windows.routes import eager
 from sparsevit.methods.windows.selection import Selection, record
@@ -65,10 +71,14 @@ class SparseViT(SwinTransformer):
             with zeros; the paper's code pads and then normalises, so that padding takes part in
             attention. True is for checkpoints that were trained with the paper's code.
         sparsity_choices: ratios that a search may give a knob; 0 to 0.8 by 0.1 where None.
+        rank_over: which windows are ranked together: those of an ``"image"``, of the whole
+            ``"batch"``, or of so many images that follow one another, such as those of a scene's
+            cameras. As many are kept in each case.
         **swin: arguments of mmdet's ``SwinTransformer``.
 
     Raises:
         ConfigurationError: a ratio is out of range, or the lists do not fit ``depths``.
+        UserError: ``rank_over`` is none of these.
     """
 
     sparsity_method = WindowSparsity
@@ -80,6 +90,7 @@ class SparseViT(SwinTransformer):
         pruning_ratios: Ratios = 0.0,
         pad_before_norm: bool = False,
         sparsity_choices: Sequence[float] | None = None,
+        rank_over: RankOver = "image",
         **swin: Any,
     ) -> None:
         height, width = pair(pretrain_img_size)
@@ -87,6 +98,7 @@ class SparseViT(SwinTransformer):
         patch = self.patch_embed.projection.kernel_size
         self.pretrain_grid = (height // patch[0], width // patch[1])
         self.pad_before_norm = pad_before_norm
+        self.rank_over = rank_over
         self.depths = [len(stage.blocks) for stage in self.stages]
         self._space = Space.staged(self.depths, choices=sparsity_choices)
         self._recorder: list[Selection] | None = None
@@ -101,6 +113,15 @@ class SparseViT(SwinTransformer):
     @pruning_ratios.setter
     def pruning_ratios(self, ratios: Ratios) -> None:
         self._ratios = nested_ratios(ratios, self.depths)
+
+    @property
+    def rank_over(self) -> RankOver:
+        """Which windows are ranked together."""
+        return self._rank_over
+
+    @rank_over.setter
+    def rank_over(self, rank_over: RankOver) -> None:
+        self._rank_over = check_rank_over(rank_over)
 
     def sparsity_space(self) -> Space:
         """The knobs of this backbone: one for each pair of a plain and a shifted block."""
@@ -157,7 +178,7 @@ class SparseViT(SwinTransformer):
 
         watch = None if self._recorder is None else partial(record, self._recorder, i)
         ratios, route = self._ratios[i], self.pieces.route
-        stage = Stage(blocks, ratios, hw, x_BLC.device, route, watch)
+        stage = Stage(blocks, ratios, hw, x_BLC.device, route, watch, self.rank_over)
         tokens = StageTokens.of(x_BLC, stage.layouts[0])
         for block in range(len(blocks)):
             tokens = stage.run(block, tokens)

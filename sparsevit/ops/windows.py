@@ -207,27 +207,32 @@ def all_windows(layout: WindowLayout, batch: int) -> Windows:
         return replace(windows, place_R=place_R)
 
 
-def locate(layout: WindowLayout, kept_BK: Tensor, masks: bool = True) -> Windows:
+def locate(layout: WindowLayout, kept_BK: Tensor, masks: bool = True, images: int = 1) -> Windows:
     """Where the tokens of the kept windows are, those windows last that may need a mask.
 
     Args:
         layout: the partition.
         kept_BK: (B, K) int64 kept windows of each image.
         masks: whether masks are spelled out, and the windows that need one come last.
+        images: how many images a row is of: of ``images`` times as many windows, those of one image
+            after those of the other.
     """
-    B, K = kept_BK.shape
-    window_M = kept_BK.flatten()
+    groups, K = kept_BK.shape
+    B, window_M = groups * images, kept_BK.flatten()
     image_M = kept_BK.new_zeros(K)
-    if B > 1:
-        image_M = torch.arange(B, device=kept_BK.device).repeat_interleave(K)
+    if groups > 1:
+        image_M = torch.arange(0, B, images, device=kept_BK.device).repeat_interleave(K)
+    if images > 1:
+        image_M = image_M + window_M // layout.num_windows
+        window_M = window_M % layout.num_windows
     kind_M = masks_ENN = padding_MN1 = None
     if layout.edge_kind_W is not None:
         kind_M = _looked_up(layout.edge_kind_W, window_M)
         if masks and layout.region_masks_KNN is not None:
             # no more of the kept windows than this can be edge windows, so where to split is known
             # without asking the device how many are
-            E = min(B * K, B * layout.num_edges)
-            if B * K > 1:
+            E = min(len(window_M), B * layout.num_edges)
+            if len(window_M) > 1:
                 order = _edges_last(kind_M)
                 window_M, image_M, kind_M = window_M[order], image_M[order], kind_M[order]
             masks_ENN = layout.region_masks_KNN[kind_M[-E:]]

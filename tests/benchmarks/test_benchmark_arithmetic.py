@@ -132,3 +132,37 @@ def test_what_disagrees_is_told_from_what_rounding_does(bench):
     assert not compare(rounded, maps).holds("fp32", dense=True)
     wrong = [maps[0], maps[1] * float("nan")]
     assert not compare(wrong, maps).holds("bf16", dense=False)
+
+
+def test_every_way_to_pool_by_cell_sums_up_the_same(bench):
+    pooling = bench("shared.bev_pooling")
+    from bev_scene import cameras_around
+
+    from sparsevit.models.bev import Cameras, ViewTransformerLiftSplatShoot
+
+    grid = {
+        "xbound": [-51.2, 51.2, 6.4],
+        "ybound": [-51.2, 51.2, 3.2],
+        "zbound": [-10.0, 10.0, 20.0],
+        "dbound": [1.0, 60.0, 4.0],
+    }
+    view = ViewTransformerLiftSplatShoot(grid, {"input_size": (64, 96)}, 8, 4).eval()
+    given = cameras_around(2, (64, 96))
+    cameras = Cameras.of({name: torch.cat((one, one)) for name, one in given.items()})
+    weight = torch.rand(4, view.D, 4, 6, requires_grad=True)
+    x = torch.randn(4, 4, 4, 6, requires_grad=True)
+    pixels = torch.zeros(2, 2 * 24, view.D), torch.zeros(2, 2 * 24, 4)
+    for part, one in zip(pixels, (weight, x), strict=True):
+        part += one.detach().unflatten(0, (2, 2)).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    expected = view.splat(*pixels, view.cells(cameras))
+    found = pooling.ways(view, cameras)
+    upstream, gradients = torch.randn_like(expected), {}
+    for name, way in found.items():
+        got = way(weight, x)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=name)
+        if name not in pooling.FORWARD_ONLY:
+            gradients[name] = torch.autograd.grad(got, (weight, x), upstream)
+    for name, both in gradients.items():
+        for one, other in zip(both, gradients[pooling.OURS], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=name)
+    assert next(iter(found)) == pooling.REFERENCE

@@ -88,11 +88,12 @@ def test_the_second_forward_of_a_kind_is_a_replay(graphed, recorder):
     "change",
     [
         lambda backbone, images: setattr(backbone, "ratio", 0.5) or images,
+        lambda backbone, images: setattr(backbone, "rank_over", "batch") or images,
         lambda backbone, images: on_cuda(1, 3, 8, 4),
         lambda backbone, images: images.double(),
         lambda backbone, images: setattr(backbone.scale, "data", torch.tensor(3.0)) or images,
     ],
-    ids=["configuration", "shape", "dtype", "moved parameters"],
+    ids=["configuration", "rank_over", "shape", "dtype", "moved parameters"],
 )
 def test_a_forward_is_recorded_anew_for_another(change, graphed, recorder):
     images = on_cuda(1, 3, 4, 4)

@@ -47,8 +47,9 @@ def attend(attn, x, mask):
     return attn.proj((logits.softmax(-1) @ v).transpose(2, 3).reshape(B, K, N, C))
 
 
-def run_stage(stage, x, hw, ratios, pad_before_norm):
+def run_stage(stage, x, hw, ratios, pad_before_norm, together=1):
     B, L, C = x.shape
+    G = B // together
     H, W = hw
     ws = stage.blocks[0].attn.window_size
     pad = (0, 0, 0, -W % ws, 0, -H % ws)
@@ -61,20 +62,22 @@ def run_stage(stage, x, hw, ratios, pad_before_norm):
 
         def windows_of(y, shift=shift):
             y = torch.roll(F.pad(y.view(B, H, W, -1), pad), (-shift, -shift), (1, 2))
-            return partition(y, ws)
+            # windows of images that are ranked together are one list
+            return partition(y, ws).unflatten(0, (G, together)).flatten(1, 2)
 
         identity = windows_of(x)
         normed = block.norm1(identity) if pad_before_norm else windows_of(block.norm1(x))
         nW, N = identity.shape[1:3]
         mask = None
         if shift:
-            mask = shift_mask(Hp, Wp, ws, shift, x.device).to(x.dtype).expand(B, -1, -1, -1)
-        kept = torch.arange(nW, device=x.device).expand(B, nW)
+            mask = shift_mask(Hp, Wp, ws, shift, x.device).to(x.dtype)
+            mask = mask.repeat(together, 1, 1).expand(G, -1, -1, -1)
+        kept = torch.arange(nW, device=x.device).expand(G, nW)
         if magnitude is not None:
             if shift not in ranked:
                 score = windows_of(magnitude)[..., 0].norm(dim=-1)
                 ranked[shift] = score.argsort(dim=1, descending=True)
-            kept = ranked[shift][:, : int(nW * (1 - ratio))]
+            kept = ranked[shift][:, : together * int(nW // together * (1 - ratio))]
         if kept.shape[1] == 0:
             continue
         at = kept[:, :, None, None].expand(-1, -1, N, C)
@@ -83,19 +86,21 @@ def run_stage(stage, x, hw, ratios, pad_before_norm):
             mask = mask.gather(1, kept[:, :, None, None].expand(-1, -1, N, N))
         t = t + attend(block.attn.w_msa, y, mask)
         t = t + block.ffn.layers(block.norm2(t))
-        x = merge(identity.scatter(1, at, t), ws, Hp, Wp)
+        x = identity.scatter(1, at, t).unflatten(1, (together, -1)).flatten(0, 1)
+        x = merge(x, ws, Hp, Wp)
         x = torch.roll(x, (shift, shift), (1, 2))[:, :H, :W].reshape(B, L, C)
     return x
 
 
-def plain_forward(swin, images, ratios, pad_before_norm=False):
-    """Feature maps of a Swin backbone with these ratios (by stage and block)."""
+def plain_forward(swin, images, ratios, pad_before_norm=False, together=1):
+    """Feature maps of a Swin backbone with these ratios (by stage and block), and so many images
+    ranked together."""
     x, hw = swin.patch_embed(images)
     if swin.use_abs_pos_embed:
         x = x + swin.absolute_pos_embed
     outs = []
     for i, stage in enumerate(swin.stages):
-        x = run_stage(stage, x, hw, ratios[i], pad_before_norm)
+        x = run_stage(stage, x, hw, ratios[i], pad_before_norm, together)
         if i in swin.out_indices:
             out = getattr(swin, f"norm{i}")(x)
             outs.append(out.view(len(images), *hw, -1).permute(0, 3, 1, 2))

@@ -6,7 +6,9 @@ run the block on them, put them back.
 
 Shapes: B images, L = H * W tokens of a map, C channels, W windows of a map, of which K are kept;
 M = B * K windows in a list, N tokens a window; R rows of a batch of maps as it is stored, which are
-its tokens and, where windows need padding, one more row an image.
+its tokens and, where windows need padding, one more row an image. Where windows of several images
+are ranked together, these are one of G groups, with that many times W windows, of which that many
+times K are kept.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sparsevit.errors import UserError
 from sparsevit.methods.windows.block import WindowBlock, in_turn, projected
 from sparsevit.ops.attention import heads_apart, window_attention
 from sparsevit.ops.windows import Pair, WindowLayout, Windows, all_windows, locate, window_layout
@@ -54,6 +58,45 @@ def num_kept(num_windows: int, ratio: float) -> int:
     """How many windows a block with this ratio works on, truncated as the paper's code does (so
     that its configurations mean the same here)."""
     return int(num_windows * (1 - ratio))
+
+
+RankOver = Literal["image", "batch"] | int
+"""Among whose windows a block chooses: those of an image, of all images of the batch, or of so many
+images that follow one another, as those of the cameras of a scene do. It keeps as many windows in
+each case, and so costs the same; the more images, the more freely these are shared out."""
+
+
+def check_rank_over(rank_over: RankOver) -> RankOver:
+    """The option itself.
+
+    Raises:
+        UserError: it is not one.
+    """
+    number = isinstance(rank_over, int) and not isinstance(rank_over, bool) and rank_over > 0
+    if number or rank_over in ("image", "batch"):
+        return rank_over
+    raise UserError(
+        f"rank_over={rank_over!r} does not say which windows are ranked together.",
+        "Give 'image', 'batch', or a number of images, such as the number of cameras.",
+    )
+
+
+def images_ranked_together(rank_over: RankOver, batch: int) -> int:
+    """How many images of a batch share a ranking; a batch that is smaller is one group.
+
+    Raises:
+        UserError: the batch is not made of such groups.
+    """
+    if rank_over == "image":
+        return 1
+    together = batch if rank_over == "batch" else min(rank_over, batch)
+    if batch % together:
+        raise UserError(
+            f"A batch of {batch} images has no groups of {together}, over which windows are "
+            f"ranked (rank_over={rank_over}).",
+            "Give batches of a multiple of it, or set rank_over to 'image' or 'batch'.",
+        )
+    return together
 
 
 def rank_windows(scores_BW: Tensor, count: int) -> Tensor:
@@ -216,6 +259,7 @@ class Stage:
         device: where it is.
         route: how it is computed.
         watch: is told what each block keeps: (stage, block, kept windows, where they are).
+        rank_over: which windows are ranked together.
     """
 
     def __init__(
@@ -226,9 +270,10 @@ class Stage:
         device: torch.device,
         route: Route,
         watch: Watch | None = None,
+        rank_over: RankOver = "image",
     ) -> None:
         self.blocks, self.ratios, self.route, self.watch = blocks, ratios, route, watch
-        self.hw = hw
+        self.hw, self.rank_over, self.images = hw, rank_over, 1
         self.layouts = [window_layout(*hw, b.window, b.shift, device, b.roll_first) for b in blocks]
         windows = (layout.num_windows for layout in self.layouts)
         self.counts = [num_kept(n, ratio) for n, ratio in zip(windows, ratios, strict=True)]
@@ -238,7 +283,11 @@ class Stage:
 
     @torch.no_grad()
     def kept(self, i: int, tokens: StageTokens) -> Tensor | None:
-        """(B, K) windows that block ``i`` keeps of its input, best first; None where all."""
+        """(B, K) windows that block ``i`` keeps of its input, best first; None where all.
+
+        Where windows of several images are ranked together, a row is of a group of these, and
+        window w of its image i is ``i * W + w``.
+        """
         if self.ratios[i] > 0 and self.magnitudes_BL is None:
             self.magnitudes_BL = tokens.by_image(self.route.magnitudes(tokens.x_RC))
         layout, count = self.layouts[i], self.counts[i]
@@ -246,12 +295,14 @@ class Stage:
             return None
         if count == 0:
             return torch.empty(tokens.batch, 0, dtype=torch.long, device=tokens.x_RC.device)
+        images = self.images = images_ranked_together(self.rank_over, tokens.batch)
         if layout not in self._rankings:
             alike = zip(self.layouts, self.counts, strict=True)
             most = max(count for other, count in alike if other is layout)
             scores_BW = window_scores(self.magnitudes_BL, layout.token_index_WN)
-            self._rankings[layout] = rank_windows(scores_BW, most)
-        return self._rankings[layout][:, :count]
+            scores_BW = scores_BW.view(-1, images * layout.num_windows)
+            self._rankings[layout] = rank_windows(scores_BW, images * most)
+        return self._rankings[layout][:, : images * count]
 
     def run(self, i: int, tokens: StageTokens) -> StageTokens:
         """Block ``i`` on the tokens, which it may overwrite."""
@@ -290,5 +341,5 @@ class Stage:
             return all_windows(layout, batch)
         key = (layout, self.counts[i], masks)
         if key not in self._windows:
-            self._windows[key] = locate(layout, kept_BK, masks)
+            self._windows[key] = locate(layout, kept_BK, masks, self.images)
         return self._windows[key]

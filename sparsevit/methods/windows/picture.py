@@ -54,9 +54,10 @@ def kept_windows(
     for chosen in selections:
         if chosen.shift:
             continue
-        kept = np.full(math.prod(chosen.grid), chosen.kept_BK is None)
-        if chosen.kept_BK is not None:
-            kept[chosen.kept_BK[0].cpu().numpy()] = True
+        of_first = chosen.kept_of(0)
+        kept = np.full(math.prod(chosen.grid), of_first is None)
+        if of_first is not None:
+            kept[of_first.cpu().numpy()] = True
         stride = round(images.shape[-2] / chosen.layout.height)
         side = chosen.layout.window[0] * stride
         found[names[chosen.stage][chosen.block]] = (kept.reshape(chosen.grid), side)

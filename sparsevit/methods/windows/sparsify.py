@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from sparsevit.errors import UserError
 from sparsevit.methods.windows.adapters import LIBRARIES, adapter_of
 from sparsevit.methods.windows.block import WindowBlock
-from sparsevit.methods.windows.forward import Route, Stage, StageTokens
+from sparsevit.methods.windows.forward import (
+    RankOver,
+    Route,
+    Stage,
+    StageTokens,
+    check_rank_over,
+)
 from sparsevit.methods.windows.method import Windows
 from sparsevit.methods.windows.routes import eager
 from sparsevit.methods.windows.routes.exported import exported_route
@@ -40,6 +46,7 @@ def sparsify(
     ratios: float | Mapping[str, float] = 0.0,
     *,
     choices: Sequence[float] | None = None,
+    rank_over: RankOver | None = None,
 ) -> nn.Module:
     """Make every window attention block of a model skip its least active windows (SparseViT).
 
@@ -52,17 +59,26 @@ def sparsify(
         ratios: the share of windows to skip, in [0, 1): a number for all blocks, or a number for
             each knob by name.
         choices: ratios that a search may give a knob; None for 0 to 0.8 in steps of 0.1.
+        rank_over: which windows are ranked together: those of an ``"image"``, of the whole
+            ``"batch"``, or of so many images that follow one another. None for what a sparse model
+            has already, and else for an image.
 
     Returns:
         The model.
 
     Raises:
-        UserError: the model has no window attention that sparsevit supports.
+        UserError: the model has no window attention that sparsevit supports, or ``rank_over`` is
+            none of these.
         ConfigurationError: the ratios are not valid for the model's knobs.
     """
+    if rank_over is not None:
+        check_rank_over(rank_over)
     if sparse_parts(model):
         handle = SparsityHandle(model)
         handle.set(_configuration(handle.space, ratios))
+        for found in sparse_parts(model).values():
+            if rank_over is not None and hasattr(found, "rank_over"):
+                found.rank_over = rank_over
         return model
     groups = [WindowGroup(name, blocks) for name, blocks in _window_blocks(model)]
     if not groups:
@@ -71,6 +87,7 @@ def sparsify(
             f"Supported models: {'; '.join(LIBRARIES.values())}.",
         )
     part = SparseWindows(groups, choices)
+    part.rank_over = "image" if rank_over is None else rank_over
     part.set_sparsity(_configuration(part.sparsity_space(), ratios))
     part.attach()
     setattr(model, ATTACHED, part)
@@ -130,11 +147,13 @@ class WindowGroup:
         blocks: in the order in which they are called.
         ratios: one a block.
         watch: is told what each block keeps: (block, kept windows, where they are).
+        rank_over: which windows are ranked together.
     """
 
     name: str
     blocks: list[Any]
     watch: Any = None
+    rank_over: RankOver = "image"
 
     def __post_init__(self) -> None:
         self.ratios = [0.0] * len(self.blocks)
@@ -153,7 +172,8 @@ class WindowGroup:
         stage = (None if recorded else getattr(x, _PASS, None)) or self._stage
         if i == 0 or stage is None or stage.hw != hw:
             views = [one.view(hw) for one in self.blocks]
-            stage = Stage(views, self.ratios, hw, x.device, Route(), self.watch)
+            device, rank_over = x.device, self.rank_over
+            stage = Stage(views, self.ratios, hw, device, Route(), self.watch, rank_over)
         in_place = not torch.is_grad_enabled() and not recorded
         stage.route = _route(in_place)
         tokens = StageTokens.of(x.reshape(len(x), hw[0] * hw[1], -1), stage.layouts[i])
@@ -201,6 +221,16 @@ class SparseWindows:
                 assert adapter is not None
                 block.__class__ = adapter
                 block.group = group
+
+    @property
+    def rank_over(self) -> RankOver:
+        """Which windows are ranked together."""
+        return self.groups[0].rank_over
+
+    @rank_over.setter
+    def rank_over(self, rank_over: RankOver) -> None:
+        for group in self.groups:
+            group.rank_over = check_rank_over(rank_over)
 
     def sparsity_space(self) -> Space:
         """One knob for each pair of blocks of a group."""
