@@ -13,7 +13,7 @@ from sparsevit.cli.options import JsonOption, SeedOption, TaskName, WorkspaceOpt
 from sparsevit.limits import require_disk
 
 if TYPE_CHECKING:
-    from sparsevit.phases.data import DataResult, ShowResult
+    from sparsevit.phases.data import DataResult, ScenesResult, ShowResult
     from sparsevit.phases.own import CheckResult
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ RootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="The dataset's folder. Default: data/shapes in the workspace.",
+        help="The dataset's folder. Default: data/shapes in the workspace; bev: data/scenes.",
     ),
 ]
 
@@ -40,7 +40,8 @@ ShownRootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="A COCO dataset's folder or annotation file. Default: the latest in the workspace.",
+        help="A COCO dataset's folder or annotation file, or a folder with nuScenes tables. "
+        "Default: the latest in the workspace.",
     ),
 ]
 
@@ -48,21 +49,42 @@ ShownRootArgument = Annotated[
 @app.command(cls=Command)
 def make(
     root: RootArgument = None,
-    train: Annotated[int, typer.Option(metavar="N", help="Number of training images.")] = 1000,
-    val: Annotated[int, typer.Option(metavar="N", help="Number of validation images.")] = 200,
+    train: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default="1000; bev: 300",
+            help="Number of training images; bev: of samples, six images each.",
+        ),
+    ] = None,
+    val: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", show_default="200; bev: 60", help="Number of validation images or samples."
+        ),
+    ] = None,
     img_size: Annotated[
-        str, typer.Option(metavar="S|WxH", help="Image size in pixels, e.g. 224 or 320x200.")
-    ] = "224",
+        str | None,
+        typer.Option(
+            metavar="S|WxH",
+            show_default="224; bev: 320x180",
+            help="Image size in pixels, e.g. 224 or 320x200.",
+        ),
+    ] = None,
     objects: Annotated[
-        str,
-        typer.Option(metavar="MIN:MAX", help="Minimum and maximum number of objects per image."),
-    ] = "2:8",
+        str | None,
+        typer.Option(
+            metavar="MIN:MAX",
+            show_default="2:8; bev: 30:50",
+            help="Minimum and maximum number of objects per image; bev: per scene.",
+        ),
+    ] = None,
     object_size: Annotated[
         str | None,
         typer.Option(
             metavar="MIN:MAX",
             show_default="12:48 at 224 px, in proportion at other sizes",
-            help="Smallest and largest object diameter in pixels.",
+            help="Smallest and largest object diameter in pixels; not for bev.",
         ),
     ] = None,
     classes: Annotated[
@@ -70,18 +92,29 @@ def make(
         typer.Option(metavar="A,B,...", show_default="all", help="Classes to draw."),
     ] = None,
     masks: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="mixed|polygon|rle",
-            help="Format of the masks; mixed: RLE where one polygon is not enough.",
+            show_default="mixed",
+            help="Format of the masks; mixed: RLE where one polygon is not enough. Not for bev.",
         ),
-    ] = "mixed",
+    ] = None,
     image_format: Annotated[
-        str, typer.Option("--format", metavar="png|jpg", help="Image file format.")
-    ] = "png",
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="png|jpg",
+            show_default="png; bev: jpg",
+            help="Image file format.",
+        ),
+    ] = None,
     task: Annotated[
         TaskName,
-        typer.Option("--task", help="segmentation: write a label map of each image too."),
+        typer.Option(
+            "--task",
+            help="segmentation: write a label map of each image too. bev: streets seen by six "
+            "cameras, in nuScenes' format.",
+        ),
     ] = TaskName.detection,
     seed: SeedOption = 0,
     force: Annotated[
@@ -92,44 +125,50 @@ def make(
 ) -> None:
     """Make a dataset of small shapes on busy backgrounds: boxes and masks, and label maps if asked.
 
-    The same options give the same files. A dataset that already exists is used as it is; an
-    interrupted one is completed.
+    With --task bev, of streets with boxes in 3D. The same options give the same files. A dataset
+    that already exists is used as it is; an interrupted one is completed.
     """
+    from rich.progress import Progress
+
     from sparsevit.data import spec
     from sparsevit.phases import data
 
-    width, height = spec.parse_size(img_size)
-    wanted = spec.DatasetSpec(
-        train=train,
-        val=val,
-        width=width,
-        height=height,
-        seed=seed,
-        objects=spec.parse_objects(objects),
-        object_size=spec.parse_range(object_size, "Object size") if object_size else None,
-        classes=spec.parse_classes(classes) if classes is not None else spec.CLASSES,
-        masks=masks,
-        image_format=image_format,
-        labels=task is TaskName.segmentation,
-    )
-    place = root or data.default_root(workspace)
+    bev = task is TaskName.bev
+    size = spec.parse_size(img_size) if img_size is not None else None
+    given = {
+        "train": train,
+        "val": val,
+        "width": size and size[0],
+        "height": size and size[1],
+        "seed": seed,
+        "objects": spec.parse_objects(objects) if objects is not None else None,
+        "object_size": spec.parse_range(object_size, "Object size") if object_size else None,
+        "classes": spec.parse_classes(classes) if classes is not None else None,
+        "masks": masks,
+        "image_format": image_format,
+        "labels": True if task is TaskName.segmentation else None,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    place = Path(root or data.default_root(workspace, bev))
+    wanted = data.spec_of(task.value, chosen)
     require_disk(
-        (train + val) * width * height * spec.LEAST_BYTES_A_PIXEL[image_format] // 100,
-        Path(place),
-        f"A dataset of {train + val} images of {width}x{height}",
+        data.least_bytes(wanted),
+        place,
+        f"A dataset of {data.image_count(wanted)} images of {wanted.width}x{wanted.height}",
         "Make fewer (--train, --val) or smaller ones (--img-size), or give another ROOT.",
     )
-    from rich.progress import Progress
-
     with Progress(console=console.err, transient=True) as progress:
-        bar = progress.add_task("Painting images", total=train + val)
-        result = data.make_data(
-            place,
-            wanted,
-            force=force,
-            on_image=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-    console.emit(result, as_json, _render_made)
+        bar = progress.add_task("Painting images", total=wanted.train + wanted.val)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        if isinstance(wanted, spec.DatasetSpec):
+            made = data.make_data(place, wanted, force=force, on_image=advance)
+            console.emit(made, as_json, _render_made)
+        else:
+            scenes = data.make_scenes_data(place, wanted, force=force, on_sample=advance)
+            console.emit(scenes, as_json, _render_scenes)
 
 
 @app.command(cls=Command)
@@ -153,14 +192,29 @@ def show(
             help="Folder that the file names in the annotations are relative to.",
         ),
     ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            show_default="the only one there is",
+            help="Which nuScenes tables of the folder, such as v1.0-mini.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw some images of a COCO dataset with their boxes and masks, coloured by class."""
+    """Draw some images of a COCO dataset with their boxes and masks, coloured by class.
+
+    Of a folder with nuScenes tables, samples: their six images, and the view from above.
+    """
     from sparsevit.phases import data
 
-    result = data.show_data(root or data.latest_root(workspace), out, split, images, image_dir)
-    console.emit(result, as_json, _render_shown)
+    place = root or data.latest_root(workspace)
+    if tables is not None or data.has_scenes(place):
+        shown = data.show_scenes(place, out, split, images, tables)
+    else:
+        shown = data.show_data(place, out, split, images, image_dir)
+    console.emit(shown, as_json, _render_shown)
 
 
 @app.command(cls=Command)
@@ -199,16 +253,33 @@ def _render_checked(result: CheckResult) -> Any:
     return check_report(result)
 
 
+_VERBS = {"made": "Made", "completed": "Completed", "reused": "Already there:"}
+
+
 def _render_made(result: DataResult) -> Any:
     from rich.table import Table
 
-    verbs = {"made": "Made", "completed": "Completed", "reused": "Already there:"}
-    table = Table(title=f"{verbs[result.state]} {result.root} ({result.seconds:.1f} s)")
+    table = Table(title=f"{_VERBS[result.state]} {result.root} ({result.seconds:.1f} s)")
     for heading in ("split", "images", "objects", "small", "medium", "large", "polygons", "RLE"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, s in result.splits.items():
         counts = (s.images, s.annotations, s.small, s.medium, s.large, s.polygons, s.rles)
         table.add_row(split, *(str(count) for count in counts))
+    return table
+
+
+def _render_scenes(result: ScenesResult) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{_VERBS[result.state]} {result.root} ({result.seconds:.1f} s)")
+    splits = result.splits
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for row in ("scenes", "samples", "images"):
+        table.add_row(row, *(str(getattr(one, row)) for one in splits.values()))
+    for name in result.spec["classes"]:
+        table.add_row(name, *(str(one.boxes[name]) for one in splits.values()))
     return table
 
 

@@ -257,6 +257,7 @@ class TaskName(str, Enum):
 
     detection = "detection"
     segmentation = "segmentation"
+    bev = "bev"
 
 
 class Scope(str, Enum):

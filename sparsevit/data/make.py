@@ -100,11 +100,11 @@ def make_dataset(
     root = Path(root)
     if not force and _is_complete(root, spec):
         return _dataset(root, spec, "reused", 0)
-    with _mend_os_errors(root):
+    with mended_os_errors(root):
         # before anything is written, the lock's file too
         if root.is_dir() and read_record(root) is None:
-            _refuse_foreign_files(root)
-    with _mend_os_errors(root), _locked(root):
+            refuse_foreign_files(root)
+    with mended_os_errors(root), locked(root):
         had_record = _claim(root, spec, force)
         painted = sum(_make_split(root, spec, split, on_image) for split in SPLITS)
         _write_record(root, spec, complete=True)
@@ -162,13 +162,9 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
     """Makes ``root`` ours for ``spec``. Returns whether a generation of it had begun before."""
     record = read_record(root)
     if record is None:
-        _refuse_foreign_files(root)
-    elif not force and record["spec"] != spec.to_dict():
-        changes = differences(record["spec"], spec.to_dict())
-        raise UserError(
-            f"{root} contains a dataset made with different options ({changes}).",
-            "Use --force to replace it, or choose another folder.",
-        )
+        refuse_foreign_files(root)
+    else:
+        refuse_other_spec(root, record["spec"], spec.to_dict(), force)
     begun = record is not None and not force
     if force:
         _remove_generated(root)
@@ -182,7 +178,12 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
     return begun
 
 
-def _refuse_foreign_files(root: Path) -> None:
+def refuse_foreign_files(root: Path) -> None:
+    """Refuse a folder, not yet ours, that has files in it.
+
+    Raises:
+        UserError: it has.
+    """
     foreign = sorted(
         entry.name
         for entry in root.iterdir()
@@ -193,6 +194,25 @@ def _refuse_foreign_files(root: Path) -> None:
         raise UserError(
             f"{root} contains files that are not a dataset made by sparsevit ({shown}).",
             "Choose an empty or a new folder.",
+        )
+
+
+def refuse_other_spec(root: Path, old: dict[str, Any], new: dict[str, Any], force: bool) -> None:
+    """Refuse a folder that has a dataset of another kind, or, without ``force``, of another spec.
+
+    Raises:
+        UserError: it has.
+    """
+    kinds = [spec.get("task", "detection or segmentation") for spec in (old, new)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"{root} contains a dataset for {kinds[0]}, not for {kinds[1]}.",
+            "Choose another folder.",
+        )
+    if not force and old != new:
+        raise UserError(
+            f"{root} contains a dataset made with different options ({differences(old, new)}).",
+            "Use --force to replace it, or choose another folder.",
         )
 
 
@@ -221,10 +241,12 @@ def _make_split(
             pixels = paint(spec, split, index, objects)
             # whoever finds one missing paints it again
             image = root / split / image_name(spec, index)
-            write_atomic(image, _encode(pixels, spec.image_format), durable=False)
+            write_atomic(image, encode_image(pixels, spec.image_format), durable=False)
             if spec.labels:
                 label_map = label_folder(root, split) / label_name(index)
-                write_atomic(label_map, _encode(label_map_of(spec, objects), "png"), durable=False)
+                write_atomic(
+                    label_map, encode_image(label_map_of(spec, objects), "png"), durable=False
+                )
         annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
         if on_image is not None:
             on_image(before + index + 1, spec.train + spec.val)
@@ -293,7 +315,7 @@ def label_map_of(spec: DatasetSpec, objects: list[Placed]) -> Any:
     return labels
 
 
-def _encode(pixels: Any, image_format: str) -> bytes:
+def encode_image(pixels: Any, image_format: str) -> bytes:
     """Image file content of (height, width) or (height, width, 3) uint8, BGR."""
     import cv2
 
@@ -317,7 +339,12 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def locked(root: Path) -> Iterator[None]:
+    """Alone in a dataset's folder, which is made if missing.
+
+    Raises:
+        UserError: another process writes there.
+    """
     root.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(root / _LOCK, timeout=0):
@@ -329,7 +356,8 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _mend_os_errors(root: Path) -> Iterator[None]:
+def mended_os_errors(root: Path) -> Iterator[None]:
+    """What the system says of a folder that cannot be written, as a ``UserError``."""
     try:
         yield
     except OSError as error:

@@ -135,7 +135,7 @@ def _draw_labels(
     pixels = decoded(path)
     if pixels is None:
         return
-    shown = _shrunk(pixels)
+    shown = shrunk(pixels)
     if labels is not None and labels.shape == pixels.shape[:2]:
         small = cv2.resize(
             labels.astype(np.uint8), shown.shape[1::-1], interpolation=cv2.INTER_NEAREST
@@ -183,6 +183,15 @@ def _draw_sheet(
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
+    save_picture(figure, out)
+
+
+def save_picture(figure: Figure, out: Path) -> None:
+    """Writes a figure by the suffix of the file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     picture = io.BytesIO()
     figure.savefig(picture, format=out.suffix[1:].lower())
     try:
@@ -212,7 +221,7 @@ def _draw_image(
     if pixels is None:
         raise UserError(f"{path} is not an image that can be read.", "Replace it, or remove it.")
     height, width = pixels.shape[:2]
-    shown = _shrunk(pixels)
+    shown = shrunk(pixels)
     for annotation in annotations:
         if annotation.get("segmentation"):
             colour = np.array(colours[annotation["category_id"]], np.float32)
@@ -232,7 +241,7 @@ def _draw_image(
         )
 
 
-def _shrunk(pixels: np.ndarray) -> np.ndarray:
+def shrunk(pixels: np.ndarray) -> np.ndarray:
     """An image in BGR as it is shown: (h, w, 3) float32 RGB, 0 to 1."""
     height, width = pixels.shape[:2]
     scale = min(1.0, _MOST_SHOWN / max(height, width))

@@ -65,16 +65,16 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         for name in ("train", "val"):
-            _check_whole(f"number of {name} images", getattr(self, name), 1, _MOST_IMAGES)
+            check_whole(f"number of {name} images", getattr(self, name), 1, _MOST_IMAGES)
         for name in ("width", "height"):
-            _check_whole(f"image {name}", getattr(self, name), SMALLEST_IMAGE, LARGEST_IMAGE)
-        _check_whole("seed", self.seed, 0, 2**63 - 1)
+            check_whole(f"image {name}", getattr(self, name), SMALLEST_IMAGE, LARGEST_IMAGE)
+        check_whole("seed", self.seed, 0, 2**63 - 1)
         _check_objects(self.objects)
         if self.object_size is not None:
             _check_object_size(self.object_size, min(self.width, self.height))
         _check_classes(self.classes)
-        _check_choice("masks", self.masks, MASK_FORMS)
-        _check_choice("image format", self.image_format, IMAGE_FORMATS)
+        check_choice("masks", self.masks, MASK_FORMS)
+        check_choice("image format", self.image_format, IMAGE_FORMATS)
 
     def count(self, split: str) -> int:
         """Number of images in ``split`` (``train`` or ``val``)."""
@@ -141,7 +141,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _check_whole(what: str, value: object, low: int, high: int) -> None:
+def check_whole(what: str, value: object, low: int, high: int) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and low <= value <= high:  # type: ignore[operator]
         return
@@ -150,8 +150,8 @@ def _check_whole(what: str, value: object, low: int, high: int) -> None:
 
 def _check_objects(objects: tuple[int, int]) -> None:
     low, high = objects
-    _check_whole("largest number of objects in an image", high, 1, _MOST_OBJECTS)
-    _check_whole("smallest number of objects in an image", low, 0, high)
+    check_whole("largest number of objects in an image", high, 1, _MOST_OBJECTS)
+    check_whole("smallest number of objects in an image", low, 0, high)
 
 
 def _check_object_size(size: tuple[float, float], side: int) -> None:
@@ -177,6 +177,6 @@ def _check_classes(classes: tuple[str, ...]) -> None:
         raise UserError(f"A class is given twice: {', '.join(classes)}.", "Give each once.")
 
 
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"The {what} '{value}' is not known.", f"Use one of: {', '.join(choices)}.")

@@ -107,15 +107,16 @@ class NamingPipeline(Compose):
         self.transforms = pipeline.transforms
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any] | None:
-        # it is changed on the way
-        path = data.get("img_path")
+        # it is changed on the way; a sample of several cameras has several images
+        paths = data.get("img_paths") or [data.get("img_path")]
         try:
             return super().__call__(data)
         except Exception as error:
-            wrong = None if path is None else image_fault(path, whole=True)
-            if wrong is None:
-                raise  # the image is not to blame
-            raise UnusableImage(f"{path} {wrong}.") from error
+            for path in filter(None, paths):
+                wrong = image_fault(path, whole=True)
+                if wrong is not None:
+                    raise UnusableImage(f"{path} {wrong}.") from error
+            raise  # no image is to blame
 
 
 def name_broken_images(dataset: Any) -> None:

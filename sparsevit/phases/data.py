@@ -1,11 +1,12 @@
-"""Making and looking at the embedded dataset."""
+"""Making and looking at the embedded dataset and at made scenes."""
 
 from __future__ import annotations
 
 import glob
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from sparsevit.data.coco import (
 )
 from sparsevit.data.images import image_fault, require_picture_name
 from sparsevit.data.make import RECORD, annotation_file, make_dataset, read_record
-from sparsevit.data.spec import SPLITS, DatasetSpec
+from sparsevit.data.nuscenes.made.spec import VERSION, ScenesSpec
+from sparsevit.data.nuscenes.names import CAMERAS
+from sparsevit.data.spec import LEAST_BYTES_A_PIXEL, SPLITS, DatasetSpec
 from sparsevit.errors import UserError
 
-MOST_IMAGES = 1000
+MOST_IMAGES, MOST_SAMPLES = 1000, 40
 # Where a folder has annotations if not where `data make` puts them.
 _ELSEWHERE = (
     "annotations/instances_{split}*.json",
@@ -62,11 +65,41 @@ class ShowResult:
     images: int
 
 
-def default_root(workspace: Path | str | None = None) -> Path:
-    """Where the dataset is made if no folder is named: in the workspace, beside those that configs
-    with an ``embedded_dataset`` make there."""
+def default_root(workspace: Path | str | None = None, scenes: bool = False) -> Path:
+    """Where a dataset, of shapes or of scenes, is made if no folder is named: in the workspace,
+    beside those that configs with an ``embedded_dataset`` make there."""
     folder = Path(workspace or os.environ.get("SPARSEVIT_WORKSPACE") or "work_dirs")
-    return folder / "data" / "shapes"
+    return folder / "data" / ("scenes" if scenes else "shapes")
+
+
+def spec_of(task: str, chosen: Mapping[str, Any]) -> DatasetSpec | ScenesSpec:
+    """What to make for a task, where its defaults do not do.
+
+    Args:
+        task: ``detection``, ``segmentation`` or ``bev``.
+        chosen: arguments of the spec.
+
+    Raises:
+        UserError: one is out of its range, or means nothing for the task.
+    """
+    kind = ScenesSpec if task == "bev" else DatasetSpec
+    for name in chosen:
+        if name not in kind.__dataclass_fields__:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} means nothing for --task {task}.", "Leave it out.")
+    return kind(**chosen)
+
+
+def image_count(spec: DatasetSpec | ScenesSpec) -> int:
+    """How many images a spec has."""
+    each = 1 if isinstance(spec, DatasetSpec) else len(CAMERAS)
+    return (spec.train + spec.val) * each
+
+
+def least_bytes(spec: DatasetSpec | ScenesSpec) -> int:
+    """What the images of a spec take on a disk, at least."""
+    pixels = image_count(spec) * spec.width * spec.height
+    return pixels * LEAST_BYTES_A_PIXEL[spec.image_format] // 100
 
 
 def latest_root(workspace: Path | str | None = None) -> Path:
@@ -111,6 +144,134 @@ def make_data(
     )
 
 
+@dataclass(frozen=True)
+class SceneSummary:
+    """What a split of scenes holds; ``boxes``: class -> how many are seen by a camera."""
+
+    scenes: int
+    samples: int
+    images: int
+    boxes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ScenesResult:
+    """Made scenes that are there.
+
+    Attributes:
+        root: their folder.
+        version: of their tables: a folder in it.
+        splits: split -> what it holds.
+        state, painted, seconds, digest, spec: as of :class:`DataResult`.
+    """
+
+    root: Path
+    version: str
+    state: str
+    painted: int
+    seconds: float
+    digest: str
+    spec: dict[str, Any]
+    splits: dict[str, SceneSummary]
+
+
+def make_scenes_data(
+    root: Path | str,
+    spec: ScenesSpec | None = None,
+    *,
+    force: bool = False,
+    on_sample: Callable[[int, int], None] | None = None,
+) -> ScenesResult:
+    """Makes the scenes of ``spec`` (its defaults if None) at ``root``, or finds them there.
+
+    Args:
+        root: their folder.
+        spec: what to make.
+        force: replace scenes that are there.
+        on_sample: called after each scene with the number of samples done and that of all.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+    from sparsevit.data.nuscenes.made.make import make_scenes
+    from sparsevit.data.nuscenes.tables import read_frames
+
+    started = time.perf_counter()
+    made = make_scenes(root, spec or ScenesSpec(), force=force, on_sample=on_sample)
+    splits = {}
+    for split in SPLITS:
+        frames = read_frames(made.root, VERSION, split)
+        counts = Counter(
+            name
+            for frame in frames
+            for name, points in zip(frame.annotations.names, frame.annotations.points, strict=True)
+            if points
+        )
+        splits[split] = SceneSummary(
+            scenes=len({frame.scene for frame in frames}),
+            samples=len(frames),
+            images=len(frames) * len(CAMERAS),
+            boxes={name: counts[name] for name in made.spec.classes},
+        )
+    return ScenesResult(
+        root=made.root,
+        version=VERSION,
+        state=made.state,
+        painted=made.painted,
+        seconds=time.perf_counter() - started,
+        digest=made.digest,
+        spec=made.spec.to_dict(),
+        splits=splits,
+    )
+
+
+def has_scenes(root: Path | str) -> bool:
+    """Whether a folder has nuScenes tables."""
+    return any(Path(root).glob("*/sample.json"))
+
+
+def show_scenes(
+    root: Path | str,
+    out: Path | str,
+    split: str = "val",
+    samples: int = 8,
+    version: str | None = None,
+) -> ShowResult:
+    """Draws samples, spread over a split: their six images with boxes, and the view from above.
+
+    Args:
+        root: a folder with nuScenes tables.
+        out: picture to write.
+        split: which one.
+        samples: how many; all if there are fewer.
+        version: of the tables; None: the only one.
+
+    Raises:
+        UserError: there is no such thing at ``root``, something in it is broken, or ``out`` cannot
+            be written.
+    """
+    from sparsevit.data.nuscenes.tables import check_images, find_version, read_frames
+
+    out = Path(out)
+    _check_count(samples, MOST_SAMPLES)
+    require_picture_name(out)
+    frames = read_frames(root, version or find_version(root), split)
+    count = min(samples, len(frames))
+    chosen = [frames[i * len(frames) // count] for i in range(count)]
+    check_images(chosen)
+    # matplotlib is needed for nothing else here
+    from sparsevit.data.nuscenes.picture import draw_frames
+
+    return ShowResult(out, len(CAMERAS) * draw_frames(chosen, out))
+
+
+def _check_count(images: int, most: int) -> None:
+    if not 1 <= images <= most:
+        raise UserError(
+            f"{images} images cannot be drawn.", f"Ask for one or more, at most {most}."
+        )
+
+
 def show_data(
     root: Path | str,
     out: Path | str,
@@ -132,10 +293,7 @@ def show_data(
             written.
     """
     root, out = Path(root), Path(out)
-    if not 1 <= images <= MOST_IMAGES:
-        raise UserError(
-            f"{images} images cannot be drawn.", f"Ask for one or more, at most {MOST_IMAGES}."
-        )
+    _check_count(images, MOST_IMAGES)
     require_picture_name(out)
     path = _annotations_at(root, split)
     check_annotations(path)
