@@ -180,8 +180,9 @@ def _executed(
         nonlocal said
         if not said and how.backend != "eager":
             *images, _, height, width = shape
+            size = f"{math.prod(images)} x {width}x{height}"
             reporter.note(
-                f"preparing the {how.scope} in {how.backend} for {math.prod(images)} x {width}x{height}, "
+                f"preparing the {how.scope} in {how.backend} for {size}, "
                 "and later for each other image size"
             )
         said = True

@@ -41,7 +41,7 @@ class ExportResult:
     """What was written, and how well it agrees.
 
     Attributes:
-        scope: ``backbone``, ``detector`` or ``segmentor``.
+        scope: ``backbone``, ``detector``, ``segmentor`` or ``bev-detector``.
         format: one of ``FORMATS``.
         out: the file to load.
         files: all that belongs to it, the description last.

@@ -97,8 +97,9 @@ class Bev(Task):
         """Nothing to tell: a sample that a metric was not shown does not count."""
 
     def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
-        found = (getattr(metric, "scores", None) for metric in metrics)
-        return {MEAN_AP: dict(scores.ap) for scores in found if scores is not None}
+        found = [getattr(metric, "scores", None) for metric in metrics]
+        scores = next((one for one in found if one is not None), None)
+        return {} if scores is None else {MEAN_AP: dict(scores.ap)}
 
     def to_fp32(self, samples: Sequence[Any]) -> None:
         for sample in samples:
@@ -162,9 +163,7 @@ class Bev(Task):
     def palette(self, classes: int) -> list[tuple[int, int, int]]:
         from sparsevit.data.nuscenes.picture import palette_of
 
-        return [
-            (round(255 * r), round(255 * g), round(255 * b)) for r, g, b in palette_of(classes)
-        ]
+        return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in palette_of(classes)]
 
     # --- what is timed --------------------------------------------------------------------------
 
@@ -222,7 +221,9 @@ class Bev(Task):
     ) -> Checked:
         from sparsevit.tasks.bev.export import write_bevdet
 
-        return write_bevdet(form, model, self.random_batch(shape[0] // self.views, shape[-2:]), target)
+        return write_bevdet(
+            form, model, self.random_batch(shape[0] // self.views, shape[-2:]), target
+        )
 
     def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
         from sparsevit.tasks.bev.export import described
