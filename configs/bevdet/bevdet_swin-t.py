@@ -1,6 +1,6 @@
 # Dense BEVDet, Swin-T, nuScenes at 256x704: the model, the data and the schedule of its first
-# release (github.com/HuangJunJie2017/BEVDet, configs/bevdet/bevdet-sttiny.py): 20 epochs, for 8 GPUs
-# with 8 samples each.
+# release (github.com/HuangJunJie2017/BEVDet, configs/bevdet/bevdet-sttiny.py): 20 epochs, for 8
+# GPUs with 8 samples each.
 custom_imports = dict(
     imports=["sparsevit.models", "sparsevit.data.nuscenes.registered"], allow_failed_imports=False
 )

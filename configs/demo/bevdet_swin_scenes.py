@@ -12,8 +12,8 @@ embedded_dataset = dict(
     task="bev",
     train=240,
     val=40,
-    width=352,
-    height=198,
+    width=256,
+    height=144,
     objects=(30, 50),
     classes=classes,
     seed=0,
@@ -31,8 +31,8 @@ data_config = dict(
         "CAM_BACK_RIGHT",
     ],
     Ncams=6,
-    input_size=(128, 352),
-    src_size=(198, 352),
+    input_size=(96, 256),
+    src_size=(144, 256),
     # little: a short training has seen few images
     resize=(-0.02, 0.04),
     rot=(0.0, 0.0),
@@ -45,7 +45,7 @@ grid_config = dict(
     xbound=[-reach, reach, cell],
     ybound=[-reach, reach, cell],
     zbound=[-10.0, 10.0, 20.0],
-    dbound=[1.0, 60.0, 1.0],
+    dbound=[2.0, 58.0, 2.0],
 )
 point_cloud_range = [-reach, -reach, -5.0, reach, reach, 3.0]
 out_size_factor = 8
@@ -143,7 +143,6 @@ model = dict(
 
 train_pipeline = [
     dict(type="LoadMultiViewImageFromFiles_BEVDet", is_train=True, data_config=data_config),
-    dict(type="RandomFlip3D", flip_ratio_bev_horizontal=0.5, flip_ratio_bev_vertical=0.5),
     dict(type="ObjectRangeFilter", point_cloud_range=point_cloud_range),
     dict(type="ObjectNameFilter"),
     dict(type="Pack3DDetInputs"),
@@ -186,7 +185,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="NuScenesMetric")
 test_evaluator = val_evaluator
 
-iterations = 600
+iterations = 500
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=1_000_000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

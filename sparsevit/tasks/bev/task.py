@@ -65,14 +65,10 @@ class Bev(Task):
         return checks.check_data(cfg, splits, leave_out=copies is not None)
 
     def fit_data(self, cfg: Any, data: OwnData, files: Mapping[str, Path]) -> None:
-        raise UserError(
-            "BEVDet learns boxes in 3D from calibrated cameras, which this data has not.",
-            "Bring the data into nuScenes' format, and name its folder: "
-            "--set data_root=FOLDER and the data_root of each dataset.",
-        )
+        raise _no_boxes(data)
 
     def suit(self, cfg: Any, data: OwnData, most: int) -> tuple[tuple[int, int], list[Choice]]:
-        raise NotImplementedError("fit_data has refused")
+        raise _no_boxes(data)
 
     def known_metrics(self, evaluator: Any) -> tuple[str, ...]:
         metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
@@ -229,6 +225,13 @@ class Bev(Task):
         from sparsevit.tasks.bev.export import described
 
         return described(model)
+
+
+def _no_boxes(data: OwnData) -> UserError:
+    return UserError(
+        f"BEVDet learns boxes in 3D from calibrated cameras, which {data.root} has not.",
+        "Bring your data into nuScenes' format, and set data_root of the config's datasets.",
+    )
 
 
 def _cameras(height: int, width: int) -> dict[str, Tensor]:
