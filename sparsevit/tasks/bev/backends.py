@@ -82,10 +82,14 @@ def by_task(maps: Sequence[Any], names: Sequence[tuple[str, ...]]) -> Maps:
     return [{name: torch.as_tensor(next(left)) for name in task} for task in names]
 
 
-def bevdet_graph(model: Any, inputs: Inputs) -> Graph:
+def bevdet_graph(model: Any, inputs: Any) -> Graph:
     """A BEVDet in evaluation mode as a graph from images and cameras to the head's raw maps.
 
     Where points fall follows from the cameras when it runs, so that one file is for every car.
+
+    Args:
+        model: at the sparsity to export.
+        inputs: :data:`Inputs` of the size to export.
     """
     if inputs["imgs"].device != CPU:
         model = copy.deepcopy(model).to(CPU)
@@ -104,12 +108,12 @@ def running(call: Call) -> Callable[[Inputs], list[Any]]:
     return lambda inputs: list(call(*(inputs[name] for name in _NAMES)))
 
 
-def prepare_eager(model: Any, inputs: Inputs, precision: str, device: torch.device) -> Any:
+def prepare_eager(model: Any, inputs: Any, precision: str, device: torch.device) -> Any:
     """The model's own modules, at the sparsity that it has now."""
     return _in_pytorch(Network(model, model.img_backbone), precision)
 
 
-def prepare_compile(model: Any, inputs: Inputs, precision: str, device: torch.device) -> Any:
+def prepare_compile(model: Any, inputs: Any, precision: str, device: torch.device) -> Any:
     """Compiled by :func:`torch.compile` in three pieces: a sparse backbone in the form that its
     method gives it, the neck, and what comes after the pooling. That is planned when cameras come,
     and stays as it is."""
