@@ -46,7 +46,7 @@ class Network(nn.Module):
         backbone: in place of the model's own.
     """
 
-    def __init__(self, model: Any, backbone: nn.Module) -> None:
+    def __init__(self, model: Any, backbone: Any) -> None:
         super().__init__()
         self.img_backbone, self.img_neck = backbone, model.img_neck
         self.view = model.img_view_transformer

@@ -217,9 +217,8 @@ class Bev(Task):
     ) -> Checked:
         from sparsevit.tasks.bev.export import write_bevdet
 
-        return write_bevdet(
-            form, model, self.random_batch(shape[0] // self.views, shape[-2:]), target
-        )
+        batch = self.random_batch(shape[0] // self.views, (shape[-2], shape[-1]))
+        return write_bevdet(form, model, batch, target)
 
     def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
         from sparsevit.tasks.bev.export import described
