@@ -94,7 +94,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.evaluate",
         "evaluate",
         MEASURE,
-        "Score a config, a checkpoint and a sparsity: AP of a detector, mIoU of a segmentor.",
+        "Score a config, a checkpoint and a sparsity: AP of a detector, mIoU of a segmentor, NDS.",
     ),
     "latency": Entry(
         "sparsevit.cli.latency",

@@ -266,6 +266,7 @@ class Scope(str, Enum):
     backbone = "backbone"
     detector = "detector"
     segmentor = "segmentor"
+    bev_detector = "bev-detector"
 
 
 class Precision(str, Enum):

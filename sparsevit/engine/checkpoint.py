@@ -23,6 +23,7 @@ from sparsevit.engine.safe_load import (
     weights_in,
 )
 from sparsevit.errors import RunFailed, UserError, shortened
+from sparsevit.tasks import TASKS
 
 __all__ = ["LoadReport", "load_weights", "make_loading_safe", "read_checkpoint", "write_weights"]
 
@@ -30,7 +31,7 @@ _WRAPPERS = ("module.", "_orig_mod.")
 # Computed by the model itself, so files have them or not.
 _COMPUTED = ("relative_position_index", "attn_mask", "num_batches_tracked")
 _RESIZABLE = ("relative_position_bias_table", "absolute_pos_embed")
-_BACKBONE = "backbone."
+_BACKBONES = tuple(dict.fromkeys(f"{task.backbone}." for task in TASKS.values()))
 _NAMED = 3
 
 
@@ -116,7 +117,7 @@ def load_weights(
 
     Heads may differ (another number of classes): what does not fit is left as it is and reported.
     The backbone may not: a file whose backbone is another one is refused, and then nothing is
-    loaded. Where the model has no ``backbone.``, all of it counts as backbone.
+    loaded. Where the model has no backbone of a task's name, all of it counts as backbone.
 
     Args:
         model: a detector, or a backbone alone; a wrapper such as DDP is looked through.
@@ -235,33 +236,37 @@ def _bare(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The file's weights under the model's names: Swin's blocks, and ``backbone.`` before them."""
-    given = dict(state)
-    nested = any(name.startswith(_BACKBONE) for name in given)
-    start = f"{_BACKBONE if nested else ''}layers."
-    if any(n.startswith(start) and ".blocks." in n for n in given) and _has_stages(wanted):
-        given = _from_microsoft(given, nested)
-        nested = True
-    detector = any(name.startswith(_BACKBONE) for name in wanted)
-    if detector and not nested:
-        return {_BACKBONE + name: value for name, value in given.items()}
-    if nested and not detector:
-        return {n.removeprefix(_BACKBONE): v for n, v in given.items() if n.startswith(_BACKBONE)}
-    return given
+    """The file's weights under the model's names: Swin's blocks, and before them what the model
+    calls its backbone."""
+    given, theirs, ours = dict(state), _prefix(state), _prefix(wanted)
+    if any(n.startswith(f"{theirs}layers.") and ".blocks." in n for n in given) and any(
+        n.startswith(f"{ours}stages.") for n in wanted
+    ):
+        given, theirs = _from_microsoft(given, theirs), "backbone."
+    if theirs == ours:
+        return given
+    if not ours:
+        return {n.removeprefix(theirs): v for n, v in given.items() if n.startswith(theirs)}
+    others = {n: v for n, v in given.items() if theirs and not n.startswith(theirs)}
+    named = {ours + n.removeprefix(theirs): v for n, v in given.items() if n not in others}
+    return {**named, **others}
 
 
-def _has_stages(wanted: Iterable[str]) -> bool:
-    return any(name.removeprefix(_BACKBONE).startswith("stages.") for name in wanted)
+def _prefix(names: Iterable[str]) -> str:
+    """What stands before the names of a backbone's weights; nothing where it is alone."""
+    found = set(names)
+    return next((one for one in _BACKBONES if any(n.startswith(one) for n in found)), "")
 
 
-def _from_microsoft(given: dict[str, Tensor], nested: bool) -> dict[str, Tensor]:
-    """mmdet's names and layouts for weights of Microsoft's Swin repositories."""
+def _from_microsoft(given: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """mmdet's names and layouts, with ``backbone.`` before them, for weights of Microsoft's Swin
+    repositories."""
     from sparsevit.models.swin_weights import from_microsoft
 
-    if not nested:
+    if not prefix:
         return from_microsoft(given)
-    backbone = {n.removeprefix(_BACKBONE): v for n, v in given.items() if n.startswith(_BACKBONE)}
-    others = {name: v for name, v in given.items() if not name.startswith(_BACKBONE)}
+    backbone = {n.removeprefix(prefix): v for n, v in given.items() if n.startswith(prefix)}
+    others = {name: v for name, v in given.items() if not name.startswith(prefix)}
     return {**from_microsoft(backbone), **others}
 
 
@@ -284,7 +289,7 @@ def _refuse_other_model(
     given: Mapping[str, Tensor],
     min_match: float,
 ) -> None:
-    prefix = _BACKBONE if any(n.startswith(_BACKBONE) for n in names) else ""
+    prefix = _prefix(names)
     remedy = "Use the config that the checkpoint was trained with, or a checkpoint of this model."
     unfit = [entry for entry in report.mismatched if entry.startswith(prefix)]
     if unfit:

@@ -18,7 +18,7 @@ from sparsevit.errors import UserError, shortened
 # Parts of a model that mmdet builds from its MODELS; a `type` elsewhere (an assigner, an op, an
 # initialiser) is looked up in another registry.
 _COMPONENTS = ("backbone", "neck", "data_preprocessor", "rpn_head", "roi_head", "detector")
-_COMPONENT_ENDS = ("_head", "roi_extractor", "loss")
+_COMPONENT_ENDS = ("_head", "roi_extractor", "loss", "_backbone", "_neck", "view_transformer")
 _COMPONENT_STARTS = ("loss_",)
 
 # What a phase needs of a config beside its model.

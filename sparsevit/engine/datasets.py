@@ -12,6 +12,8 @@ from mmengine.dataset import Compose
 
 from sparsevit.data.images import image_fault
 from sparsevit.data.make import make_dataset
+from sparsevit.data.nuscenes.made.spec import TASK as BEV
+from sparsevit.data.nuscenes.made.spec import ScenesSpec
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.engine import distributed
 from sparsevit.errors import UserError
@@ -45,9 +47,10 @@ def provide_embedded(cfg: Config, folder: Path) -> Path | None:
         return None
     spec = _spec(described)
     content = json.dumps(spec.to_dict(), sort_keys=True).encode()
-    root = folder / f"shapes-{hashlib.sha256(content).hexdigest()[:8]}"
+    scenes = isinstance(spec, ScenesSpec)
+    root = folder / f"{'scenes' if scenes else 'shapes'}-{hashlib.sha256(content).hexdigest()[:8]}"
     if distributed.is_first():
-        make_dataset(root, spec)
+        _make(root, spec)
     distributed.share(None)
     old, new = cfg.data_root, f"{root}/"
     for part in _PARTS:
@@ -128,17 +131,29 @@ def name_broken_images(dataset: Any) -> None:
             name_broken_images(one)
 
 
-def _spec(described: Any) -> DatasetSpec:
+def _spec(described: Any) -> DatasetSpec | ScenesSpec:
+    arguments: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in dict(described).items()
+    }
+    kind = ScenesSpec if arguments.get("task") == BEV else DatasetSpec
+    if kind is ScenesSpec:
+        del arguments["task"]
     try:
-        arguments: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in dict(described).items()
-        }
-        return DatasetSpec(**arguments)
+        return kind(**arguments)
     except TypeError as error:
         raise UserError(
             f"The config's embedded_dataset is not valid: {error}.",
-            "It takes the arguments of sparsevit.data.spec.DatasetSpec.",
+            f"It takes the arguments of {kind.__module__}.{kind.__name__}.",
         ) from error
+
+
+def _make(root: Path, spec: DatasetSpec | ScenesSpec) -> None:
+    if isinstance(spec, ScenesSpec):
+        from sparsevit.data.nuscenes.made.make import make_scenes
+
+        make_scenes(root, spec)
+    else:
+        make_dataset(root, spec)
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:

@@ -142,6 +142,9 @@ class Evaluation:
 
         Every size that annotations name is put through the pipeline once.
         """
+        fixed = self._task.fixed_size(self._cfg)
+        if fixed is not None:
+            return frozenset([fixed])
         dataset, shapes, kinds = self.loader.dataset, set(), set()
         for number in range(len(dataset)):
             info = dataset.get_data_info(number)
@@ -269,7 +272,7 @@ def split_of(cfg: Config, split: str | None = None) -> str:
 def given_size(task: Task, model: Any, img_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of what a model is given of images of a size: it may pad them."""
     batch = model.data_preprocessor(task.random_batch(1, img_size), False)
-    height, width = batch["inputs"].shape[-2:]
+    height, width = task.pixels_of(batch["inputs"]).shape[-2:]
     return int(height), int(width)
 
 

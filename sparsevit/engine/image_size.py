@@ -63,6 +63,9 @@ def pipeline_sizes(cfg: Config, images: int = IMAGES) -> PipelineSizes:
         UserError: the pipeline or the preprocessor cannot be built.
     """
     task = task_of(cfg)
+    fixed = task.fixed_size(cfg)
+    if fixed is not None:
+        return PipelineSizes(Counter([fixed]), "the model takes no other")
     init_default_scope(cfg.get("default_scope", task.scope))
     pad = _padding(cfg)
     missing = "the config has no test or validation set"

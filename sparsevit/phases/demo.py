@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -39,8 +38,13 @@ LOW_SHARE, HIGH_SHARE = 0.25, 0.45
 # Seconds to time the interval's ends for, and what was made; if short.
 TIMING_SECONDS, SHORT_TIMING_SECONDS = (6.0, 20.0), (2.0, 3.0)
 BATCH_SIZE = 4
+"""Images that are timed; more where a sample has more."""
 DETECTION = "detection"
-CONFIGS = {DETECTION: DEMO_CONFIG, "segmentation": "sparsevit::demo/upernet_swin_shapes.py"}
+CONFIGS = {
+    DETECTION: DEMO_CONFIG,
+    "segmentation": "sparsevit::demo/upernet_swin_shapes.py",
+    "bev": "sparsevit::demo/bevdet_swin_scenes.py",
+}
 """By task."""
 SHORT = ("phases.adapt.train_cfg.max_iters=6", "phases.finetune.train_cfg.max_iters=4")
 SHORT_DATA = ("embedded_dataset.train=24", "embedded_dataset.val=8")
@@ -58,8 +62,9 @@ class DemoRow:
         backbone_ms: mean latency of a batch, in milliseconds.
         backbone_speedup: against dense.
         whole: the same two of the whole model: ``detector_ms`` and ``detector_speedup``, or those
-            of a ``segmentor``.
-        scores: on the validation set: ``bbox_ap`` and ``segm_ap``, 0 to 1, or ``mIoU``, in percent.
+            of a ``segmentor`` or a ``bev_detector``.
+        scores: on the validation set: ``bbox_ap`` and ``segm_ap``, or ``NDS`` and ``mAP``, 0 to 1;
+            or ``mIoU``, in percent.
     """
 
     name: str
@@ -146,7 +151,7 @@ def demo(
         overrides = (*SHORT, *(SHORT_DATA if config is None else ())) if short else ()
         seconds = SHORT_TIMING_SECONDS if short else TIMING_SECONDS
         again = force and not run.resumed
-        tour = _Tour(ws, run, overrides, seconds, seed, again, device, reporter)
+        tour = _Tour(ws, run, TASKS[task], overrides, seconds, seed, again, device, reporter)
         reporter.heading(f"1/5 pretrain: the dense {TASKS[task].whole}")
         extra = SHORT_PRETRAIN if short else ()
         tour.once("pretrain", pretrain, extra=extra, config=given)
@@ -164,7 +169,7 @@ def demo(
             search,
             speedups=(tour.speedups(interval),),
             img_size=size,
-            batch_size=BATCH_SIZE,
+            batch_size=tour.batch_size,
             population=4 if short else 12,
             parents=2 if short else 4,
             trials=trials or (3 if short else 20),
@@ -182,7 +187,7 @@ def demo(
         task=task,
         rows=rows,
         workspace=ws.path,
-        batch_size=BATCH_SIZE,
+        batch_size=tour.batch_size,
         img_size=size,
         interval_ms=interval,
         picture=pictures.get("picture"),
@@ -198,6 +203,7 @@ class _Tour:
         self,
         workspace: Workspace,
         run: Run,
+        task: Task,
         overrides: Sequence[str],
         seconds: tuple[float, float],
         seed: int,
@@ -207,6 +213,7 @@ class _Tour:
     ) -> None:
         self.workspace = workspace
         self.run = run
+        self.batch_size = max(1, BATCH_SIZE // task.views)
         self.overrides = overrides
         self.seconds = seconds
         self.seed = seed
@@ -313,18 +320,18 @@ class _Tour:
         size: tuple[int, int],
     ) -> dict[str, Latency]:
         dataset = evaluation.loader.dataset
-        images = torch.stack([dataset[i]["inputs"] for i in range(min(BATCH_SIZE, len(dataset)))])
+        samples = [dataset[i] for i in range(min(self.batch_size, len(dataset)))]
         calls = {}
         for kind, (model, configuration) in settings.items():
             for scope in ("backbone", task.whole):
                 execution = self._execution(scope, size)
-                workload = Workload(model, execution, batch=task.batch_of(images))
+                workload = Workload(model, execution, batch=task.batch_from(samples))
                 calls[f"{kind} {scope}"] = workload.at(configuration)
         self.reporter.note("timing dense and sparse in alternation")
         return measure_paired(calls, self.device, seconds=self.seconds[1])
 
     def _execution(self, scope: str, size: tuple[int, int]) -> Execution:
-        return Execution(scope, img_size=size, batch_size=BATCH_SIZE, device=self.device)
+        return Execution(scope, img_size=size, batch_size=self.batch_size, device=self.device)
 
 
 def _row(
@@ -342,8 +349,8 @@ def _row(
         backbone_ms=backbone,
         backbone_speedup=times["dense backbone"].mean_ms / backbone,
         whole={
-            f"{task.whole}_ms": whole,
-            f"{task.whole}_speedup": times[f"dense {task.whole}"].mean_ms / whole,
+            f"{task.whole_key}_ms": whole,
+            f"{task.whole_key}_speedup": times[f"dense {task.whole}"].mean_ms / whole,
         },
         scores={task.figure(name): metrics[name] for name in task.headlines},
     )

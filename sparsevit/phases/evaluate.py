@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -178,9 +179,10 @@ def _executed(
     def tell(shape: torch.Size) -> None:
         nonlocal said
         if not said and how.backend != "eager":
-            batch, _, height, width = shape
+            *images, _, height, width = shape
+            size = f"{math.prod(images)} x {width}x{height}"
             reporter.note(
-                f"preparing the {how.scope} in {how.backend} for {batch} x {width}x{height}, "
+                f"preparing the {how.scope} in {how.backend} for {size}, "
                 "and later for each other image size"
             )
         said = True

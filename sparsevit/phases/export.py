@@ -41,7 +41,7 @@ class ExportResult:
     """What was written, and how well it agrees.
 
     Attributes:
-        scope: ``backbone``, ``detector`` or ``segmentor``.
+        scope: ``backbone``, ``detector``, ``segmentor`` or ``bev-detector``.
         format: one of ``FORMATS``.
         out: the file to load.
         files: all that belongs to it, the description last.
@@ -143,10 +143,11 @@ def export(
     model, said = build_model(inputs.cfg, weights)
     reporter.note(f"weights: {said}")
     SparsityHandle(model).set(chosen.configuration)
-    shape = (batch_size, 3, height, width)
-    reporter.note(f"writing {form.name} for {batch_size} x {width}x{height}")
+    task = task_of(inputs.cfg)
+    shape = (batch_size * task.views, 3, height, width)
+    reporter.note(f"writing {form.name} for {shape[0]} x {width}x{height}")
     if whole is None:
-        backbone = task_of(inputs.cfg).backbone_of(model)
+        backbone = task.backbone_of(model)
         checked = write_backbone(form, backbone, shape, target)
     else:
         checked = whole.write_checked(form, model, shape, target)
@@ -246,7 +247,7 @@ def _signature(cfg: Config, shape: tuple[int, ...], maps: dict[str, list[int]]) 
             "normalised": mean is not None,
             "mean": list(mean) if mean is not None else None,
             "std": list(std) if std is not None else None,
-            "channels": "RGB" if given.get("bgr_to_rgb", False) else "BGR",
+            "channels": "RGB" if given.get("bgr_to_rgb", False) else task_of(cfg).channels,
         },
         "outputs": [{"name": name, "shape": size} for name, size in maps.items()],
     }

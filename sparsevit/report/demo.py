@@ -37,8 +37,8 @@ def demo_table(result: DemoResult) -> Group:
             row.name,
             f"{row.backbone_ms:.1f}",
             f"{row.backbone_speedup:.2f}x",
-            f"{row.whole[f'{task.whole}_ms']:.1f}",
-            f"{row.whole[f'{task.whole}_speedup']:.2f}x",
+            f"{row.whole[f'{task.whole_key}_ms']:.1f}",
+            f"{row.whole[f'{task.whole_key}_speedup']:.2f}x",
             *(task.shown(name, row.scores[task.figure(name)]) for name in task.headlines),
             style="bold" if row is result.rows[-1] else None,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sparsevit.errors import UserError
 from sparsevit.tasks.base import Task
+from sparsevit.tasks.bev import Bev
 from sparsevit.tasks.detection import Detection
 from sparsevit.tasks.segmentation import Segmentation
 
@@ -28,7 +29,10 @@ __all__ = [
     "task_of_scope",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in (Detection(), Segmentation())}
+TASKS: dict[str, Task] = {task.name: task for task in (Detection(), Segmentation(), Bev())}
+
+_ASKED = sorted(TASKS.values(), key=lambda task: not task.models)
+"""Whose a model is: first those with some models of a library, then those with all others of it."""
 
 
 def task_of(cfg: Config) -> Task:
@@ -41,7 +45,7 @@ def task_of(cfg: Config) -> Task:
         UserError: none here knows such models, or its library is not installed.
     """
     kind = (cfg.get("model") or {}).get("type", "")
-    found = next((one for one in TASKS.values() if one.takes(kind, cfg.get("default_scope"))), None)
+    found = next((one for one in _ASKED if one.takes(kind, cfg.get("default_scope"))), None)
     if found is not None:
         found.registries()
         return found
@@ -59,7 +63,7 @@ def task_of_model(model: nn.Module) -> Task:
         UserError: none here builds such models.
     """
     model = getattr(model, "module", model)
-    found = next((one for one in TASKS.values() if one.built(model)), None)
+    found = next((one for one in _ASKED if one.built(model)), None)
     if found is not None:
         return found
     raise UserError(

@@ -44,6 +44,10 @@ class Task(ABC):
         own_template: the config whose schedule a user's own data is trained with.
         own_models: what ``--model`` calls a model -> the config that has it.
         in_percent: metrics that are in points already.
+        models: types of its models, where its library has those of another task too; empty for all
+            of the library.
+        views: images that a sample has: those that a backbone is given of it.
+        channels: order of the colours that data loaders give.
     """
 
     name: ClassVar[str]
@@ -57,6 +61,14 @@ class Task(ABC):
     own_template: ClassVar[str] = ""
     own_models: ClassVar[Mapping[str, str]] = {}
     in_percent: ClassVar[frozenset[str]] = frozenset()
+    models: ClassVar[frozenset[str]] = frozenset()
+    views: ClassVar[int] = 1
+    channels: ClassVar[str] = "BGR"
+
+    @property
+    def whole_key(self) -> str:
+        """:attr:`whole` as a part of names in records."""
+        return self.whole.replace("-", "_")
 
     # --- models ---------------------------------------------------------------------------------
 
@@ -68,12 +80,18 @@ class Task(ABC):
                 class.
             default_scope: of the config.
         """
+        name = getattr(model_type, "__name__", str(model_type).rpartition(".")[2])
+        if self.models and name not in self.models:
+            return False
         if isinstance(model_type, type):
-            return model_type.__module__.split(".")[0] == self.scope
+            origin = model_type.__module__.split(".")[0]
+            return origin == self.scope or (bool(self.models) and origin == OURS)
         scope, dot, _ = str(model_type).partition(".")
         said = scope if dot else default_scope
         if said is not None and said != OURS:
             return said == self.scope
+        if self.models:
+            return True
         kind = str(model_type).removeprefix(f"{OURS}.")
         try:
             return bool(kind) and self.registries().MODELS.get(kind) is not None
@@ -245,27 +263,40 @@ class Task(ABC):
 
     # --- what is timed --------------------------------------------------------------------------
 
+    def fixed_size(self, cfg: Any) -> tuple[int, int] | None:
+        """(height, width) of the only images that a config's model takes; None where others do."""
+        return None
+
+    def pixels_of(self, inputs: Any) -> Any:
+        """The images (..., 3, H, W) of what a sample, or a batch, has as ``inputs``."""
+        return inputs
+
     def random_images(self, batch_size: int, img_size: tuple[int, int]) -> Tensor:
-        """What a backbone takes: (B, 3, H, W) noise, the same at every call.
+        """What a backbone takes: (B * views, 3, H, W) noise, the same at every call.
 
         Noise rather than zeros: with zeros every window scores the same, and hardware that notices
         zeros runs faster than it does on images.
         """
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch_size, 3, *img_size, generator=generator)
+        return torch.randn(batch_size * self.views, 3, *img_size, generator=generator)
 
     @abstractmethod
     def batch_of(self, pixels: Tensor) -> dict[str, Any]:
         """What a data loader would give a model's ``test_step`` of images.
 
         Args:
-            pixels: (B, 3, H, W) uint8.
+            pixels: (B * views, 3, H, W) uint8.
         """
+
+    def batch_from(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The same of samples of a dataset, whose images have one size."""
+        return self.batch_of(torch.stack([sample["inputs"] for sample in samples]))
 
     def random_batch(self, batch_size: int, img_size: tuple[int, int]) -> dict[str, Any]:
         """What a data loader would give a model's ``test_step``, of random pixels."""
         generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (batch_size, 3, *img_size), generator=generator)
+        shape = (batch_size * self.views, 3, *img_size)
+        pixels = torch.randint(0, 256, shape, generator=generator)
         return self.batch_of(pixels.to(torch.uint8))
 
     # --- a whole model in a backend or a file ---------------------------------------------------
@@ -312,7 +343,7 @@ class Task(ABC):
         Args:
             form: one of :meth:`formats`.
             model: on the CPU, at the sparsity to write.
-            shape: (B, 3, H, W) of images.
+            shape: (B * views, 3, H, W) of images.
             target: file to write.
 
         Raises:

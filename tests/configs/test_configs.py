@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 
 from sparsevit.engine.config import check_config, load_config, shipped_configs
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks import task_of
 
 PAPER = {
     "sparsevit_cfg1_42ms": [[0.3, 0.3], [0, 0], [0.1, 0.1, 0.2, 0.2, 0.2, 0.2], [0, 0]],
@@ -25,7 +26,7 @@ DENSE = {
 
 
 def backbone_of(cfg):
-    part = cfg.model.backbone
+    part = cfg.model[task_of(cfg).backbone]
     part.init_cfg = None
     with MODELS.switch_scope_and_registry("mmdet") as registry:
         return registry.build(part)
@@ -42,7 +43,7 @@ def test_every_shipped_config_is_sound_and_its_backbone_builds(name):
     cfg = load_config(f"sparsevit::{name}")
     check_config(cfg)
     assert "sparsevit.models" in cfg.custom_imports.imports
-    assert type(backbone_of(cfg)).__name__ == cfg.model.backbone.type
+    assert type(backbone_of(cfg)).__name__ == cfg.model[task_of(cfg).backbone].type
 
 
 @pytest.mark.parametrize("name", DENSE)

@@ -106,6 +106,53 @@ default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 phases = dict(adapt=dict(train_cfg=dict(max_iters=4)), finetune=dict(train_cfg=dict(max_iters=2)))
 """
 
+BEV = """\
+_base_ = "sparsevit::demo/bevdet_swin_scenes.py"
+embedded_dataset = dict(train=4, val=3, width=128, height=72, objects=(10, 14))
+data_config = dict(
+    cams=["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"]
+    + ["CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"],
+    Ncams=6, input_size=(64, 128), src_size=(72, 128), resize=(0.0, 0.0), rot=(0.0, 0.0),
+    flip=False, crop_h=(0.0, 0.0), resize_test=0.0,
+)
+reach, cell = 51.2, 3.2
+grid = [-reach, reach, cell]
+voxel_size = [cell / 8, cell / 8, 0.2]
+model = dict(
+    img_backbone=dict(embed_dims=8, depths=[2, 2, 4, 2], num_heads=[1, 1, 2, 4]),
+    img_neck=dict(in_channels=32 + 64, out_channels=8),
+    img_view_transformer=dict(
+        grid_config=dict(xbound=grid, ybound=grid), data_config=dict(input_size=(64, 128)),
+        numC_input=8, numC_Trans=8,
+    ),
+    img_bev_encoder_backbone=dict(numC_input=8, num_channels=[8, 8, 8]),
+    img_bev_encoder_neck=dict(in_channels=16, out_channels=8),
+    pts_bbox_head=dict(
+        in_channels=8, share_conv_channel=8, separate_head=dict(head_conv=8),
+        bbox_coder=dict(voxel_size=voxel_size[:2], max_num=20),
+    ),
+    train_cfg=dict(pts=dict(grid_size=[256, 256, 40], voxel_size=voxel_size)),
+    test_cfg=dict(pts=dict(voxel_size=voxel_size[:2], pre_max_size=20, post_max_size=10)),
+)
+train_pipeline = [
+    dict(type="LoadMultiViewImageFromFiles_BEVDet", is_train=True, data_config=data_config),
+    dict(type="RandomFlip3D"),
+    dict(type="ObjectRangeFilter", point_cloud_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]),
+    dict(type="ObjectNameFilter"),
+    dict(type="Pack3DDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadMultiViewImageFromFiles_BEVDet", data_config=data_config),
+    dict(type="Pack3DDetInputs"),
+]
+train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=2, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=3)
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+phases = dict(adapt=dict(train_cfg=dict(max_iters=2)), finetune=dict(train_cfg=dict(max_iters=2)))
+"""
+
 # a search that ends in a second
 SEARCH = (
     *("--min", "0", "--max", "10000", "--trials", "3"),

@@ -294,9 +294,15 @@ class Pack3DDetInputs(BaseTransform):
 
 
 @FUNCTIONS.register_module()
-def collate_samples(batch: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def collate_samples(
+    batch: Sequence[Mapping[str, Any]], _scope_: str | None = None
+) -> dict[str, list[Any]]:
     """A batch as lists by sample: ``dict(inputs=[...], data_samples=[...])``.
 
     mmengine's ``pseudo_collate`` would make one dict of lists of what are dicts here.
+
+    Args:
+        batch: samples.
+        _scope_: which mmengine writes into all that a config inherits by name; makes no difference.
     """
     return {key: [sample[key] for sample in batch] for key in batch[0]}

@@ -33,6 +33,7 @@ class _LastUsed(Generic[Prepared]):
         make: prepares it for images, at the sparsity it has.
         on_prepare: see :data:`OnPrepare`.
         keep: how many are kept, those that were used last.
+        pixels_of: the images among what the model is given.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class _LastUsed(Generic[Prepared]):
         make: Callable[[Tensor], Prepared],
         on_prepare: OnPrepare | None,
         keep: int = KEPT,
+        pixels_of: Callable[[Any], Tensor] = lambda images: images,
     ) -> None:
+        self._pixels_of = pixels_of
         self._parts = sparse_parts(model)
         self._make, self._on_prepare, self._keep = make, on_prepare, keep
         self._made: OrderedDict[Any, Prepared] = OrderedDict()
@@ -49,10 +52,11 @@ class _LastUsed(Generic[Prepared]):
     def run_for(self, images: Tensor) -> Prepared:
         """What runs the model as it is set now on images of this shape."""
         knobs = [(name, *part.get_sparsity().items()) for name, part in self._parts.items()]
-        key = (tuple(knobs), images.shape)
+        shape = self._pixels_of(images).shape
+        key = (tuple(knobs), shape)
         if key not in self._made:
             if self._on_prepare is not None:
-                self._on_prepare(images.shape)
+                self._on_prepare(shape)
             while len(self._made) >= self._keep:
                 self._made.popitem(last=False)
             self._made[key] = self._make(images)
@@ -157,7 +161,10 @@ def whole_in(
     """
     require_whole_backend(task.whole, task.backends(), backend, precision, device)
     prepared = _LastUsed(
-        model, lambda images: task.prepare(backend, model, images, precision, device), on_prepare
+        model,
+        lambda images: task.prepare(backend, model, images, precision, device),
+        on_prepare,
+        pixels_of=task.pixels_of,
     )
 
     def run(images: Tensor, *more: Any) -> Any:

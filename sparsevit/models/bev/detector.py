@@ -95,7 +95,13 @@ class BEVDet(BaseDetector):
         batch_data_samples: Sequence[DetDataSample] | None = None,
     ) -> list[DetDataSample]:
         """The data samples, new ones where there are none, with the boxes found."""
-        found = self.pts_bbox_head.predict(self._forward(batch_inputs))
+        return self.add_boxes(self._forward(batch_inputs), batch_data_samples)
+
+    def add_boxes(
+        self, maps: Sequence[Maps], batch_data_samples: Sequence[DetDataSample] | None
+    ) -> list[DetDataSample]:
+        """What :meth:`predict` makes of the head's raw maps."""
+        found = self.pts_bbox_head.predict(maps)
         samples = list(batch_data_samples or (DetDataSample() for _ in found))
         for sample, boxes in zip(samples, found, strict=True):
             sample.pred_instances_3d = boxes
