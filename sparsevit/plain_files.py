@@ -79,6 +79,18 @@ def open_file(path: str | os.PathLike[str], what: str = "file") -> BinaryIO:
     raise _other(path, what, kind)
 
 
+def read_regular(path: Path) -> str:
+    """The UTF-8 text of a file that we wrote; of a pipe or a device there would be no end.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is no regular file.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return path.read_text(encoding="utf-8")
+
+
 def read_text(
     path: str | os.PathLike[str], what: str = "file", most_bytes: int = MOST_BYTES
 ) -> str:

@@ -22,6 +22,7 @@ import filelock
 from sparsevit.atomic import write_atomic
 from sparsevit.data.spec import SPLITS, DatasetSpec, differences
 from sparsevit.errors import UserError
+from sparsevit.plain_files import read_regular
 
 if TYPE_CHECKING:
     from sparsevit.data.scene import Placed
@@ -115,8 +116,7 @@ def read_record(root: Path) -> dict[str, Any] | None:
     """The content of ``dataset.json``; None where there is none that this module wrote."""
     path = root / RECORD
     try:
-        # a named pipe would be read for ever
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        record = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("format") != _FORMAT:

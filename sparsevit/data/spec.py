@@ -72,7 +72,7 @@ class DatasetSpec:
         _check_objects(self.objects)
         if self.object_size is not None:
             _check_object_size(self.object_size, min(self.width, self.height))
-        _check_classes(self.classes)
+        check_classes(self.classes, CLASSES)
         check_choice("masks", self.masks, MASK_FORMS)
         check_choice("image format", self.image_format, IMAGE_FORMATS)
 
@@ -164,13 +164,13 @@ def _check_object_size(size: tuple[float, float], side: int) -> None:
     )
 
 
-def _check_classes(classes: tuple[str, ...]) -> None:
-    known = ", ".join(CLASSES)
+def check_classes(classes: tuple[str, ...], choices: tuple[str, ...]) -> None:
+    known = ", ".join(choices)
     if not classes:
         raise UserError("No class is given.", f"Choose from: {known}.")
     for name in classes:
-        if name not in CLASSES:
-            close = difflib.get_close_matches(name, CLASSES, n=1)
+        if name not in choices:
+            close = difflib.get_close_matches(name, choices, n=1)
             hint = f"Did you mean {close[0]}? " if close else ""
             raise UserError(f"There is no class '{name}'.", f"{hint}Classes are: {known}.")
     if len(set(classes)) != len(classes):

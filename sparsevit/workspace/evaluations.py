@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit.atomic import write_atomic
+from sparsevit.plain_files import read_regular
 from sparsevit.workspace.digest import PREFIX, inputs_digest, to_json
 from sparsevit.workspace.record import unwritable
 
@@ -31,10 +32,7 @@ class Evaluations:
     def read(self, key: Mapping[str, Any]) -> dict[str, float] | None:
         """The metrics that were found for a key, None where there are none."""
         try:
-            path = self._path(key)
-            if not path.is_file():
-                return None
-            entry = json.loads(path.read_text(encoding="utf-8"))
+            entry = json.loads(read_regular(self._path(key)))
             if entry["key"] != to_json(key):
                 return None
             return {str(name): float(value) for name, value in entry["metrics"].items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit.atomic import remove_leftovers, write_atomic
+from sparsevit.plain_files import read_regular
 from sparsevit.workspace.digest import PREFIX, inputs_digest, to_json
 from sparsevit.workspace.record import unwritable
 
@@ -38,10 +39,7 @@ class Kept:
     def read(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The document of a key; None where there is none that can be read."""
         try:
-            path = self.path(key)
-            if not path.is_file():
-                return None
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(self.path(key)))
         except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(content, dict) or content.get("version") != _VERSION:

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from sparsevit.atomic import is_alive, write_atomic
 from sparsevit.errors import UserError
+from sparsevit.plain_files import read_regular
 from sparsevit.workspace import provenance
 from sparsevit.workspace.record import unwritable
 
@@ -135,10 +136,7 @@ class WriterLock:
 def read_holder(directory: Path) -> Holder | None:
     """Who signed the lock last; None where nobody did, or nothing can be read of it."""
     try:
-        path = directory / HOLDER_NAME
-        if not path.is_file():
-            return None
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = json.loads(read_regular(directory / HOLDER_NAME))
         return Holder(**{**entry, "pid": int(entry["pid"]), "host": str(entry["host"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from typing import Any
 
 from sparsevit.atomic import remove_leftovers, write_atomic
 from sparsevit.errors import UserError
+from sparsevit.plain_files import read_regular
 
 FORMAT_VERSION = 1
 RECORD_NAME = "workspace.json"
@@ -168,9 +168,7 @@ def read_document(directory: Path) -> Document:
     """
     path = directory / RECORD_NAME
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _corrupt(path, "it is not a regular file")
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return empty_document()
     except UnicodeDecodeError as error:

@@ -148,7 +148,7 @@ def check_data(cfg: Any, splits: Sequence[str], copies: Path | None = None) -> t
     for split in splits:
         loader = cfg.get(f"{split}_dataloader") or {}
         for one in _datasets(loader.get("dataset")):
-            pairs, classes = _pairs(one)
+            pairs, classes, suffix = _pairs(one)
             _check_heads(cfg, classes, f"{split}_dataloader.dataset")
             faults = _faults(pairs, one, classes, deeply=copies is not None)
             if not faults:
@@ -161,7 +161,7 @@ def check_data(cfg: Any, splits: Sequence[str], copies: Path | None = None) -> t
                 raise UserError(told, "Mend or remove them, or leave them out: --skip-broken.")
             if len(faults) == len(pairs):
                 raise UserError(told, "Mend them.")
-            _leave_out(one, [pair for pair in pairs if pair not in faults], copies)
+            _leave_out(one, [pair for pair in pairs if pair not in faults], suffix, copies)
             said.append(f"left out: {told}")
     return tuple(said)
 
@@ -199,11 +199,10 @@ def _told(pairs: Sequence[_Pair], faults: Mapping[_Pair, UserError]) -> str:
     )
 
 
-def _leave_out(dataset: Any, pairs: Sequence[_Pair], copies: Path) -> None:
+def _leave_out(dataset: Any, pairs: Sequence[_Pair], suffix: str, copies: Path) -> None:
     """Point a dataset to a list of the images that stay."""
     folder = Path(dataset.get("data_root") or "") / dataset["data_prefix"]["img_path"]
-    end = _suffix(dataset)
-    names = (image.relative_to(folder).as_posix().removesuffix(end) for image, _ in pairs)
+    names = (image.relative_to(folder).as_posix().removesuffix(suffix) for image, _ in pairs)
     text = "".join(f"{name}\n" for name in names)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     listed = copies.resolve() / f"images-{digest}.txt"
@@ -245,22 +244,12 @@ def _datasets(dataset: Any) -> Iterator[Any]:
             yield from _datasets(one)
 
 
-def _built(dataset: Any) -> Any:
+def _pairs(dataset: Any) -> tuple[list[_Pair], tuple[str, ...], str]:
+    """Image and label map of each entry, as mmseg's own dataset lists them, the classes, and what
+    names of images end in."""
     from mmengine.registry import DefaultScope
     from mmseg.registry import DATASETS
 
-    with DefaultScope.overwrite_default_scope("mmseg"), imports_in_silence():
-        return DATASETS.build({**dataset, "pipeline": [], "lazy_init": True})
-
-
-def _suffix(dataset: Any) -> str:
-    """What the names of a dataset's images end in: mmseg's datasets have it as a default."""
-    suffix: str = _built(dataset).img_suffix
-    return suffix
-
-
-def _pairs(dataset: Any) -> tuple[list[_Pair], tuple[str, ...]]:
-    """Image and label map of each entry, as mmseg's own dataset lists them, and the classes."""
     root = Path(dataset.get("data_root") or "")
     for name in ("img_path", "seg_map_path"):
         folder = root / dataset["data_prefix"][name]
@@ -270,7 +259,8 @@ def _pairs(dataset: Any) -> tuple[list[_Pair], tuple[str, ...]]:
                 f"{'images' if name == 'img_path' else 'label maps'}.",
                 f"Correct data_root or data_prefix.{name} of the dataset.",
             )
-    built = _built(dataset)
+    with DefaultScope.overwrite_default_scope("mmseg"), imports_in_silence():
+        built = DATASETS.build({**dataset, "pipeline": [], "lazy_init": True})
     built.full_init()
     pairs = []
     for index in range(len(built)):
@@ -289,7 +279,7 @@ def _pairs(dataset: Any) -> tuple[list[_Pair], tuple[str, ...]]:
             f"{missing[0]}.",
             _how_to_add(missing[0]),
         )
-    return pairs, tuple(built.metainfo.get("classes") or ())
+    return pairs, tuple(built.metainfo.get("classes") or ()), built.img_suffix
 
 
 def _how_to_add(label_map: Path) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsevit.data.nuscenes.names import CLASSES
-from sparsevit.data.spec import IMAGE_FORMATS, check_choice, check_whole
-from sparsevit.errors import UserError
+from sparsevit.data.spec import IMAGE_FORMATS, check_choice, check_classes, check_whole
 
 VERSION = "v1.0-made"
 """The folder of the tables."""
@@ -56,7 +54,7 @@ class ScenesSpec:
         low, high = self.objects
         check_whole("largest number of objects in a scene", high, 1, _MOST_OBJECTS)
         check_whole("smallest number of objects in a scene", low, 0, high)
-        _check_classes(self.classes)
+        check_classes(self.classes, CLASSES)
         check_choice("image format", self.image_format, IMAGE_FORMATS)
 
     def count(self, split: str) -> int:
@@ -67,16 +65,3 @@ class ScenesSpec:
         """The spec as JSON values, with the generator's version."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         return {"task": TASK, "generator": GENERATOR_VERSION, **plain}
-
-
-def _check_classes(classes: tuple[str, ...]) -> None:
-    known = ", ".join(CLASSES)
-    if not classes:
-        raise UserError("No class is given.", f"Choose from: {known}.")
-    for name in classes:
-        if name not in CLASSES:
-            close = difflib.get_close_matches(name, CLASSES, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
-            raise UserError(f"There is no class '{name}'.", f"{hint}Classes are: {known}.")
-    if len(set(classes)) != len(classes):
-        raise UserError(f"A class is given twice: {', '.join(classes)}.", "Give each once.")
