@@ -98,6 +98,29 @@ def refuse_code(cfg: Config) -> None:
     _refuse_unregistered(content, name)
 
 
+def refuse_code_in(key: str, value: Any, cfg: Config) -> None:
+    """Refuse a path to code in a value that ``--set`` gives: mmengine would import it.
+
+    A ``.py`` config is a program, what is set in it is data. It may name what is in a module that
+    the config imports itself.
+
+    Raises:
+        UserError: naming the key, and what it would run.
+    """
+    imports = cfg.get("custom_imports")
+    modules = imports.get("imports") if isinstance(imports, Mapping) else None
+    own = tuple(f"{m}." for m in ([modules] if isinstance(modules, str) else modules or ()))
+    for where, _, text in values_of({key: value}):
+        if not isinstance(text, str) or text.startswith(own):
+            continue
+        if _leads_to_code(text) and not _is_known(text):
+            raise UserError(
+                f"--set {where}={text!r} is a path to code, and a value is data: none of it was "
+                "run.",
+                "Use a registered name, or write it into the .py config, which is a program.",
+            )
+
+
 @contextlib.contextmanager
 def _inheriting_from_data_only() -> Iterator[None]:
     """Meanwhile mmengine reads no program that a YAML or JSON file names as its ``_base_``."""
@@ -159,7 +182,7 @@ def _refuse_paths(content: Mapping[str, Any], name: str) -> None:
     compiled = content.get("compile")
     if isinstance(compiled, Mapping) and "options" in compiled:
         raise UserError(f"{name}: compile.options may name a compiler to run.", _REMEDY)
-    for where, key, value in _values(content):
+    for where, key, value in values_of(content):
         if key in _RUN and value is not None:
             raise UserError(f"{name}: {where}: what is given here {_RUN[key]}.", _REMEDY)
         if not isinstance(value, str) or where.startswith("custom_imports."):
@@ -182,7 +205,7 @@ def _refuse_unregistered(content: Mapping[str, Any], name: str) -> None:
     scope = content.get("default_scope")
     if isinstance(scope, str):
         _register(scope)
-    for where, key, value in _values(content):
+    for where, key, value in values_of(content):
         if key == "type" and isinstance(value, str) and not _is_known(value):
             raise UserError(
                 f"{name}: {where}={value!r} is not registered, and a config of this format names "
@@ -209,11 +232,18 @@ def _refuse_imports(imports: Any, name: str) -> None:
         )
 
 
-def _values(content: Any) -> Iterator[tuple[str, str, Any]]:
+def values_of(content: Any) -> Iterator[tuple[str, str, Any]]:
     """(dotted name, last key that is a name, value) of everything in a config."""
     left: list[tuple[str, str, Any]] = [("", "", content)]
+    seen = set()
     while left:
         where, key, value = left.pop()
+        if isinstance(value, (Mapping, list, tuple)):
+            # a program may put a list into itself
+            place = (id(value), where.partition(".")[0], key)
+            if place in seen:
+                continue
+            seen.add(place)
         if isinstance(value, Mapping):
             left += [(f"{where}.{k}" if where else str(k), str(k), v) for k, v in value.items()]
         elif isinstance(value, (list, tuple)):

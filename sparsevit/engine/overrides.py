@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.config import BASE_KEY, DELETE_KEY, RESERVED_KEYS
 
+from sparsevit.engine.data_config import refuse_code_in
 from sparsevit.engine.plain_values import check_plain_values
 from sparsevit.errors import UserError, shortened
 
@@ -41,7 +42,8 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> None:
 
     Raises:
         UserError: no ``=``, the key leads below something that has nothing below it, nothing reads
-            a key that is nearly another one, or a value is none that its key takes.
+            a key that is nearly another one, a value is none that its key takes, or leads to
+            code.
     """
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -52,7 +54,9 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> None:
                 "For example: --set train_dataloader.batch_size=4",
             )
         _check_key(parts)
-        _assign(cfg, parts, _parse(value))
+        parsed = _parse(value)
+        refuse_code_in(".".join(parts), parsed, cfg)
+        _assign(cfg, parts, parsed)
     known = given_overrides(cfg)
     cfg.__dict__[_OVERRIDES] = (*known, *(one for one in overrides if one not in known))
     check_plain_values(cfg, {one.partition("=")[0].strip() for one in given_overrides(cfg)})
@@ -75,6 +79,11 @@ def _check_key(parts: list[str]) -> None:
         raise UserError(
             f"{reserved!r} is a name reserved by mmengine.",
             f"To replace a whole dict: --set \"key={{'{DELETE_KEY}': True, ...}}\"",
+        )
+    if parts[0] == "custom_imports":
+        raise UserError(
+            f"--set {shortened(key)}: a config imports its modules before anything is set in it.",
+            "Write custom_imports into the config.",
         )
     if len(key) > _LONGEST_KEY or len(parts) > _DEEPEST:
         raise UserError(

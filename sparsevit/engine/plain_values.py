@@ -15,8 +15,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from sparsevit.engine.data_config import values_of
 from sparsevit.errors import UserError, shortened
 from sparsevit.limits import LONGEST_TRAINING
+from sparsevit.secrets import masked
 
 
 def most_workers() -> int:
@@ -75,8 +77,11 @@ _RATE: _Rule = (
     ),
 )
 
+_SHARE: _Rule = ("a number from 0 to 1", lambda v: _RATE[1](v) and v <= 1)
+
 _RULES: dict[str, _Rule] = {
     "model": _DICT,
+    "model.*backbone.*drop*_rate": _SHARE,
     "*_dataloader": _DICT_OR_NONE,
     "*_dataloader.batch_size": _whole(1),
     "*_dataloader.num_workers": _whole(0, most_workers()),
@@ -156,7 +161,7 @@ def check_plain_values(cfg: Config, given: Collection[str] = ()) -> None:
         given: keys that were set with ``--set``, for the message.
 
     Raises:
-        UserError: with the key, the value and what it may be.
+        UserError: with the key, the value and what it may be; an address has a password in it.
     """
     for pattern, (said, test) in _RULES.items():
         for key, value in _found(cfg, pattern.split("."), ""):
@@ -165,6 +170,18 @@ def check_plain_values(cfg: Config, given: Collection[str] = ()) -> None:
                 raise UserError(
                     f"{named} is {shortened(repr(value))}; it must be {said}.", "Correct the value."
                 )
+    for key, last, value in values_of(cfg._cfg_dict):
+        if last == "type" and isinstance(value, (dict, int, float)):
+            raise UserError(
+                f"{key} of the config is {shortened(repr(value))}, which is not a name.",
+                "Give the name of a registered class.",
+            )
+        if isinstance(value, str) and "://" in value and masked(value) != value:
+            # every run keeps its config, in files that people share
+            raise UserError(
+                f"{key} of the config is an address with a password: {masked(value)}",
+                "Download the file, and give its path.",
+            )
 
 
 def _found(node: Any, parts: list[str], where: str) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from sparsevit.errors import UserError
 from sparsevit.search.storage import shown_url, storage_url
+from sparsevit.secrets import masked_url
 
 _HEADER = b"SQLite format 3\0"
 _TABLES = {"studies", "trials", "version_info"}
@@ -23,6 +24,7 @@ _LONGEST_LINE = 1 << 20
 # Another worker holds an SQLite file for an instant; who holds it longer does something else.
 _LOCKED_SECONDS = 5.0
 _MEMORY = "/dev/shm"
+_KINDS = ("sqlite", "journal", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 
 ANOTHER = "Give a new file, or one made by an earlier search, with --storage."
 MEND = "Restore it from a copy, or search anew with --force, in a new file."
@@ -32,10 +34,17 @@ def study_file(storage: str | os.PathLike[str]) -> tuple[str, Path] | None:
     """``sqlite`` or ``journal``, and the file of a storage; None where it is a server's or none.
 
     Raises:
-        UserError: it is the URL of a file on another host.
+        UserError: it is no URL though it begins like one, or that of a file on another host, or of
+            no file.
     """
     if not os.fspath(storage).strip():
         raise UserError(f"The storage {os.fspath(storage)!r} names no file.", ANOTHER)
+    kind, colon, rest = os.fspath(storage).partition(":")
+    if colon and kind.partition("+")[0] in _KINDS and not rest.startswith("//"):
+        raise UserError(
+            f"The storage {masked_url(os.fspath(storage))} is no URL.",
+            f"It begins with {kind}://, with both slashes.",
+        )
     kind, _, rest = storage_url(storage).partition("://")
     if kind in ("sqlite", "journal") and not rest.startswith("/"):
         raise UserError(
@@ -43,8 +52,19 @@ def study_file(storage: str | os.PathLike[str]) -> tuple[str, Path] | None:
             f"Write {kind}:/// and the path, or the path alone.",
         )
     path = rest.removeprefix("/").partition("?")[0] if kind == "sqlite" else rest.removeprefix("/")
-    if kind not in ("sqlite", "journal") or path in ("", ":memory:") or path.startswith("file:"):
+    if kind not in ("sqlite", "journal") or path.startswith("file:"):
         return None
+    if path.startswith("~"):
+        raise UserError(
+            f"The storage {shown_url(storage)}: a URL knows no home folder.",
+            "Write the path in full, or give the path alone.",
+        )
+    if Path(path).name in ("", ":memory:"):
+        raise UserError(
+            f"The storage {shown_url(storage)} is no file: what is in memory is gone when the "
+            "search ends.",
+            ANOTHER,
+        )
     return kind, Path(path)
 
 

@@ -72,13 +72,6 @@ def open_study(
         with reached(storage):
             study = _made(storage, name, directions)
             found = [direction.name.lower() for direction in study.directions]
-    except ImportError as error:
-        # Optuna has words of its own for a driver that is missing
-        missing = error.name or getattr(error.__cause__, "name", None) or "a driver"
-        raise UserError(
-            f"The storage {_named(storage)} needs {missing}, which is not installed.",
-            "Install it; for PostgreSQL: pip install 'sparsevit[postgres]'",
-        ) from error
     except (RuntimeError, *UNREADABLE) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -104,6 +97,13 @@ def reached(storage: Storage | None) -> Iterator[None]:
     """
     try:
         yield
+    except ImportError as error:
+        # Optuna has words of its own for a driver that is missing
+        missing = error.name or getattr(error.__cause__, "name", None) or "a driver"
+        raise UserError(
+            f"The storage {_named(storage)} needs {missing}, which is not installed.",
+            "Install it; for PostgreSQL: pip install 'sparsevit[postgres]'",
+        ) from error
     except (SQLAlchemyError, StorageInternalError) as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, DBAPIError):

@@ -306,7 +306,8 @@ def test_a_model_that_makes_no_batches_of_images_is_refused_where_data_is_used(t
 
 
 def test_any_swin_config_becomes_a_sparse_one_and_stays_as_it_was(tmp_path):
-    cfg = small(tmp_path, "model.backbone.frozen_stages=1", "custom_imports.imports=os.path")
+    cfg = small(tmp_path, "model.backbone.frozen_stages=1")
+    cfg.custom_imports = {"imports": "os.path"}
     sparse = sparsify_config(cfg)
     assert cfg.model.backbone.type == "SwinTransformer"
     assert sparse.model.backbone.type == "SparseViT"

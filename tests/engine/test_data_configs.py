@@ -126,6 +126,20 @@ def test_set_runs_nothing_in_a_config_that_is_data(what, tmp_path, trace):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "custom_hooks=[{'type':'subprocess.getoutput','cmd':'true'}]",
+        "model.backbone.type=subprocess.getoutput",
+        "optim_wrapper.constructor='os.system'",
+    ],
+)
+def test_set_takes_no_path_to_code_in_a_program(override, tiny_config):
+    with pytest.raises(UserError, match="is a path to code"):
+        load_config(tiny_config, [override])
+    assert load_config(tiny_config, ["model.backbone.type=mmdet.SwinTransformer"])
+
+
 PROGRAM = "open({trace!r}, 'w').close()\nmodel = dict(type='MaskRCNN')\n"
 
 

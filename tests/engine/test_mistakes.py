@@ -93,6 +93,9 @@ def refused(cfg, *overrides):
         ("model={'backbone':{'neck':{'_delete_':True}},'type':{'a':1}}", "model"),
         # plain values
         ("model=3", "must be a dict"),
+        ("model.backbone.drop_path_rate=-1", "from 0 to 1"),
+        ("model.backbone.norm_cfg.type={}", "is not a name"),
+        ("model.init_cfg.checkpoint=https://me:secret@host/x.pth", "an address with a password"),
         ("train_dataloader=[1]", "must be a dict"),
         ("train_dataloader.batch_size=0", "1 or more"),
         ("train_dataloader.batch_size=-1", "1 or more"),
@@ -132,6 +135,7 @@ def refused(cfg, *overrides):
         ("custom_hooks={}", "a list of dicts"),
         ("log_processor.window_size=0", "1 or more"),
         ("log_level=LOUD", "one of DEBUG"),
+        ("custom_imports.imports=[5]", "Write custom_imports into the config"),
         ("default_scope=3", "must be text"),
         ("env_cfg=True", "must be a dict"),
         ("env_cfg.mp_cfg.mp_start_method=foo", "one of None"),

@@ -11,7 +11,7 @@ import pytest
 from sparsevit.errors import UserError
 from sparsevit.search import files
 from sparsevit.search.read import read_search
-from sparsevit.search.study import claim_study, open_study
+from sparsevit.search.study import claim_study, open_study, reading
 from sparsevit.search.trial import CONFIGURATION, ITERATION
 
 
@@ -89,6 +89,16 @@ def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_pa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="names no file"):
         open_study(" ", "x")
+    for storage in (":memory:", "sqlite:///:memory:", "sqlite:///"):
+        with pytest.raises(UserError, match="is gone when"):
+            open_study(storage, "x")
+    with pytest.raises(UserError, match="home folder"):
+        open_study("sqlite:///~/x.db", "x")
+    with pytest.raises(UserError, match="postgresql://"):
+        open_study("postgresql:me:secret@127.0.0.1/studies", "x")
+    for show in (open_study, lambda storage, _: reading(storage).__enter__()):
+        with pytest.raises(UserError, match=r"needs \w+, which is not installed"):
+            show("mysql://me@127.0.0.1:9/studies", "x")
     for name in ("\udcff", "\x1b[31m"):
         with pytest.raises(UserError, match="study's name"):
             open_study(tmp_path / "new.db", name)

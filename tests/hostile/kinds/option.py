@@ -225,7 +225,7 @@ _OF_A_WORKSPACE = tuple(
     f"{name}*"
     for name in (
         *("workspace.", "pretrain", "adapt", "search", "finetune", "data", "evaluations", "best"),
-        *("calibrations", "sensitivity", "evaluate", "latency"),
+        *("calibrat", "sensitivity", "evaluate", "latency"),
     )
 )
 
