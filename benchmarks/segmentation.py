@@ -15,29 +15,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from shared.parts import at_ratios, parts_of, shares, split_in_turn
-from shared.record import account, destination, interleave, merged, summary, taken, write
+from shared.record import account, destination, merged, write
 from shared.segmentors import SEGMENTORS, Segmentors
-from shared.swin import CONFIGURATIONS
+from shared.whole import in_parts, in_runtime
 
 from sparsevit.data.spec import parse_size
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
-from sparsevit.latency.cost import gmacs
 from sparsevit.tasks.segmentation.backends import BACKENDS, prepare_segmentor
-from sparsevit.tasks.segmentation.export import Agreement, compare
+from sparsevit.tasks.segmentation.export import compare
 
-REFERENCE = "mmseg eager"
-PEER = "mmseg dense"
-SHOWN = ("dense", "cfg1", "cfg2", "60%")
 BACKBONE = "backbone"
-LARGEST = 1e-3
-"""Difference from eager, against the largest value."""
 
 
 def main() -> None:
@@ -66,12 +58,14 @@ def main() -> None:
         for backend in arguments.backends:
             row = f"{name} {backend}"
             try:
-                results[row] = in_backend(row, backend, subject, arguments.rounds, wrong)
+                results[row] = in_runtime(row, backend, subject, arguments.rounds, wrong)
             except UserError as error:
                 left_out[row] = str(error)
                 print(f"{row}: left out. {error}", flush=True)
         if name != BACKBONE:
-            results[f"{name} parts"] = in_parts(name, models, arguments.rounds)
+            results[f"{name} parts"] = in_parts(
+                name, subject, models.kind.parts, models.batch, arguments.rounds
+            )
     result: dict[str, Any] = {
         **told,
         "img_size": [height, width],
@@ -94,17 +88,18 @@ class Backbone:
         models: whose backbones.
     """
 
+    library = "mmseg"
+
     def __init__(self, models: Segmentors) -> None:
         self.dense, self.sparse = models.dense.backbone, models.sparse.backbone
-        self.backbone, self.images = self.sparse, models.images
+        self.backbone, self.inputs = self.sparse, models.images
 
     def prepared(self, backend: str, model: Any) -> Callable[[torch.Tensor], Any]:
-        return prepare(backend, model, self.images[0])
+        return prepare(backend, model, self.inputs[0])
 
-    def agreement(self, found: Any, expected: Any) -> Agreement:
+    def difference(self, found: Any, expected: Any) -> float:
         pairs = zip(found, expected, strict=True)
-        gaps = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
-        return Agreement(max(gaps), 0.0)
+        return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
 class Whole:
@@ -114,105 +109,17 @@ class Whole:
         models: mmseg's and ours.
     """
 
+    library = "mmseg"
+
     def __init__(self, models: Segmentors) -> None:
         self.dense, self.sparse = models.dense, models.sparse
-        self.backbone, self.images = models.sparse.backbone, models.images
+        self.backbone, self.inputs = models.sparse.backbone, models.images
 
     def prepared(self, backend: str, model: Any) -> Callable[[torch.Tensor], Any]:
-        return prepare_segmentor(backend, model, self.images[0])
+        return prepare_segmentor(backend, model, self.inputs[0])
 
-    def agreement(self, found: Any, expected: Any) -> Agreement:
-        return compare(found, expected)
-
-
-def in_backend(
-    row: str, backend: str, subject: Backbone | Whole, rounds: int, wrong: list[str]
-) -> dict[str, Any]:
-    """Times in one runtime, dense and at each configuration.
-
-    Raises:
-        UserError: the runtime cannot be had here.
-    """
-    image = subject.images[0]
-    reference = subject.prepared("eager", subject.dense)
-    calls: dict[str, Callable[[], Any]] = {REFERENCE: lambda: reference(image)}
-    macs = {REFERENCE: gmacs(calls[REFERENCE])}
-    agreements, missing = {}, {}
-    for route in (PEER, *(f"ours {name}" for name in SHOWN)):
-        model = subject.dense if route == PEER else subject.sparse
-        if route != PEER:
-            subject.backbone.pruning_ratios = CONFIGURATIONS[route.removeprefix("ours ")]
-        # ours at ratio 0 is held against mmseg's own
-        peer = reference if "dense" in route else subject.prepared("eager", model)
-        macs[route] = gmacs(lambda peer=peer: peer(image))
-        try:
-            run = subject.prepared(backend, model)
-            found = closest(subject, run, peer)
-        except UserError:
-            raise
-        except Exception as error:  # a compiler or converter raises whatever it likes
-            missing[route] = f"{type(error).__name__}: {error}"[:500]
-        else:
-            agreements[route] = asdict(found)
-            if found.logits <= LARGEST:
-                calls[route] = lambda run=run: run(image)
-            else:
-                missing[route] = f"differs from eager: {found}"
-        if route in missing:
-            wrong.append(f"{row}, {route}: {missing[route]}")
-            print(wrong[-1], flush=True)
-    samples = interleave(calls, rounds)
-    print(f"\n{row}", flush=True)
-    return {
-        "taken": taken(),
-        "agreement": agreements,
-        "missing": missing,
-        "rows": {name: figures(name, samples, macs[name]) for name in samples},
-    }
-
-
-def closest(subject: Backbone | Whole, run: Any, peer: Any) -> Agreement:
-    """On the first images on which they agree: rounding may decide which of two windows is kept."""
-    for images in subject.images:
-        found = subject.agreement(run(images), peer(images))
-        if found.logits <= LARGEST:
-            break
-    return found
-
-
-def figures(name: str, samples: Mapping[str, list[float]], macs: float) -> dict[str, Any]:
-    """One route against the dense peer in the same runtime, and in eager."""
-    row = summary(samples[name], against=samples.get(PEER))
-    row["speedup_over_eager"] = summary(samples[name], samples[REFERENCE])["speedup"]
-    row["gmacs"] = round(macs, 2)
-    print(
-        f"  {name:<14}{row['median_ms']:>9.1f} ms  {row.get('speedup', 0):.2f}x  "
-        f"{row['speedup_over_eager']:.2f}x eager  {macs:.0f} GMACs",
-        flush=True,
-    )
-    return row
-
-
-def in_parts(name: str, models: Segmentors, rounds: int) -> dict[str, Any]:
-    """Where the time of a whole ``test_step`` goes, in eager."""
-    parts = parts_of(models.dense, models.kind.parts)
-    watched = {PEER: parts}
-    calls: dict[str, Callable[[], Any]] = {PEER: lambda: models.dense.test_step(models.batch)}
-    for shown in SHOWN:
-        calls[f"ours {shown}"] = at_ratios(
-            models.sparse.backbone,
-            CONFIGURATIONS[shown],
-            lambda: models.sparse.test_step(models.batch),
-        )
-        watched[f"ours {shown}"] = parts_of(models.sparse, models.kind.parts)
-    samples = split_in_turn(calls, watched, rounds)
-    rows = {}
-    for route, found in samples.items():
-        rows[route] = {**summary(found[""], against=samples[PEER][""]), "parts": shares(found)}
-        print(f"\n{name}, {route}: {rows[route]['median_ms']:.1f} ms")
-        for part, figure in rows[route]["parts"].items():
-            print(f"  {part:<28}{figure['median_ms']:>9.2f} ms  {figure['share']:>6.1%}")
-    return {"taken": taken(), "rows": rows}
+    def difference(self, found: Any, expected: Any) -> float:
+        return compare(found, expected).logits
 
 
 if __name__ == "__main__":

@@ -85,6 +85,18 @@ MADE = {
             "UPerNet parts": {"rows": {"mmseg dense": {**ROW, "parts": {"pyramid pooling": PART}}}},
         },
     },
+    "bev": {
+        "img_size": [256, 704],
+        "cameras": 6,
+        "left_out": {"BEVDet compile": "no compiler"},
+        "results": {
+            "backbone eager": {
+                "agreement": {},
+                "rows": {"mmdet eager": ROW, "mmdet dense": ROW, "ours cfg2": ROW},
+            },
+            "BEVDet parts": {"rows": {"mmdet dense": {**ROW, "parts": {"head": PART}}}},
+        },
+    },
     "sparsify": {
         "results": {
             "a/model": {
@@ -107,6 +119,7 @@ SAYS = {
         "1024x512, fp32",
         "| pyramid pooling | 5.0 (50.0%) |",
     ],
+    "bev": ["6 cameras, 704x256, fp32", "| head | 5.0 (50.0%) |", "BEVDet compile (no compiler)"],
     "detector": ["| FPN | 5.0 (50.0%) |", "1.23% at cfg2", "100 objects"],
 }
 

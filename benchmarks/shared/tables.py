@@ -189,7 +189,7 @@ def backends(result: Mapping[str, Any]) -> str:
             f"{', '.join(errors)}."
         )
     if result["left_out"]:
-        told = [f"{name} ({why})" for name, why in result["left_out"].items()]
+        told = [f"{row} ({why})" for row, why in result["left_out"].items()]
         lines += ["", f"Left out: {'; '.join(told)}"]
     return "\n".join(lines) + "\n"
 
@@ -293,25 +293,48 @@ def detector(result: Mapping[str, Any]) -> str:
 
 
 def segmentation(result: Mapping[str, Any]) -> str:
-    """Backbone and whole segmentors by runtime, then part by part."""
+    """Backbone and whole segmentors."""
+    return _in_runtimes(
+        result,
+        f"**Whole segmentor.** UPerNet and Mask2Former with Swin-T, batch {result['batch_size']}",
+        "mmseg",
+        "segmentation",
+    )
+
+
+def bev(result: Mapping[str, Any]) -> str:
+    """Backbone and whole BEVDet."""
+    return _in_runtimes(
+        result, f"**Whole BEVDet.** With Swin-T, {result['cameras']} cameras", "mmdet", "bev"
+    )
+
+
+def _in_runtimes(result: Mapping[str, Any], of: str, library: str, name: str) -> str:
+    """Backbone and whole models by runtime, then part by part.
+
+    Args:
+        result: of :mod:`shared.whole`.
+        of: what was timed.
+        library: whose dense model is the peer.
+        name: of the result.
+    """
     height, width = result["img_size"]
     timed_in = [one for one in result["results"].values() if "agreement" in one]
     routes = list(dict.fromkeys(name for one in timed_in for name in one["rows"]))[1:]
     lines = [
-        f"**Whole segmentor.** UPerNet and Mask2Former with Swin-T, batch {result['batch_size']}, "
-        f"{width}x{height}, fp32; median milliseconds of calls that took turns, and times as fast "
-        f"as mmseg's dense model in the same runtime ({provenance(result, 'segmentation')}).",
+        f"{of}, {width}x{height}, fp32; median milliseconds of calls that took turns, and times "
+        f"as fast as with {library}'s dense model in the same runtime ({provenance(result, name)}).",
         "",
         "| | " + " | ".join(routes) + " |",
         "| --- |" + " ---: |" * len(routes),
     ]
-    for name, one in result["results"].items():
+    for row, one in result["results"].items():
         if "agreement" in one:
             cells = " | ".join(cell(one["rows"].get(route)) for route in routes)
-            lines.append(f"| {name} | {cells} |")
-    for name, one in result["results"].items():
+            lines.append(f"| {row} | {cells} |")
+    for row, one in result["results"].items():
         if "agreement" not in one:
-            lines += ["", f"{name}, in eager, timed from within:", "", *_parts(one["rows"])]
+            lines += ["", f"{row}, in eager, timed from within:", "", *_parts(one["rows"])]
     if result["left_out"]:
         told = [f"{name} ({why})" for name, why in result["left_out"].items()]
         lines += ["", f"Left out: {'; '.join(told)}"]
@@ -412,6 +435,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "adaptation": adaptation,
     "detector": detector,
     "segmentation": segmentation,
+    "bev": bev,
     "demo": demo,
     "demo_segmentation": partial(
         demo, name="demo_segmentation", of="UPerNet with a small Swin on the generated dataset"

@@ -7,15 +7,17 @@ custom_imports = dict(
 default_scope = "mmdet"
 
 # Made where they are missing, as `sparsevit data make --task bev` does.
-classes = ("car", "bus", "pedestrian", "traffic_cone")
+classes = ("car", "pedestrian")
+reach, cell = 32, 1.0
 embedded_dataset = dict(
     task="bev",
-    train=240,
+    train=600,
     val=40,
-    width=256,
-    height=144,
-    objects=(30, 50),
+    width=224,
+    height=126,
+    objects=(40, 60),
     classes=classes,
+    reach=reach,
     seed=0,
 )
 data_root = "work_dirs/data/"
@@ -31,8 +33,8 @@ data_config = dict(
         "CAM_BACK_RIGHT",
     ],
     Ncams=6,
-    input_size=(96, 256),
-    src_size=(144, 256),
+    input_size=(96, 224),
+    src_size=(126, 224),
     # little: a short training has seen few images
     resize=(-0.02, 0.04),
     rot=(0.0, 0.0),
@@ -40,12 +42,11 @@ data_config = dict(
     crop_h=(0.0, 0.0),
     resize_test=0.0,
 )
-reach, cell = 51.2, 1.6
 grid_config = dict(
     xbound=[-reach, reach, cell],
     ybound=[-reach, reach, cell],
     zbound=[-10.0, 10.0, 20.0],
-    dbound=[2.0, 58.0, 2.0],
+    dbound=[2.0, 42.0, 2.0],
 )
 point_cloud_range = [-reach, -reach, -5.0, reach, reach, 3.0]
 out_size_factor = 8
@@ -71,7 +72,7 @@ model = dict(
         type="FPN_LSS",
         in_channels=128 + 256,
         out_channels=64,
-        extra_upsample=None,
+        extra_upsample=2,
         input_feature_index=(0, 1),
         scale_factor=2,
     ),
@@ -81,6 +82,7 @@ model = dict(
         data_config=dict(input_size=data_config["input_size"]),
         numC_input=64,
         numC_Trans=channels,
+        downsample=8,
     ),
     img_bev_encoder_backbone=dict(
         type="ResNetForBEVDet", numC_input=channels, num_layer=[1, 1, 1], num_channels=[32, 64, 64]
@@ -90,8 +92,8 @@ model = dict(
         type="CenterHead",
         in_channels=32,
         tasks=[
-            dict(num_class=2, class_names=["car", "bus"]),
-            dict(num_class=2, class_names=["pedestrian", "traffic_cone"]),
+            dict(num_class=1, class_names=["car"]),
+            dict(num_class=1, class_names=["pedestrian"]),
         ],
         common_heads=dict(reg=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2)),
         share_conv_channel=32,
@@ -201,7 +203,7 @@ optim_wrapper = dict(
             relative_position_bias_table=dict(decay_mult=0.0), norm=dict(decay_mult=0.0)
         )
     ),
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type="AdamW", lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),
 )
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from sparsevit.errors import UserError
 from sparsevit.search.storage import shown_url, storage_url
-from sparsevit.secrets import masked_url
 
 _HEADER = b"SQLite format 3\0"
 _TABLES = {"studies", "trials", "version_info"}
@@ -24,7 +23,6 @@ _LONGEST_LINE = 1 << 20
 # Another worker holds an SQLite file for an instant; who holds it longer does something else.
 _LOCKED_SECONDS = 5.0
 _MEMORY = "/dev/shm"
-_KINDS = ("sqlite", "journal", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 
 ANOTHER = "Give a new file, or one made by an earlier search, with --storage."
 MEND = "Restore it from a copy, or search anew with --force, in a new file."
@@ -34,17 +32,10 @@ def study_file(storage: str | os.PathLike[str]) -> tuple[str, Path] | None:
     """``sqlite`` or ``journal``, and the file of a storage; None where it is a server's or none.
 
     Raises:
-        UserError: it is no URL though it begins like one, or that of a file on another host, or of
-            no file.
+        UserError: it is the URL of a file on another host, or of no file.
     """
     if not os.fspath(storage).strip():
         raise UserError(f"The storage {os.fspath(storage)!r} names no file.", ANOTHER)
-    kind, colon, rest = os.fspath(storage).partition(":")
-    if colon and kind.partition("+")[0] in _KINDS and not rest.startswith("//"):
-        raise UserError(
-            f"The storage {masked_url(os.fspath(storage))} is no URL.",
-            f"It begins with {kind}://, with both slashes.",
-        )
     kind, _, rest = storage_url(storage).partition("://")
     if kind in ("sqlite", "journal") and not rest.startswith("/"):
         raise UserError(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sparsevit.errors import UserError
 from sparsevit.secrets import masked_url
+
+
+_KINDS = ("sqlite", "journal", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 
 
 def storage_url(storage: str | os.PathLike[str]) -> str:
@@ -13,10 +17,19 @@ def storage_url(storage: str | os.PathLike[str]) -> str:
 
     Of a file the suffix tells: ``.log`` is Optuna's journal, for file systems that several machines
     share; anything else SQLite's.
+
+    Raises:
+        UserError: it begins like a URL, and is none.
     """
     text = os.fspath(storage)
     if "://" in text:
         return text
+    kind, colon, _ = text.partition(":")
+    if colon and kind.partition("+")[0] in _KINDS:
+        raise UserError(
+            f"The storage {masked_url(text)} is no URL.",
+            f"It begins with {kind}://, with both slashes.",
+        )
     kind = "journal" if text.endswith(".log") else "sqlite"
     return f"{kind}:///{Path(text).absolute()}"
 

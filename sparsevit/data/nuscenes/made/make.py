@@ -37,8 +37,6 @@ from sparsevit.data.nuscenes.names import CAMERAS, CLASS_OF_CATEGORY, LIDAR, att
 from sparsevit.data.nuscenes.tables import SPLITS_FILE, TABLES, official_split
 from sparsevit.data.spec import SPLITS
 
-ANNOTATED = 60.0
-"""How far from the car objects are annotated, in metres."""
 DRAWN = 130.0
 _PAINT, _NOISE = 3, 4
 _COUNTS = ".scenes"
@@ -201,7 +199,7 @@ def _paint_scene(
             [
                 (i, int(visible[k]), int(whole[k]))
                 for k, i in enumerate(near)
-                if world.things[i].annotated and math.hypot(*places[i]) < ANNOTATED
+                if world.things[i].annotated and math.hypot(*places[i]) < spec.reach
             ]
         )
     return counts

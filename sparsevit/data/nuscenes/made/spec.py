@@ -30,6 +30,7 @@ class ScenesSpec:
         seed: 0 or more; a scene depends on the seed, its split and its number, not on the count.
         objects: fewest and most objects in a scene; fewer where it has no more room.
         classes: which of the ten classes there are.
+        reach: metres from the car within which objects are annotated, 10 to 60.
         image_format: ``jpg``, or ``png`` (exact, five times the space).
 
     Raises:
@@ -43,6 +44,7 @@ class ScenesSpec:
     seed: int = 0
     objects: tuple[int, int] = (30, 50)
     classes: tuple[str, ...] = CLASSES
+    reach: int = 60
     image_format: str = "jpg"
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class ScenesSpec:
         check_whole("largest number of objects in a scene", high, 1, _MOST_OBJECTS)
         check_whole("smallest number of objects in a scene", low, 0, high)
         check_classes(self.classes, CLASSES)
+        check_whole("reach in metres", self.reach, 10, 60)
         check_choice("image format", self.image_format, IMAGE_FORMATS)
 
     def count(self, split: str) -> int:

@@ -1,0 +1,138 @@
+"""A model or its backbone, by runtime and by part: a library's dense one and ours, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from shared.parts import at_ratios, parts_of, shares, split_in_turn
+from shared.record import interleave, summary, taken
+from shared.swin import CONFIGURATIONS
+from sparsevit.errors import UserError
+from sparsevit.latency.cost import gmacs
+
+SHOWN = ("dense", "cfg1", "cfg2", "60%")
+LARGEST = 1e-3
+"""Difference from eager, against the largest value."""
+
+
+class Subject(Protocol):
+    """What is timed.
+
+    Attributes:
+        library: whose model the dense one is.
+        dense, sparse: models with the same weights.
+        backbone: that of ``sparse``.
+        inputs: some, to run and compare on.
+    """
+
+    library: str
+    dense: Any
+    sparse: Any
+    backbone: Any
+    inputs: Sequence[Any]
+
+    def prepared(self, backend: str, model: Any) -> Callable[[Any], Any]:
+        """``dense`` or ``sparse`` in a runtime, at the sparsity that it has now."""
+
+    def difference(self, found: Any, expected: Any) -> float:
+        """The largest between two results, against the largest value."""
+
+
+def in_runtime(
+    row: str, backend: str, subject: Subject, rounds: int, wrong: list[str]
+) -> dict[str, Any]:
+    """Times in one runtime, dense and at each configuration.
+
+    The library's dense model in eager PyTorch is always among what takes turns. What differs from
+    eager is not timed, and told of in ``wrong``.
+
+    Raises:
+        UserError: the runtime cannot be had here.
+    """
+    given = subject.inputs[0]
+    eager, dense = f"{subject.library} eager", f"{subject.library} dense"
+    reference = subject.prepared("eager", subject.dense)
+    calls: dict[str, Callable[[], Any]] = {eager: lambda: reference(given)}
+    macs = {eager: gmacs(calls[eager])}
+    agreement, missing = {}, {}
+    for route in (dense, *(f"ours {name}" for name in SHOWN)):
+        model = subject.dense if route == dense else subject.sparse
+        if route != dense:
+            subject.backbone.pruning_ratios = CONFIGURATIONS[route.removeprefix("ours ")]
+        # ours at ratio 0 is held against the library's own
+        peer = reference if "dense" in route else subject.prepared("eager", model)
+        macs[route] = gmacs(lambda peer=peer: peer(given))
+        try:
+            run = subject.prepared(backend, model)
+            found = _closest(subject, run, peer)
+        except UserError:
+            raise
+        except Exception as error:  # a compiler or converter raises whatever it likes
+            missing[route] = f"{type(error).__name__}: {error}"[:500]
+        else:
+            agreement[route] = {"difference": found}
+            if found <= LARGEST:
+                calls[route] = lambda run=run: run(given)
+            else:
+                missing[route] = f"differs from eager by {found:.2g}"
+        if route in missing:
+            wrong.append(f"{row}, {route}: {missing[route]}")
+            print(wrong[-1], flush=True)
+    samples = interleave(calls, rounds)
+    print(f"\n{row}", flush=True)
+    rows = {}
+    for name, times in samples.items():
+        figures = summary(times, against=samples.get(dense))
+        figures["speedup_over_eager"] = summary(times, samples[eager])["speedup"]
+        figures["gmacs"] = round(macs[name], 2)
+        print(
+            f"  {name:<14}{figures['median_ms']:>9.1f} ms  {figures.get('speedup', 0):.2f}x  "
+            f"{figures['speedup_over_eager']:.2f}x eager  {macs[name]:.0f} GMACs",
+            flush=True,
+        )
+        rows[name] = figures
+    return {"taken": taken(), "agreement": agreement, "missing": missing, "rows": rows}
+
+
+def _closest(subject: Subject, run: Any, peer: Any) -> float:
+    """On the first inputs on which they agree: rounding may decide which of two windows is kept."""
+    for given in subject.inputs:
+        found = subject.difference(run(given), peer(given))
+        if found <= LARGEST:
+            break
+    return found
+
+
+def in_parts(
+    name: str,
+    subject: Subject,
+    named: Sequence[tuple[str, str, str]],
+    batch: Mapping[str, Any],
+    rounds: int,
+) -> dict[str, Any]:
+    """Where the time of a whole ``test_step`` goes, in eager.
+
+    Args:
+        name: of the model.
+        subject: of whole models.
+        named: see :func:`shared.parts.parts_of`.
+        batch: what ``test_step`` takes.
+        rounds: calls of each.
+    """
+    dense = f"{subject.library} dense"
+    watched = {dense: parts_of(subject.dense, named)}
+    calls: dict[str, Callable[[], Any]] = {dense: lambda: subject.dense.test_step(batch)}
+    for shown in SHOWN:
+        calls[f"ours {shown}"] = at_ratios(
+            subject.backbone, CONFIGURATIONS[shown], lambda: subject.sparse.test_step(batch)
+        )
+        watched[f"ours {shown}"] = parts_of(subject.sparse, named)
+    samples = split_in_turn(calls, watched, rounds)
+    rows = {}
+    for route, found in samples.items():
+        rows[route] = {**summary(found[""], against=samples[dense][""]), "parts": shares(found)}
+        print(f"\n{name}, {route}: {rows[route]['median_ms']:.1f} ms")
+        for part, figure in rows[route]["parts"].items():
+            print(f"  {part:<28}{figure['median_ms']:>9.2f} ms  {figure['share']:>6.1%}")
+    return {"taken": taken(), "rows": rows}
