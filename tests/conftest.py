@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import gc
+import json
 import os
 import shutil
 import signal
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import tiny
+from filelock import FileLock
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +37,12 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+def pytest_collection_finish():
+    """What was imported stays: the collections that mmengine asks for need not go through it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_workspace_of_the_user(monkeypatch):
     monkeypatch.delenv("SPARSEVIT_WORKSPACE", raising=False)
@@ -48,29 +57,43 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tmp_path_factory):
+def shared(tmp_path_factory):
+    """A folder that the processes of xdist have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(shared):
     """Path of a config that trains in a second."""
-    path = tmp_path_factory.mktemp("configs") / "tiny.py"
-    path.write_text(tiny.CONFIG, encoding="utf-8")
+    path = shared / "tiny.py"
+    with FileLock(shared / "tiny.lock"):
+        if not path.exists():
+            path.write_text(tiny.CONFIG, encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, tiny_config):
-    """Every phase on the tiny config, by the commands, in this process; nothing may change it."""
-    path = tmp_path_factory.mktemp("finished") / "workspace"
-    documents = {}
-    for words in (
-        ["pretrain", tiny_config],
-        ["adapt"],
-        ["search", *tiny.SEARCH],
-        ["finetune"],
-        ["evaluate"],
-    ):
-        done = tiny.run(*words, "--workspace", path, "--json")
-        assert done.code == 0, done.err
-        documents[words[0]] = done.document
-    return Finished(path, documents)
+def finished(shared, tiny_config):
+    """Every phase on the tiny config, by the commands, in one process; nothing may change it."""
+    path, said = shared / "finished", shared / "finished.json"
+    with FileLock(shared / "finished.lock"):
+        if not said.exists():
+            documents = {}
+            for words in (
+                ["pretrain", tiny_config],
+                ["adapt"],
+                ["search", *tiny.SEARCH],
+                ["finetune"],
+                ["evaluate"],
+            ):
+                done = tiny.run(*words, "--workspace", path, "--json")
+                assert done.code == 0, done.err
+                documents[words[0]] = done.document
+            said.write_text(json.dumps(documents), encoding="utf-8")
+    return Finished(path, json.loads(said.read_text(encoding="utf-8")))
 
 
 @pytest.fixture
@@ -80,22 +103,16 @@ def workspace(finished, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def pretrained_only(finished, tmp_path_factory):
+def pretrained_only(shared, finished):
     """A workspace in which pretrain alone ran; nothing may change it."""
-    path = tmp_path_factory.mktemp("pretrained") / "workspace"
-    checkpoint = Path(finished.documents["pretrain"]["checkpoint"])
-    config = Path(finished.documents["pretrain"]["config"])
-    done = tiny.run(
-        "pretrain",
-        config,
-        checkpoint,
-        "--workspace",
-        path,
-        "--json",
-        "--set",
-        "train_cfg.max_iters=1",
-    )
-    assert done.code == 0, done.err
+    path, made = shared / "pretrained", shared / "pretrained.made"
+    begun = finished.documents["pretrain"]
+    words = ("pretrain", begun["config"], begun["checkpoint"], "--set", "train_cfg.max_iters=1")
+    with FileLock(shared / "pretrained.lock"):
+        if not made.exists():
+            done = tiny.run(*words, "--workspace", path, "--json")
+            assert done.code == 0, done.err
+            made.touch()
     return path
 
 

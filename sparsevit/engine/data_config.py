@@ -77,6 +77,8 @@ def read_config(path: Path) -> Config:
     """
     with reading_data(), _inheriting_from_data_only():
         cfg = Config.fromfile(path, import_custom_modules=not is_data(path))
+    # mmengine puts the config in every checkpoint and log, and yapf takes long to lay it out
+    object.__setattr__(cfg, "_format_python_code", False)
     if is_data(path):
         refuse_code(cfg)
     return cfg

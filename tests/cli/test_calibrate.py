@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import tiny
@@ -26,6 +27,8 @@ from sparsevit.workspace import Workspace
 
 KNOBS = [f"backbone.stages.{name}" for name in ("0", "1", "2_1", "2_2", "3")]
 WORDS = ("calibrate", "--batch-size", 1, "--seconds", 0.01, "--held-out", 2, "--max-error", 1000)
+# as few points of each knob as there can be
+FEW = (*WORDS, "--set", "model.backbone.sparsity_choices=[0,0.5]")
 
 
 class Notes:
@@ -52,6 +55,22 @@ def calibrated(tmp_path_factory, tiny_config):
     done = tiny.run(*WORDS, tiny_config, "--workspace", path, "--json")
     assert done.code == 0, done.err
     return path, done
+
+
+@pytest.fixture(scope="module")
+def few_only(tmp_path_factory, tiny_config):
+    """A workspace with a calibration of few points, which nothing may change, and what was said."""
+    path = tmp_path_factory.mktemp("few") / "workspace"
+    done = tiny.run(*FEW, tiny_config, "--workspace", path, "--json")
+    assert done.code == 0, done.err
+    return path, done
+
+
+@pytest.fixture
+def few(few_only, tmp_path):
+    """A copy of that workspace, and what was said."""
+    path, done = few_only
+    return shutil.copytree(path, tmp_path / "workspace"), done
 
 
 def timed(tiny_config, *changes, weights=None, **how):
@@ -117,14 +136,12 @@ def test_a_limit_of_the_callers_decides_over_a_kept_one(calibrated, tiny_config)
     assert "reused, measured" in done.out
 
 
-def test_force_measures_again_in_a_new_run(tmp_path, tiny_config, calibrated):
-    import shutil
-
-    path = shutil.copytree(calibrated[0], tmp_path / "copy")
-    done = tiny.run(*WORDS, tiny_config, "--workspace", path, "--force", "--json")
+def test_force_measures_again_in_a_new_run(tiny_config, few):
+    path, first = few
+    done = tiny.run(*FEW, tiny_config, "--workspace", path, "--force", "--json")
     assert done.code == 0, done.err
     assert done.document["reused"] is False
-    assert done.document["calibration"] != calibrated[1].document["calibration"]
+    assert done.document["calibration"] != first.document["calibration"]
     assert (path / "calibrate/run-002").is_dir()
 
 
@@ -135,21 +152,19 @@ def test_a_table_fits_a_terminal(calibrated, tiny_config):
     assert "Held-out configurations" in done.out
 
 
-@pytest.mark.parametrize("damage", ["", '{"version": 1, "key": {}, "document": {}}'])
-def test_a_file_that_is_damaged_is_measured_anew(tmp_path, tiny_config, calibrated, damage):
-    import shutil
-
-    path = shutil.copytree(calibrated[0], tmp_path / "copy")
+def test_a_file_that_is_damaged_is_measured_anew(tiny_config, few):
+    path, _ = few
     (file,) = (path / "calibrations").iterdir()
-    file.write_text(damage)
-    done = tiny.run(*WORDS, tiny_config, "--workspace", path, "--json")
-    assert done.code == 0, done.err
-    assert done.document["reused"] is False
-    assert json.loads(file.read_text())["document"]["dense_ms"] > 0
+    for damage in ("", '{"version": 1, "key": {}, "document": {}}'):
+        file.write_text(damage)
+        done = tiny.run(*FEW, tiny_config, "--workspace", path, "--json")
+        assert done.code == 0, done.err
+        assert done.document["reused"] is False
+        assert json.loads(file.read_text())["document"]["dense_ms"] > 0
 
 
 def test_stopped_it_goes_on_with_what_it_measured(tmp_path, tiny_config):
-    words = [*WORDS, tiny_config, "--workspace", tmp_path]
+    words = [*FEW, tiny_config, "--workspace", tmp_path]
     measured = tmp_path / "calibrate/run-001/measured.json"
     assert tiny.run_until(3, phase, "_write_shares", *words).code == 130
     assert not (tmp_path / "calibrations").exists()
@@ -165,7 +180,7 @@ def test_stopped_it_goes_on_with_what_it_measured(tmp_path, tiny_config):
 
 
 def test_a_whole_detector_with_its_weights(workspace):
-    done = tiny.run(*WORDS, "--workspace", workspace, "--scope", "detector", "--json")
+    done = tiny.run(*FEW, "--workspace", workspace, "--scope", "detector", "--json")
     assert done.code == 0, done.err
     assert done.document["calibration"]["key"]["checkpoint_sha256"].startswith("sha256:")
 

@@ -26,12 +26,14 @@ def demo(tmp_path_factory):
     words = ("demo", "--short", "--workspace", path)
     process = tiny.start(*words, env=ENVIRONMENT)
     give_up = time.monotonic() + 200
-    while not (path / "adapt/run-001/training.py").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    try:
+        while not (path / "adapt/run-001/training.py").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.communicate()
     return path, tiny.run(*words, "--json")
 
 

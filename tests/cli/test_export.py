@@ -50,26 +50,6 @@ def kept(monkeypatch):
     return form
 
 
-@pytest.fixture
-def kept_detector(monkeypatch):
-    """The same for whole detectors."""
-    written = []
-
-    def write(model, images, path):
-        written.append(
-            (detection.prepare_detector("eager", model, images), model.roi_head.test_cfg.score_thr)
-        )
-        path.write_text(str(len(written) - 1), encoding="utf-8")
-        return path
-
-    def load(path, precision, device):
-        return written[int(path.read_text(encoding="utf-8"))][0]
-
-    form = artefacts.Format("kept", ".kept", (), lambda: None, write, load)
-    monkeypatch.setitem(detection.FORMATS, "kept", form)
-    return form, written
-
-
 def said_by(done):
     """What a command said on stderr, without the frame and the line breaks."""
     return " ".join(line.strip("│ ") for line in done.err.splitlines()).replace("  ", " ")

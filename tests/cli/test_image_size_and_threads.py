@@ -58,16 +58,15 @@ def test_the_size_is_that_of_the_test_images_said_and_recorded(not_square, words
         assert mine["inputs"]["img_size"] == [96, 128]
 
 
-def test_an_exported_detector_has_the_size_of_the_test_images(not_square, tmp_path):
-    pytest.importorskip("onnxruntime")
-    out = tmp_path / "detector.onnx"
+def test_an_exported_detector_has_the_size_of_the_test_images(not_square, kept_detector, tmp_path):
+    out = tmp_path / "detector.kept"
     words = ("--scope", "detector", "--out", out, "--workspace", not_square, "--json")
     done = tiny.run("export", *words)
     assert done.code == 0, done.err
     assert done.document["img_size"] == [96, 128]
     assert done.document["compared"] > 0
     assert done.document["differences"]["boxes"] < 0.01
-    assert json.loads((tmp_path / "detector.onnx.json").read_text())["input"]["shape"][2:] == [
+    assert json.loads((tmp_path / "detector.kept.json").read_text())["input"]["shape"][2:] == [
         96,
         128,
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import tiny
@@ -11,13 +12,21 @@ SETTINGS = ("--batch-size", 1, "--set", "model.backbone.sparsity_choices=[0.0,0.
 SEARCH = ("search", *tiny.SEARCH, *SETTINGS, "--eval-images", 1, "--max-error", 1000)
 
 
-@pytest.fixture
-def calibrated(workspace):
-    """The finished workspace, and the calibration in it."""
-    words = ("calibrate", *SETTINGS, "--seconds", 0.01, "--held-out", 2, "--workspace", workspace)
+@pytest.fixture(scope="module")
+def calibrated_only(finished, tmp_path_factory):
+    """A copy of the finished workspace with a calibration, which nothing may change."""
+    path = shutil.copytree(finished.path, tmp_path_factory.mktemp("calibrated") / "workspace")
+    words = ("calibrate", *SETTINGS, "--seconds", 0.01, "--held-out", 2, "--workspace", path)
     done = tiny.run(*words, "--json")
     assert done.code == 0, done.err
-    return workspace, done.document["calibration"]
+    return path, done.document["calibration"]
+
+
+@pytest.fixture
+def calibrated(calibrated_only, tmp_path):
+    """A copy of that, and the calibration in it."""
+    path, made = calibrated_only
+    return shutil.copytree(path, tmp_path / "workspace"), made
 
 
 def decision(workspace):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -260,6 +262,15 @@ def test_a_detector_is_built_for_evaluation_with_its_weights(cfg, finished):
     assert "weights" in said
     weights = torch.load(path, weights_only=False)["state_dict"]
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+
+
+def test_the_config_in_a_checkpoint_is_that_of_the_training(finished):
+    made = finished.documents["adapt"]
+    text = torch.load(made["checkpoint"], weights_only=False)["meta"]["cfg"]
+    kept = Config.fromstring(text, ".py").to_dict()
+    written = load_config(Path(made["directory"], TRAINING_CONFIG)).to_dict()
+    for key in ("model", "train_dataloader", "optim_wrapper", "default_hooks", "work_dir"):
+        assert kept[key] == written[key]
 
 
 def test_a_detector_needs_no_network_for_weights_that_are_replaced(cfg):

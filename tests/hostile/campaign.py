@@ -22,6 +22,8 @@ from hostile.kinds import KINDS, kind_of
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+# mmdet takes seconds to import transformers where it finds it
+NOT_INSTALLED = ROOT / "tests" / "shared" / "not_installed"
 STOPPED = "broken cases"
 # a search that ends in a second, as in tests/shared/tiny.py
 MAKE_FIXTURE = """
@@ -217,9 +219,10 @@ class _Connection:
 
 
 def _environment() -> dict[str, str]:
-    """That of a user who set nothing, with this checkout in reach."""
+    """That of a user who set nothing and has no transformers, with this checkout in reach."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPARSEVIT_", "COLUMNS"))}
-    return kept | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "10000", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(map(str, (NOT_INSTALLED, ROOT)))
+    return kept | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "10000", "PYTHONPATH": path}
 
 
 # --- what is shown -------------------------------------------------------------------------------

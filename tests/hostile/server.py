@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -74,6 +75,9 @@ class Server:
 
         for name in COMMANDS:
             load_command(name)
+        # a collection in a fork would copy the pages of all that was imported
+        gc.collect()
+        gc.freeze()
         assert len(os.listdir("/proc/self/task")) == 1 if os.path.isdir("/proc/self") else True
 
     def run(self, kind: str, index: int) -> dict[str, Any]:

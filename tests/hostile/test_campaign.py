@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-# most of those that are quick
+# most of those that are quick: where a setting, an option or a workspace is accepted, a phase runs
 CASES = {
     "configuration": 50,
     "config": 50,
-    "dataset": 50,
-    "set": 40,
-    "option": 40,
-    "workspace": 40,
+    "dataset": 40,
+    "set": 30,
+    "option": 30,
+    "workspace": 30,
     "checkpoint": 20,
-    "study": 10,
-    "environment": 10,
+    "study": 8,
+    "environment": 8,
 }
 
 

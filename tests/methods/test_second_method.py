@@ -103,7 +103,7 @@ def test_its_picture_is_drawn_at_the_sparsity_of_the_config(phases, tmp_path):
 
 def test_a_training_that_is_killed_goes_on_with_its_state(phases, tmp_path):
     words = ["adapt", phases["pretrain"]["config"], phases["pretrain"]["checkpoint"]]
-    words += ["--workspace", tmp_path, "--set", "phases.adapt.train_cfg.max_iters=10"]
+    words += ["--workspace", tmp_path, "--set", "phases.adapt.train_cfg.max_iters=20"]
     words += ["--validate-at", "", "--no-validate-before", "--eval-images", 1]
     process = tiny.start(*words, env=ENVIRONMENT)
     give_up = time.monotonic() + 120
@@ -119,7 +119,7 @@ def test_a_training_that_is_killed_goes_on_with_its_state(phases, tmp_path):
     done = tiny.run(*words, "--json")
     assert done.code == 0, done.err
     assert done.document["resumed"] is True
-    assert done.document["iterations"] == state_of(done.document)["steps"] == 10
+    assert done.document["iterations"] == state_of(done.document)["steps"] == 20
 
 
 def test_two_processes_train_it_together(phases, tmp_path):

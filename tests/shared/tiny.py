@@ -160,6 +160,10 @@ SEARCH = (
 )
 
 
+# modules that stand in the way of libraries that a user need not have
+NOT_INSTALLED = Path(__file__).with_name("not_installed")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command did: exit code, what it printed on either stream."""
@@ -233,6 +237,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def user_environment(**more: str) -> dict[str, str]:
-    """The environment of a user who set nothing."""
+    """The environment of a user who set nothing and has no transformers."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SPARSEVIT_")}
-    return {**kept, "OMP_NUM_THREADS": "1", **more}
+    return without_transformers({**kept, "OMP_NUM_THREADS": "1", **more})
+
+
+def without_transformers(environment: dict[str, str]) -> dict[str, str]:
+    """An environment in which it is not found: mmdet takes seconds to import it where it is."""
+    paths = (str(NOT_INSTALLED), environment.get("PYTHONPATH", ""))
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
