@@ -420,9 +420,9 @@ def provenance(result: Mapping[str, Any], name: str) -> str:
     if "--merge" in command:
         # row by row; the file has the command of each
         command = f"python benchmarks/{name}.py"
+    threads = f"{machine['threads']} thread" + "s" * (machine["threads"] != 1)
     return (
-        f"{machine['device']}, {machine['threads']} threads, torch {result['versions']['torch']}, "
-        f"`{command}`, "
+        f"{machine['device']}, {threads}, torch {result['versions']['torch']}, `{command}`, "
         f"[{name}.json](benchmarks/results/{name}.json)"
     )
 
