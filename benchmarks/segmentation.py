@@ -29,8 +29,8 @@ from sparsevit.data.spec import parse_size
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
 from sparsevit.latency.cost import gmacs
+from sparsevit.tasks.logits import Agreement, compare
 from sparsevit.tasks.segmentation.backends import BACKENDS, prepare_segmentor
-from sparsevit.tasks.segmentation.export import Agreement, compare
 
 REFERENCE = "mmseg eager"
 PEER = "mmseg dense"

@@ -31,6 +31,7 @@ from sparsevit.engine.config_names import configs_folder
 from sparsevit.engine.data_files import reading_data
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError
+from sparsevit.tasks import import_library
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_BYTES = 4 * 2**20
@@ -266,6 +267,8 @@ def _register(scope: str) -> None:
     """Import what a framework registers; nothing of one that is not installed."""
     modules = ("models", "engine.hooks") if scope == "sparsevit" else ("registry",)
     with quiet_libraries():
+        with contextlib.suppress(UserError):
+            import_library(scope)
         for module in modules:
             with contextlib.suppress(ImportError):
                 import_module(f"{scope}.{module}")

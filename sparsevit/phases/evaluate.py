@@ -142,7 +142,7 @@ def evaluate(
         },
     )
     model, _ = build_model(inputs.cfg, weights, how.device)
-    SparsityHandle(model).set(chosen.configuration)
+    SparsityHandle(model, required=False).set(chosen.configuration)
     evaluation = Evaluation(inputs.cfg, images, split=split, by_class=True)
     with phase_run(ws, "evaluate", given, force=True) as run:
         with _executed(task, model, how, reporter):

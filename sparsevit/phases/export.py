@@ -142,7 +142,7 @@ def export(
     chosen = choose_sparsity(inputs, sparsity, ws.best_configuration(), reporter=reporter)
     model, said = build_model(inputs.cfg, weights)
     reporter.note(f"weights: {said}")
-    SparsityHandle(model).set(chosen.configuration)
+    SparsityHandle(model, required=False).set(chosen.configuration)
     task = task_of(inputs.cfg)
     shape = (batch_size * task.views, 3, height, width)
     reporter.note(f"writing {form.name} for {shape[0]} x {width}x{height}")
@@ -247,7 +247,12 @@ def _signature(cfg: Config, shape: tuple[int, ...], maps: dict[str, list[int]]) 
             "normalised": mean is not None,
             "mean": list(mean) if mean is not None else None,
             "std": list(std) if std is not None else None,
-            "channels": "RGB" if given.get("bgr_to_rgb", False) else task_of(cfg).channels,
+            "channels": "RGB" if _to_rgb(given) else task_of(cfg).channels,
         },
         "outputs": [{"name": name, "shape": size} for name, size in maps.items()],
     }
+
+
+def _to_rgb(preprocessor: Mapping[str, Any]) -> bool:
+    """Whether a preprocessor turns colours around; mmpretrain's has its own word for it."""
+    return bool(preprocessor.get("bgr_to_rgb") or preprocessor.get("to_rgb"))

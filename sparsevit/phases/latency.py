@@ -312,7 +312,7 @@ class _Subject:
         mine = {"sparse" if any(self.configuration.values()) else "dense": self.configuration}
         if not compare:
             return mine
-        return {"dense": SparsityHandle(self.model).space.dense(), **mine}
+        return {"dense": SparsityHandle(self.model, required=False).space.dense(), **mine}
 
     def gmacs(self, workload: Workload, configuration: Configuration) -> float:
         workload.handle.set(configuration)
