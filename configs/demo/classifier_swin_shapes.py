@@ -1,5 +1,5 @@
-"""A small Swin classifier for pictures of one shape each, which sparsevit makes itself: every phase in
-minutes on a CPU. What a phase changes in it stands under ``phases``."""
+"""A small Swin classifier for pictures of one shape each, which sparsevit makes itself: every phase
+in minutes on a CPU. What a phase changes in it stands under ``phases``."""
 
 custom_imports = dict(imports=["sparsevit.models"], allow_failed_imports=False)
 default_scope = "mmpretrain"

@@ -90,10 +90,9 @@ def _is_its(name: str) -> bool:
 class _Names(ModuleType):
     """A module that has every name: each a class that cannot be used."""
 
-    __path__: list[str] = []
-
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.__path__: list[str] = []
         self.__spec__ = ModuleSpec(name, None)
 
     def __getattr__(self, name: str) -> type:

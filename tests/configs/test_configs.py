@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import HOOKS
 
 from sparsevit.engine.config import check_config, load_config, shipped_configs
+from sparsevit.engine.config_check import TRAINING
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import task_of
 
@@ -28,7 +29,8 @@ DENSE = {
 def backbone_of(cfg):
     part = cfg.model[task_of(cfg).backbone]
     part.init_cfg = None
-    with MODELS.switch_scope_and_registry("mmdet") as registry:
+    scope = "mmpretrain" if cfg.default_scope == "mmpretrain" else "mmdet"
+    with MODELS.switch_scope_and_registry(scope) as registry:
         return registry.build(part)
 
 
@@ -44,6 +46,25 @@ def test_every_shipped_config_is_sound_and_its_backbone_builds(name):
     check_config(cfg)
     assert "sparsevit.models" in cfg.custom_imports.imports
     assert type(backbone_of(cfg)).__name__ == cfg.model[task_of(cfg).backbone].type
+
+
+def test_the_base_for_imagenet_is_deits_and_takes_a_model():
+    heir = (
+        *("model.backbone.type=VisionTransformer", "model.backbone.arch=deit-tiny"),
+        *("model.head.type=VisionTransformerClsHead", "model.head.num_classes=1000"),
+        "model.head.in_channels=192",
+    )
+    cfg = load_config("sparsevit::_base_/imagenet_deit.py", heir)
+    assert task_of(cfg).name == "classification"
+    cfg.train_cfg = {"by_epoch": True, "max_epochs": 600}
+    cfg.optim_wrapper = {"optimizer": {"type": "AdamW", "lr": 5e-4}}
+    check_config(cfg, TRAINING)
+    steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert {"RandomResizedCrop", "RandAugment", "RandomErasing"} <= set(steps)
+    assert cfg.train_dataloader.sampler.type == "RepeatAugSampler"
+    assert [one.type for one in cfg.model.train_cfg.augments] == ["Mixup", "CutMix"]
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    assert cfg.model.data_preprocessor.num_classes == 1000
 
 
 @pytest.mark.parametrize("name", DENSE)

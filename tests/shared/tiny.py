@@ -1,4 +1,5 @@
-"""A detector, a segmentor, a classifier and datasets that make a phase a matter of seconds; the command line."""
+"""A detector, a segmentor, classifiers and datasets that make a phase a matter of seconds; the
+command line."""
 
 from __future__ import annotations
 

@@ -16,10 +16,9 @@ from sparsevit.errors import UserError, shortened
 Classes = Mapping[str, Sequence[str]]
 """Class -> its images, relative to the folder that has the classes' folders."""
 
-_OTHER_THINGS = frozenset(
-    ("image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data")
-    + ("annotation", "annotations", "label", "labels", "mask", "masks")
-)
+_OF_IMAGES = ("image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data")
+_OF_LABELS = ("annotation", "annotations", "label", "labels", "mask", "masks")
+_OTHER_THINGS = frozenset((*_OF_IMAGES, *_OF_LABELS))
 """Names of folders that are those of no class, unless the user says so."""
 
 _SIZES_LOOKED_UP = 2000
@@ -42,10 +41,8 @@ def class_folders(given: Given, files: Sequence[Path]) -> dict[str | None, tuple
         return found if all(classes for _, classes in found.values()) else {}
     root, images = given.root, [path for path in files if is_image(path)]
     while True:
-        tops = {path.relative_to(root).parts[0] for path in images}
-        inside = {
-            p.relative_to(root).parts[0] for p in images if len(p.relative_to(root).parts) > 2
-        }
+        parts = [path.relative_to(root).parts for path in images]
+        tops, inside = {one[0] for one in parts}, {one[0] for one in parts if len(one) > 2}
         if len(tops) != 1 or tops != inside or split_of(PurePath(next(iter(tops)))):
             break
         # an archive often has one folder around all
@@ -162,7 +159,7 @@ def _classes(
         said.append(Choice("left out", shortened(", ".join(unused)), "not in classes"))
     elif unused:
         raise UserError(
-            f"{place} has no folder with images of {shortened(', '.join(unused))}, and others have.",
+            f"{place} has no folder with images of {shortened(', '.join(unused))}; others have.",
             "Add them, or name the classes to use in a YAML file: classes: [...].",
         )
     return classes

@@ -16,7 +16,8 @@ from sparsevit.errors import UserError
 DETECTION, SEGMENTATION, CLASSIFICATION = "detection", "segmentation", "classification"
 FORMS = (
     "Give COCO annotation files and their images; or images and label maps of the same names; or a "
-    f"folder of images for each class; or a YAML file that says where they are (keys: {', '.join(KEYS)})."
+    "folder of images for each class; or a YAML file that says where they are (keys: "
+    f"{', '.join(KEYS)})."
 )
 
 

@@ -52,8 +52,8 @@ def sparsify_swin(cfg: Config) -> Config:
         kind = _type_name(changed.model.get("backbone") or {}) or "none"
         raise UserError(
             f"The config's backbone ({kind}) cannot be made sparse.",
-            "Use a config with the SwinTransformer of mmdet, mmseg or mmpretrain as its backbone, such "
-            "as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py.",
+            "Use a config with the SwinTransformer of mmdet, mmseg or mmpretrain as its backbone, "
+            "such as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py.",
         )
     for swin in swins:
         swin["type"] = _sparse_type(swin, changed.get("default_scope"))
