@@ -132,6 +132,12 @@ COMMANDS: dict[str, Entry] = {
         HELP,
         "Show what is installed, which ops and devices are used, and what is missing.",
     ),
+    "convert": Entry(
+        "sparsevit.cli.convert",
+        "convert",
+        EXPORT,
+        "Write a model with pruned heads and neurons as a smaller dense one.",
+    ),
     "export": Entry(
         "sparsevit.cli.export",
         "export",

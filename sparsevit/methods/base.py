@@ -152,6 +152,23 @@ class Method:
         """
         return tuple(sorted(configuration.items()))
 
+    def shrink(self, cfg: Config) -> Config:
+        """Take out of the model's tensors, in place, what is skipped whatever the input.
+
+        Args:
+            cfg: that the model was built from.
+
+        Returns:
+            A copy of it that builds the smaller model.
+
+        Raises:
+            UserError: nothing of the model can be taken out.
+        """
+        raise UserError(
+            f"What {self.name} skip is another part of each input, and stays in the model.",
+            "Set the sparsity with a file or in the config; `sparsevit export` takes it along.",
+        )
+
     # --- what it looks like ---------------------------------------------------------------------
 
     def picture(self, image: Tensor, pixels: Any, out: Path) -> Path | None:

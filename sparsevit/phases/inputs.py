@@ -33,8 +33,8 @@ PathLike = str | os.PathLike[str]
 DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 
 # Phases that start from trained weights, and those that look at no image.
-NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export")
-NEED_NO_DATA = ("latency", "calibrate", "export")
+NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export", "convert")
+NEED_NO_DATA = ("latency", "calibrate", "export", "convert")
 # Phases that take a model of which nothing can be skipped, too.
 DENSE_TOO = ("evaluate", "latency", "export")
 TRAINED = ("pretrain", "adapt", "finetune")
@@ -50,6 +50,7 @@ BEFORE = {
     "evaluate": ("finetune", "adapt", "pretrain"),
     "latency": ("finetune", "adapt", "pretrain"),
     "export": ("finetune", "adapt", "pretrain"),
+    "convert": ("finetune", "pretrain"),
 }
 
 

@@ -150,3 +150,28 @@ def test_each_phase_starts_from_the_one_before():
     assert "mask_rcnn_swin-t-p4-w7_fpn_fp16_ms-crop-3x_coco" in dense
     assert adapted == "work_dirs/mask_rcnn_sparsevit_saa/epoch_12.pth"
     assert all(load_config(a).load_from == load_config(b).load_from for a, b in pairwise(PAPER))
+
+
+SVITE = [name for name in shipped_configs() if name.startswith("svite/")]
+
+
+def test_sparse_trainings_of_deit_are_the_papers():
+    sizes = {"t": ("deit-tiny", 20000, 5e-4), "s": ("deit-small", 15000, 5e-4)}
+    sizes["b"] = ("deit-base", 7000, 1e-3)
+    assert len(SVITE) == len(sizes) * (4 + 4 + 2)
+    for name in SVITE:
+        cfg = load_config(f"sparsevit::{name}")
+        size = name.partition("_deit-")[2][0]
+        backbone, options = cfg.model.backbone, cfg.model.backbone.svite
+        assert (backbone.type, backbone.arch) == ("SViTE", sizes[size][0])
+        assert options.update_interval == sizes[size][1]
+        assert cfg.optim_wrapper.optimizer.lr == sizes[size][2]
+        assert (cfg.train_cfg.max_epochs, cfg.param_scheduler[0].end) == (600, 5)
+        assert cfg.custom_hooks[0].momentum == pytest.approx(1 - 0.99996)
+        share = 1 - int(name.removesuffix(".py").split("_")[2]) / 100
+        if name.startswith("svite/s2vite"):
+            assert options.neurons == pytest.approx(share)
+        else:
+            assert options.density == pytest.approx(share)
+        if "tokens" in name:
+            assert options.tokens == pytest.approx(1 - int(name[:-3].partition("tokens")[2]) / 100)

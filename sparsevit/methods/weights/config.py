@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import importlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sparsevit.errors import UserError
+from sparsevit.methods.weights.recipe import HEADS, NEURONS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -39,3 +41,22 @@ def with_weights(cfg: Config) -> Config:
         )
     importlib.import_module(MODULE)
     return copy.deepcopy(cfg)
+
+
+def with_widths(cfg: Config, widths: Mapping[str, Sequence[int]]) -> Config:
+    """A copy of a config for the model that is left when heads and neurons are taken out.
+
+    Args:
+        widths: ``heads`` and ``neurons``: how many each block has.
+    """
+    changed = copy.deepcopy(cfg)
+    backbone = changed.model.backbone
+    backbone.widths = {name: list(counts) for name, counts in widths.items()}
+    taken = (HEADS, NEURONS)
+    backbone.svite = {k: v for k, v in (backbone.get("svite") or {}).items() if k not in taken}
+    ratios = changed.get("sparsity") or {}
+    left = {name: r for name, r in ratios.items() if name.rpartition(".")[2] not in taken}
+    changed.pop("sparsity", None)
+    if left:
+        changed.sparsity = left
+    return changed

@@ -22,6 +22,7 @@ from sparsevit.methods.base import Method
 from sparsevit.methods.weights import config
 from sparsevit.methods.weights.blocks import Block, blocks_of
 from sparsevit.methods.weights.recipe import HEADS, NEURONS, TOKENS, WEIGHTS, Recipe, parse_pattern
+from sparsevit.methods.weights.shrink import alive_heads, alive_neurons, shrink
 from sparsevit.methods.weights.tokens import TokenSelector
 from sparsevit.sparsity.configuration import Configuration, Knob
 from sparsevit.sparsity.handle import ATTACHED, sparse_parts
@@ -172,6 +173,25 @@ class Weights(Method):
         self.masks = self._masks_of_units() if self.kept else on
         self.updates = int(state["updates"])
         self._watch()
+
+    # --- execution ------------------------------------------------------------------------------
+
+    def shrink(self, cfg: Config) -> Config:
+        """See :meth:`Method.shrink`: dead heads and neurons go; zeros elsewhere stay zeros.
+
+        Raises:
+            UserError: no head and no neuron is dead.
+        """
+        blocks = blocks_of(self.model)
+        before = [(block.heads, block.fc1.out_features) for block in blocks]
+        widths = shrink(self.model)
+        if before == list(zip(*widths.values(), strict=True)):
+            raise UserError(
+                "No head and no neuron of the model is zero, so nothing can be taken out.",
+                "Convert what was trained with svite=dict(heads=..., neurons=...); zeros of single "
+                "connections make no tensor smaller.",
+            )
+        return config.with_widths(cfg, widths)
 
     # --- masks ----------------------------------------------------------------------------------
 
@@ -341,18 +361,6 @@ class Weights(Method):
 def _masked(method: weakref.ref[Weights], name: str, gradient: Tensor) -> Tensor | None:
     alive = method()
     return None if alive is None else alive.masked(name, gradient)
-
-
-def alive_heads(block: Block) -> Tensor:
-    """(heads) bool: whose rows of qkv are not all zero."""
-    rows = block.qkv.weight.detach().reshape(3, block.heads, -1)
-    return (rows != 0).any(dim=2).any(dim=0)
-
-
-def alive_neurons(block: Block) -> Tensor:
-    """(hidden) bool: whose row of fc1 and column of fc2 are not all zero."""
-    rows = (block.fc1.weight.detach() != 0).any(dim=1)
-    return rows & (block.fc2.weight.detach() != 0).any(dim=0)
 
 
 def _is_sparse(alive: Mapping[str, Tensor], density: float) -> bool:

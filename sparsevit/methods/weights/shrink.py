@@ -35,6 +35,18 @@ def shrink(model: nn.Module) -> dict[str, list[int]]:
     }
 
 
+def alive_heads(block: Block) -> Tensor:
+    """(heads) bool: whose rows of qkv are not all zero."""
+    rows = block.qkv.weight.detach().reshape(3, block.heads, -1)
+    return (rows != 0).any(dim=2).any(dim=0)
+
+
+def alive_neurons(block: Block) -> Tensor:
+    """(hidden) bool: whose row of fc1 and column of fc2 are not all zero."""
+    rows = (block.fc1.weight.detach() != 0).any(dim=1)
+    return rows & (block.fc2.weight.detach() != 0).any(dim=0)
+
+
 def narrow(model: nn.Module, heads: Sequence[int], neurons: Sequence[int]) -> None:
     """Give a model the tensors that :func:`shrink` left of another one, their values to be loaded.
 

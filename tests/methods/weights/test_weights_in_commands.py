@@ -110,3 +110,34 @@ def test_wrong_options_are_told_in_words(tmp_path, options, said):
     assert done.code == 2
     assert said in " ".join(done.err.split())
     assert "Traceback" not in done.err
+
+
+def test_a_structured_model_becomes_a_smaller_one_with_the_same_metrics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = ("--workspace", tmp_path / "workspace", "--json")
+    done = tiny.run("pretrain", written(tmp_path, STRUCTURED), *space)
+    assert done.code == 0, done.err
+    done = tiny.run("convert", *space)
+    assert done.code == 0, done.err
+    said = done.document
+    assert said["parameters"] < said["parameters_before"]
+    assert said["difference"] < 1e-5
+    # the first of two heads, 16 of 32 neurons
+    widths = load_config(said["config"]).model.backbone.widths
+    assert widths == {"heads": [1, 1], "neurons": [16, 16]}
+    whole = tiny.run("evaluate", *space)
+    assert whole.code == 0, whole.err
+    smaller = tiny.run("evaluate", said["config"], said["weights"], *space)
+    assert smaller.code == 0, smaller.err
+    assert smaller.document["metrics"] == whole.document["metrics"]
+    again = tiny.run("convert", *space)
+    assert again.code == 2
+    assert "already exists" in again.err
+
+
+def test_a_model_from_which_nothing_can_be_taken_is_refused(phases, tmp_path):
+    words = ["convert", phases["pretrain"]["config"], phases["pretrain"]["checkpoint"]]
+    done = tiny.run(*words, "--out", tmp_path / "small.pth", "--workspace", tmp_path)
+    assert done.code == 2
+    assert "nothing can be taken out" in " ".join(done.err.split())
+    assert not (tmp_path / "small.pth").exists()
