@@ -195,9 +195,18 @@ def _replace(alive: Tensor, death_scores: Tensor, growth_scores: Tensor, rate: f
 
 def _first(scores: Tensor, among: Tensor, count: int) -> Tensor:
     """(n) bool: the ``count`` lowest scores of some, by index where they are equal."""
+    chosen = torch.zeros_like(among)
+    if not count:
+        return chosen
     candidates = among.nonzero().squeeze(1)
-    chosen = candidates[scores[candidates].argsort(stable=True)[:count]]
-    return torch.zeros_like(among).index_fill_(0, chosen, True)
+    found = scores[candidates]
+    # a selection in linear time; to sort millions of weights takes as long as an iteration
+    limit = found.kthvalue(count).values
+    below = found < limit
+    equal = (found == limit).nonzero().squeeze(1)[: count - int(below.sum())]
+    chosen[candidates[below]] = True
+    chosen[candidates[equal]] = True
+    return chosen
 
 
 # --- n of every m --------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(ARCH["embed_dims"], CLASSES)
+        self.head = nn.Linear(backbone.embed_dims, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         given = self.backbone(images)[-1]

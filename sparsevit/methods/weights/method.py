@@ -8,8 +8,10 @@ else written. The gradient that decides on growth is the dense one, taken before
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,8 @@ UPDATES_END = 0.8
 """Share of a training after which masks stand still (SViTE, section 4)."""
 
 _BIAS_STD = 0.02
+_DENSE = 0.999
+"""Share of nonzero weights from which on they are not those of a sparse training."""
 
 
 class Weights(Method):
@@ -65,8 +69,10 @@ class Weights(Method):
         self._total, self._seed = 0, 0
         self._begun = self._due = False
         self._dense: dict[str, Tensor] = {}
+        self._factors: dict[str, Tensor] = {}
         self._scores: dict[str, tuple[Tensor, Tensor]] = {}
         self._listening: list[RemovableHandle] = []
+        self._seen: dict[str, torch.Size] = {}
 
     # --- what becomes sparse --------------------------------------------------------------------
 
@@ -140,7 +146,7 @@ class Weights(Method):
                         held.masked_fill_(dead, 0)
         for handle in self._listening:
             handle.remove()
-        self._listening, self._dense, self._scores = [], {}, {}
+        self._listening, self._dense, self._scores, self._factors = [], {}, {}, {}
         self.updates = (step + 1) // self.part.recipe.update_interval  # type: ignore[operator]
         self._due = False
 
@@ -171,10 +177,68 @@ class Weights(Method):
         on = {name: mask.to(weights[name].device, torch.bool) for name, mask in masks.items()}
         self.kept = {name: mask.to(torch.bool) for name, mask in kept.items()}
         self.masks = self._masks_of_units() if self.kept else on
-        self.updates = int(state["updates"])
+        self.updates, self._factors = int(state["updates"]), {}
         self._watch()
 
     # --- execution ------------------------------------------------------------------------------
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        self._seen = {}
+        hooks = []
+        for name, module in self.model.named_modules():
+            if f"{name}.weight" in self._weights():
+                see = partial(self._seen.__setitem__, f"{name}.weight")
+                hooks.append(
+                    module.register_forward_hook(lambda m, i, out, see=see: see(out.shape))
+                )
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def work(self, counted: float) -> float:
+        """What is counted without the products of dead weights, and of what a dead head gives."""
+        weights, shares = self._weights(), self._shares()
+        for name, shape in self._seen.items():
+            rows = math.prod(shape) // (shape[1] if weights[name].dim() == 4 else shape[-1])
+            counted -= rows * weights[name].numel() * (1 - shares[name])
+        for block in blocks_of(self.model) if HEADS in self.part.ratios else ():
+            name = self._name_of(block.qkv.weight)
+            if name in self._seen:
+                images, tokens, width = self._seen[name]
+                # queries by keys, and what these weigh by values
+                counted -= 2 * images * tokens**2 * (width // 3) * (1 - shares[name])
+        return counted
+
+    def parameters(self, counted: int) -> int:
+        weights = self._weights()
+        dead = (weights[n].numel() * (1 - share) for n, share in self._shares().items())
+        return counted - round(sum(dead))
+
+    def _shares(self) -> dict[str, float]:
+        """Of each weight the share that is needed: by its zeros, and in a model whose weights are
+        not those of a training, by what a training would keep."""
+        weights = self._weights()
+        shares = {name: float((one != 0).float().mean()) or 1.0 for name, one in weights.items()}
+        names, density = self._pruned(weights), 1 - self.part.ratios.get(WEIGHTS, 0.0)
+        if names and all(shares[name] > _DENSE for name in names):
+            if self.part.recipe.pattern is None:
+                shapes = {name: tuple(weights[name].shape) for name in names}
+                shares |= erk_densities(shapes, density)
+            else:
+                shares |= dict.fromkeys(names, density)
+        for block in blocks_of(self.model) if HEADS in self.part.ratios else ():
+            for kind, alive, layers in (
+                (HEADS, alive_heads(block), (block.qkv, block.proj)),
+                (NEURONS, alive_neurons(block), (block.fc1, block.fc2)),
+            ):
+                left = int(alive.sum())
+                if left == len(alive):
+                    left = _count(left, 1 - self.part.ratios[kind], kind)
+                shares |= {self._name_of(one.weight): left / len(alive) for one in layers}
+        return shares
 
     def shrink(self, cfg: Config) -> Config:
         """See :meth:`Method.shrink`: dead heads and neurons go; zeros elsewhere stay zeros.
@@ -343,7 +407,11 @@ class Weights(Method):
         update that is due."""
         if self._due:
             self._dense[name] = gradient.detach()
-        return gradient.masked_fill(~self.masks[name], 0)
+        factor = self._factors.get(name)
+        if factor is None or factor.dtype != gradient.dtype:
+            # products with numbers are ten times as fast on a CPU as with bool
+            factor = self._factors[name] = self.masks[name].to(gradient.dtype)
+        return gradient * factor
 
     def _listen(self, block: Block) -> RemovableHandle:
         """Score the heads of a block by what they give to the projection behind them."""
@@ -373,7 +441,7 @@ def _is_sparse(alive: Mapping[str, Tensor], density: float) -> bool:
     some = [mask for mask in alive.values() if mask.any()]
     connections = sum(mask.numel() for mask in some)
     left = sum(int(mask.sum()) for mask in some)
-    if not connections or left > 0.999 * connections:
+    if not connections or left > _DENSE * connections:
         return False
     if left > 1.01 * density * connections:
         raise _sparse_otherwise(f"{left / connections:.1%} of their connections", f"{density:.1%}")
