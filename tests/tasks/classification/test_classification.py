@@ -49,7 +49,7 @@ def done(tmp_path_factory, config):
     for words in (
         ["pretrain", config],
         ["adapt"],
-        ["sensitivity", "--images", "2"],
+        ["sensitivity", "--eval-images", "2"],
         ["search", *tiny.SEARCH],
         ["finetune"],
         ["evaluate"],
@@ -149,7 +149,7 @@ def test_at_ratio_0_the_backbone_and_a_sparsified_one_are_mmpretrains(size, more
 
 
 def test_a_map_smaller_than_a_window_is_refused_in_words():
-    with pytest.raises(UserError, match="2x2 tokens is smaller than a window of 7x7") as caught:
+    with pytest.raises(UserError, match="4x4 tokens is smaller than a window of 7x7") as caught:
         small_swin("SparseViT")(torch.zeros(1, 3, 64, 64))
     assert "pad_small_map" in caught.value.remedy
 
