@@ -1,6 +1,6 @@
-"""ImageNet as DeiT is trained on it (Touvron et al., arXiv 2012.12877, table 9): mmpretrain's images
-with RandAugment and erasing, three augmentations of each in an epoch, mixup and CutMix, smoothed
-labels. To inherit from; the model and the schedule are the heir's.
+"""ImageNet as DeiT is trained on it (Touvron et al., arXiv 2012.12877, table 9): RandAugment and
+erasing, three augmentations of an image in an epoch, mixup and CutMix, smoothed labels. To inherit
+from; the model and the schedule are the heir's.
 
 Images lie in data/imagenet, ``train/CLASS/*.JPEG`` and ``val/CLASS/*.JPEG``."""
 

@@ -273,7 +273,8 @@ def _render_made(result: DataResult) -> Any:
         return _render_classes(table, result)
     for heading in ("split", "images", "objects", "small", "medium", "large", "polygons", "RLE"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
-    for split, s in result.splits.items():
+    splits: Any = result.splits
+    for split, s in splits.items():
         counts = (s.images, s.annotations, s.small, s.medium, s.large, s.polygons, s.rles)
         table.add_row(split, *(str(count) for count in counts))
     return table

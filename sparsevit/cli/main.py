@@ -94,7 +94,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.evaluate",
         "evaluate",
         MEASURE,
-        "Score a config, a checkpoint and a sparsity: AP of a detector, mIoU of a segmentor, NDS.",
+        "Score a config, a checkpoint and a sparsity: by AP, mIoU, top-1 or NDS.",
     ),
     "latency": Entry(
         "sparsevit.cli.latency",

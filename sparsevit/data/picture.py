@@ -134,8 +134,7 @@ def _notes(data: OwnData) -> dict[str, list[dict[str, Any]]]:
 
 def _draw_class(axes: Axes, name: str, colour: Any) -> None:
     box = {"facecolor": "white", "edgecolor": colour, "pad": 2.0}
-    place = {"transform": axes.transAxes, "verticalalignment": "top"}
-    axes.text(0.04, 0.95, _label(name), fontsize=7, bbox=box, **place)
+    axes.text(0.04, 0.95, _label(name), fontsize=7, bbox=box, transform=axes.transAxes, va="top")
 
 
 def _draw_labels(

@@ -51,7 +51,12 @@ _RUN = {
     "warp_mode": "is evaluated as Python",
     "trust_remote_code": "lets a model bring its own code",
     "hierarchy_file": "is unpickled",
+    **dict.fromkeys(("tag_list", "tag_list_chinese"), "is unpickled"),
 }
+# A number format is evaluated too, by mmpretrain, as what follows "torch.".
+_FORMAT_KEY, _FORMAT = "dtype", re.compile(r"\w+(\.\w+)?")
+# Registries of a library that are no children of mmengine's.
+_APART = ("BATCH_AUGMENTS",)
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _FILES = re.compile(
     r"(?i).*\.(json|txt|ya?ml|png|jpe?g|bmp|tiff?|pth?|pkl|pickle|csv|xml|np[yz]|log|gz|tar|zip|h5)"
@@ -165,6 +170,8 @@ def _refuse_paths(content: Mapping[str, Any], name: str) -> None:
             raise UserError(f"{name}: {where}: what is given here {_RUN[key]}.", _REMEDY)
         if not isinstance(value, str) or where.startswith("custom_imports."):
             continue
+        if key == _FORMAT_KEY and not _FORMAT.fullmatch(value):
+            raise UserError(f"{name}: {where}: what is given here is evaluated as Python.", _REMEDY)
         if key in _SCOPE_KEYS and value not in _SCOPES:
             raise UserError(
                 f"{name}: {where}={value!r} is none of the frameworks' scopes.",
@@ -282,4 +289,7 @@ def _all_registries() -> list[Registry]:
     found = [each for each in vars(registry).values() if isinstance(each, Registry)]
     for each in found:
         found += each.children.values()
+    for scope in _SCOPES:
+        library = vars(sys.modules.get(f"{scope}.registry", registry))
+        found += [library[name] for name in _APART if name in library]
     return found

@@ -54,8 +54,8 @@ class SparseViT(SparseSwin, SwinTransformer):
                 "A SparseViT gives its maps before patches are merged.",
                 "Leave out_after_downsample of the backbone out.",
             )
-        rows, columns = self.patch_resolution
-        self.make_sparse((rows, columns), pruning_ratios, sparsity_choices, rank_over)
+        grid: Any = self.patch_resolution
+        self.make_sparse((grid[0], grid[1]), pruning_ratios, sparsity_choices, rank_over)
 
     def window_blocks(self, i: int, hw: Pair) -> list[WindowBlock]:
         return [view(block, hw) for block in self.stages[i].blocks]

@@ -21,7 +21,6 @@ from sparsevit.data.images import image_fault, require_picture_name
 from sparsevit.data.make import RECORD, annotation_file, make_dataset, read_record
 from sparsevit.data.nuscenes.made.spec import VERSION, ScenesSpec
 from sparsevit.data.nuscenes.names import CAMERAS
-from sparsevit.data.own import recognise
 from sparsevit.data.spec import CLASSIFICATION, LEAST_BYTES_A_PIXEL, SPLITS, DatasetSpec
 from sparsevit.errors import UserError
 
@@ -303,6 +302,8 @@ def show_classes(
     Raises:
         UserError: there is no such thing at ``root``, or ``out`` cannot be written.
     """
+    from sparsevit.data.own import recognise
+
     out = Path(out)
     _check_count(images, MOST_IMAGES)
     found = recognise(root)

@@ -106,7 +106,7 @@ def evaluate(
         split: ``val`` or ``test`` of the config; None for the validation set, or the test set where
             there is none.
         scope: what ``backend`` executes in ``precision``: the ``backbone``, the rest being eager
-            fp32, or the whole model: ``detector`` or ``segmentor``.
+            fp32, or the whole model: ``detector``, ``segmentor`` or ``classifier``.
         backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: where to run; CUDA if there is any where None.

@@ -41,7 +41,7 @@ class ExportResult:
     """What was written, and how well it agrees.
 
     Attributes:
-        scope: ``backbone``, ``detector``, ``segmentor`` or ``bev-detector``.
+        scope: ``backbone``, ``detector``, ``segmentor``, ``bev-detector`` or ``classifier``.
         format: one of ``FORMATS``.
         out: the file to load.
         files: all that belongs to it, the description last.
@@ -101,8 +101,8 @@ def export(
         config: path or name; the workspace's last where None, else the embedded demo's.
         checkpoint: weights; those of the workspace's last phase where None.
         scope: ``backbone``, or what its task calls the whole model: ``detector``, of two-stage
-            detectors, images in, boxes, scores, labels and masks out; ``segmentor``, images in,
-            logits out.
+            detectors, images in, boxes, scores, labels and masks out; ``segmentor`` and
+            ``classifier``, images in, logits out.
         out: file to write; the scope and the format's suffix where None. ``<out>.json`` beside
             it says what it is.
         format: ``onnx``, ``openvino``, ``pt2`` or ``tensorrt``; where None what ``out`` ends in,

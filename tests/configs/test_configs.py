@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 
 from sparsevit.engine.config import check_config, load_config, shipped_configs
 from sparsevit.engine.config_check import TRAINING
+from sparsevit.engine.runner import build_model
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import task_of
 
@@ -65,6 +66,12 @@ def test_the_base_for_imagenet_is_deits_and_takes_a_model():
     assert [one.type for one in cfg.model.train_cfg.augments] == ["Mixup", "CutMix"]
     assert cfg.model.head.loss.label_smooth_val == 0.1
     assert cfg.model.data_preprocessor.num_classes == 1000
+    model, _ = build_model(cfg)
+    batch = task_of(cfg).random_batch(4, (224, 224))
+    for label, sample in enumerate(batch["data_samples"]):
+        sample.set_gt_label(label)
+    mixed = model.data_preprocessor(batch, training=True)["data_samples"]
+    assert {len(sample.gt_score) for sample in mixed} == {1000}
 
 
 @pytest.mark.parametrize("name", DENSE)

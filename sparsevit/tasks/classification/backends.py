@@ -76,7 +76,7 @@ def _prepare_compile(
     """In two pieces where the backbone's method has a compiled form for it, else in one."""
     sparse = compiled_form(model.get_submodule("backbone"), frozen=True)
     if sparse is None:
-        whole = torch.compile(Network(model).eval(), dynamic=False)
+        whole: Any = torch.compile(Network(model).eval(), dynamic=False)
         return in_pytorch(whole, model, precision)
     network: Any = Network(model, sparse)
     network.classify = torch.compile(network.classify, dynamic=False)

@@ -49,7 +49,7 @@ def done(tmp_path_factory, config):
     for words in (
         ["pretrain", config],
         ["adapt"],
-        ["sensitivity", "--images", "2"],
+        ["sensitivity", "--eval-images", "2"],
         ["search", *tiny.SEARCH],
         ["finetune"],
         ["evaluate"],
@@ -107,6 +107,14 @@ def test_a_model_of_which_nothing_can_be_skipped_trains_and_is_scored(deit, tmp_
     refused("no part that can be skipped", "evaluate", *file, "--workspace", tmp_path)
 
 
+def test_two_processes_train_together(config, tmp_path):
+    words = ("pretrain", config, "--devices", 2, "--workspace", tmp_path / "ws", "--json")
+    trained = tiny.run_alone(*words, env=tiny.user_environment(), timeout=280)
+    assert trained.code == 0, trained.err
+    scored = tiny.run("evaluate", "--workspace", tmp_path / "ws", "--json")
+    assert scored.document["metrics"] == trained.document["after"]["dense"]
+
+
 # --- the backbone ---------------------------------------------------------------------------------
 
 
@@ -149,7 +157,7 @@ def test_at_ratio_0_the_backbone_and_a_sparsified_one_are_mmpretrains(size, more
 
 
 def test_a_map_smaller_than_a_window_is_refused_in_words():
-    with pytest.raises(UserError, match="2x2 tokens is smaller than a window of 7x7") as caught:
+    with pytest.raises(UserError, match="4x4 tokens is smaller than a window of 7x7") as caught:
         small_swin("SparseViT")(torch.zeros(1, 3, 64, 64))
     assert "pad_small_map" in caught.value.remedy
 
