@@ -26,8 +26,8 @@ from shared.whole import in_parts, in_runtime
 from sparsevit.data.spec import parse_size
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
+from sparsevit.tasks.logits import compare
 from sparsevit.tasks.segmentation.backends import BACKENDS, prepare_segmentor
-from sparsevit.tasks.segmentation.export import compare
 
 BACKBONE = "backbone"
 

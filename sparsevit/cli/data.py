@@ -13,6 +13,8 @@ from sparsevit.cli.options import JsonOption, SeedOption, TaskName, WorkspaceOpt
 from sparsevit.limits import require_disk
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sparsevit.phases.data import DataResult, ScenesResult, ShowResult
     from sparsevit.phases.own import CheckResult
 
@@ -31,7 +33,8 @@ RootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="The dataset's folder. Default: data/shapes in the workspace; bev: data/scenes.",
+        help="The dataset's folder. Default: data/shapes in the workspace; bev: data/scenes; "
+        "classification: data/labelled.",
     ),
 ]
 
@@ -76,14 +79,15 @@ def make(
         typer.Option(
             metavar="MIN:MAX",
             show_default="2:8; bev: 30:50",
-            help="Minimum and maximum number of objects per image; bev: per scene.",
+            help="Minimum and maximum number of objects per image; bev: per scene. Not for "
+            "classification.",
         ),
     ] = None,
     object_size: Annotated[
         str | None,
         typer.Option(
             metavar="MIN:MAX",
-            show_default="12:48 at 224 px, in proportion at other sizes",
+            show_default="12:48 at 224 px, in proportion at other sizes; classification: 67:157",
             help="Smallest and largest object diameter in pixels; not for bev.",
         ),
     ] = None,
@@ -96,7 +100,8 @@ def make(
         typer.Option(
             metavar="mixed|polygon|rle",
             show_default="mixed",
-            help="Format of the masks; mixed: RLE where one polygon is not enough. Not for bev.",
+            help="Format of the masks; mixed: RLE where one polygon is not enough. For detection "
+            "and segmentation.",
         ),
     ] = None,
     image_format: Annotated[
@@ -113,7 +118,8 @@ def make(
         typer.Option(
             "--task",
             help="segmentation: write a label map of each image too. bev: streets seen by six "
-            "cameras, in nuScenes' format.",
+            "cameras, in nuScenes' format. classification: one shape in an image, and a folder "
+            "for each class.",
         ),
     ] = TaskName.detection,
     seed: SeedOption = 0,
@@ -125,15 +131,15 @@ def make(
 ) -> None:
     """Make a dataset of small shapes on busy backgrounds: boxes and masks, and label maps if asked.
 
-    With --task bev, of streets with boxes in 3D. The same options give the same files. A dataset
-    that already exists is used as it is; an interrupted one is completed.
+    With --task classification, of one shape each in folders of classes; with --task bev, of streets
+    with boxes in 3D. The same options give the same files. A dataset that already exists is used as
+    it is; an interrupted one is completed.
     """
     from rich.progress import Progress
 
     from sparsevit.data import spec
     from sparsevit.phases import data
 
-    bev = task is TaskName.bev
     size = spec.parse_size(img_size) if img_size is not None else None
     given = {
         "train": train,
@@ -149,7 +155,7 @@ def make(
         "labels": True if task is TaskName.segmentation else None,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    place = Path(root or data.default_root(workspace, bev))
+    place = Path(root or data.default_root(workspace, task.value))
     wanted = data.spec_of(task.value, chosen)
     require_disk(
         data.least_bytes(wanted),
@@ -205,13 +211,16 @@ def show(
 ) -> None:
     """Draw some images of a COCO dataset with their boxes and masks, coloured by class.
 
-    Of a folder with nuScenes tables, samples: their six images, and the view from above.
+    Of a folder with nuScenes tables, samples: their six images, and the view from above. Of a made
+    dataset with folders of classes, images and the names of their classes.
     """
     from sparsevit.phases import data
 
     place = root or data.latest_root(workspace)
     if tables is not None or data.has_scenes(place):
         shown = data.show_scenes(place, out, split, images, tables)
+    elif data.has_classes(place):
+        shown = data.show_classes(place, out, split, images)
     else:
         shown = data.show_data(place, out, split, images, image_dir)
     console.emit(shown, as_json, _render_shown)
@@ -260,11 +269,25 @@ def _render_made(result: DataResult) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{_VERBS[result.state]} {result.root} ({result.seconds:.1f} s)")
+    if "folders" in result.spec:
+        return _render_classes(table, result)
     for heading in ("split", "images", "objects", "small", "medium", "large", "polygons", "RLE"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
-    for split, s in result.splits.items():
+    splits: Any = result.splits
+    for split, s in splits.items():
         counts = (s.images, s.annotations, s.small, s.medium, s.large, s.polygons, s.rles)
         table.add_row(split, *(str(count) for count in counts))
+    return table
+
+
+def _render_classes(table: Table, result: DataResult) -> Table:
+    splits: Any = result.splits
+    for heading in ("class", *splits):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for name in sorted(result.spec["classes"]):
+        table.add_row(name, *(str(one.classes.get(name, 0)) for one in splits.values()))
+    table.add_section()
+    table.add_row("all", *(str(one.images) for one in splits.values()))
     return table
 
 

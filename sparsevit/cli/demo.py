@@ -30,7 +30,8 @@ def demo(
         typer.Option(
             "--task",
             show_default="detection; with --data its own",
-            help="Whether to train a detector, a segmentor, or a 3D detector of six cameras.",
+            help="Whether to train a detector, a segmentor, a 3D detector of six cameras, or a "
+            "classifier.",
         ),
     ] = None,
     data: DataOption = None,

@@ -73,7 +73,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a config, a checkpoint and a sparsity, in any backend: AP of a detector, mIoU of a
-    segmentor."""
+    segmentor, top-1 and top-5 of a classifier."""
     if run.start_processes(devices, launcher):
         return
     given = (config, checkpoint, data, model, workspace)

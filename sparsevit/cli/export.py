@@ -56,7 +56,7 @@ def export(
         typer.Option(
             "--scope",
             help="backbone: feature maps; detector: boxes, scores, labels and masks; "
-            "segmentor: logits.",
+            "segmentor, classifier: logits.",
         ),
     ] = Scope.backbone,
     sparsity: SparsityOption = None,

@@ -94,7 +94,7 @@ COMMANDS: dict[str, Entry] = {
         "sparsevit.cli.evaluate",
         "evaluate",
         MEASURE,
-        "Score a config, a checkpoint and a sparsity: AP of a detector, mIoU of a segmentor, NDS.",
+        "Score a config, a checkpoint and a sparsity: by AP, mIoU, top-1 or NDS.",
     ),
     "latency": Entry(
         "sparsevit.cli.latency",
@@ -131,6 +131,12 @@ COMMANDS: dict[str, Entry] = {
         "doctor",
         HELP,
         "Show what is installed, which ops and devices are used, and what is missing.",
+    ),
+    "convert": Entry(
+        "sparsevit.cli.convert",
+        "convert",
+        EXPORT,
+        "Write a model with pruned heads and neurons as a smaller dense one.",
     ),
     "export": Entry(
         "sparsevit.cli.export",

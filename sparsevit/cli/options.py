@@ -258,6 +258,7 @@ class TaskName(str, Enum):
     detection = "detection"
     segmentation = "segmentation"
     bev = "bev"
+    classification = "classification"
 
 
 class Scope(str, Enum):
@@ -267,6 +268,7 @@ class Scope(str, Enum):
     detector = "detector"
     segmentor = "segmentor"
     bev_detector = "bev-detector"
+    classifier = "classifier"
 
 
 class Precision(str, Enum):

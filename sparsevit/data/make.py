@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from sparsevit.atomic import write_atomic
-from sparsevit.data.spec import SPLITS, DatasetSpec, differences
+from sparsevit.data.spec import CLASSES, SPLITS, DatasetSpec, differences
 from sparsevit.errors import UserError
 from sparsevit.plain_files import read_regular
 
@@ -33,7 +33,8 @@ _LOCK = ".dataset.lock"
 _OWN_IMAGE = re.compile(r"\d{6,}\.(png|jpg)")
 # What a killed generation may leave of a file it was writing.
 _LEFTOVER = re.compile(
-    r"\.(dataset\.json|instances_\w+\.json|\d{6,}\.(png|jpg))\.\d+(-[0-9a-f]{8})?\.tmp"
+    r"\.(dataset\.json|instances_\w+\.json|(train|val)\.txt|\d{6,}\.(png|jpg))\.\d+"
+    r"(-[0-9a-f]{8})?\.tmp"
 )
 
 
@@ -47,7 +48,8 @@ class Dataset:
         state: ``made`` now, ``completed`` (an earlier generation had been interrupted, or files
             were missing), or ``reused`` as it was.
         painted: how many images were written by this call.
-        annotations: split -> COCO file; the split's images lie in ``root / split``.
+        annotations: split -> COCO file; of images in folders of classes, a list of images and
+            labels. The split's images lie in ``root / split``.
         digest: SHA-256 over both annotation files; equal datasets have equal digests.
     """
 
@@ -64,14 +66,21 @@ def annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}.json"
 
 
+def list_file(root: Path, split: str) -> Path:
+    """Where the images of ``split`` in folders of classes are listed: a line for each, with its
+    label, as in ImageNet's ``meta``. Labels count the classes in the order of their names."""
+    return root / "meta" / f"{split}.txt"
+
+
 def label_folder(root: Path, split: str) -> Path:
     """Where the label maps of ``split`` lie, if there are any: PNG files named as the images."""
     return root / "labels" / split
 
 
 def image_name(spec: DatasetSpec, index: int) -> str:
-    """File name of image ``index`` within its split's folder."""
-    return f"{index:06d}.{spec.image_format}"
+    """File name of image ``index`` within its split's folder, after that of its class, if any."""
+    folder = f"{spec.classes[index % len(spec.classes)]}/" if spec.folders else ""
+    return f"{folder}{index:06d}.{spec.image_format}"
 
 
 def label_name(index: int) -> str:
@@ -125,7 +134,7 @@ def read_record(root: Path) -> dict[str, Any] | None:
 
 
 def _dataset(root: Path, spec: DatasetSpec, state: str, painted: int) -> Dataset:
-    paths = {split: annotation_file(root, split) for split in SPLITS}
+    paths = {split: _described_in(root, spec, split) for split in SPLITS}
     digest = hashlib.sha256("".join(_sha256(path) for path in paths.values()).encode())
     return Dataset(root, spec, state, painted, paths, digest.hexdigest())
 
@@ -138,7 +147,7 @@ def _is_complete(root: Path, spec: DatasetSpec) -> bool:
 
 
 def _split_is_whole(root: Path, spec: DatasetSpec, split: str, record: dict[str, Any]) -> bool:
-    path = annotation_file(root, split)
+    path = _described_in(root, spec, split)
     if not path.is_file() or _sha256(path) != record.get("annotations", {}).get(split):
         return False
     return not _missing_images(root, spec, split)
@@ -146,6 +155,8 @@ def _split_is_whole(root: Path, spec: DatasetSpec, split: str, record: dict[str,
 
 def _missing_images(root: Path, spec: DatasetSpec, split: str) -> set[int]:
     images, labels = _names_in(root / split), _names_in(label_folder(root, split))
+    if spec.folders:
+        images = {f"{name}/{one}" for name in images for one in _names_in(root / split / name)}
     return {
         index
         for index in range(spec.count(split))
@@ -170,13 +181,26 @@ def _claim(root: Path, spec: DatasetSpec, force: bool) -> bool:
         _remove_generated(root)
     # the first that is written: a folder without it is not ours to go on with
     _write_record(root, spec, complete=False)
-    maps = [label_folder(root, split) for split in SPLITS] if spec.labels else []
-    for folder in (root, *(root / name for name in ("annotations", *SPLITS)), *maps):
+    for folder in (root, *_folders(root, spec)):
         folder.mkdir(parents=True, exist_ok=True)
         for entry in folder.iterdir():
             if _LEFTOVER.fullmatch(entry.name):
                 entry.unlink()
     return begun
+
+
+def _described_in(root: Path, spec: DatasetSpec, split: str) -> Path:
+    return list_file(root, split) if spec.folders else annotation_file(root, split)
+
+
+def _folders(root: Path, spec: DatasetSpec) -> list[Path]:
+    """All that a dataset has."""
+    found = [_described_in(root, spec, SPLITS[0]).parent, *(root / split for split in SPLITS)]
+    if spec.labels:
+        found += [label_folder(root, split) for split in SPLITS]
+    if spec.folders:
+        found += [root / split / name for split in SPLITS for name in spec.classes]
+    return found
 
 
 def refuse_foreign_files(root: Path) -> None:
@@ -220,11 +244,17 @@ def refuse_other_spec(root: Path, old: dict[str, Any], new: dict[str, Any], forc
 def _remove_generated(root: Path) -> None:
     """Deletes what a generation wrote, nothing else."""
     for split in SPLITS:
-        annotation_file(root, split).unlink(missing_ok=True)
-        for folder in (root / split, label_folder(root, split)):
+        for path in (annotation_file(root, split), list_file(root, split)):
+            path.unlink(missing_ok=True)
+        classes = [root / split / name for name in CLASSES]
+        for folder in (root / split, label_folder(root, split), *classes):
             for entry in list(os.scandir(folder)) if folder.is_dir() else []:
                 if entry.is_file(follow_symlinks=False) and _OWN_IMAGE.fullmatch(entry.name):
                     os.unlink(entry.path)
+        for folder in classes:
+            # an empty one would be a class
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _make_split(
@@ -237,6 +267,8 @@ def _make_split(
     before = 0 if split == SPLITS[0] else spec.train
     annotations: list[dict[str, Any]] = []
     for index in range(spec.count(split)):
+        if spec.folders and index not in missing:
+            continue
         objects = layout(spec, split, index)
         if index in missing:
             pixels = paint(spec, split, index, objects)
@@ -248,9 +280,13 @@ def _make_split(
                 write_atomic(
                     label_map, encode_image(label_map_of(spec, objects), "png"), durable=False
                 )
-        annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
+        if not spec.folders:
+            annotations += _image_annotations(spec, index, objects, first_id=len(annotations) + 1)
         if on_image is not None:
             on_image(before + index + 1, spec.train + spec.val)
+    if spec.folders:
+        write_atomic(list_file(root, split), _listed(spec, split).encode())
+        return len(missing)
     content = {
         "info": _info(spec, split),
         "licenses": [],
@@ -261,6 +297,15 @@ def _make_split(
     text = json.dumps(content, separators=(",", ":"))
     write_atomic(annotation_file(root, split), text.encode())
     return len(missing)
+
+
+def _listed(spec: DatasetSpec, split: str) -> str:
+    """A line for each image and its label."""
+    names, order = spec.classes, sorted(spec.classes)
+    return "".join(
+        f"{image_name(spec, index)} {order.index(names[index % len(names)])}\n"
+        for index in range(spec.count(split))
+    )
 
 
 def _image_annotations(
@@ -331,7 +376,7 @@ def encode_image(pixels: Any, image_format: str) -> bytes:
 def _write_record(root: Path, spec: DatasetSpec, *, complete: bool) -> None:
     record: dict[str, Any] = {"format": _FORMAT, "complete": complete, "spec": spec.to_dict()}
     if complete:
-        record["annotations"] = {s: _sha256(annotation_file(root, s)) for s in SPLITS}
+        record["annotations"] = {s: _sha256(_described_in(root, spec, s)) for s in SPLITS}
     write_atomic(root / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 

@@ -74,7 +74,7 @@ def draw_own(data: OwnData, palette: Sequence[tuple[int, int, int]], out: Path, 
     """Writes one picture of training images of a user's own data, spread over all of them.
 
     Args:
-        data: whose boxes and masks, or label maps, are drawn.
+        data: whose boxes and masks, label maps, or classes are drawn.
         palette: RGB of each class, 0 to 255.
         out: picture to write, by its suffix (PNG, PDF, SVG, ...).
         count: how many images; all if there are fewer. Those that cannot be read are left out.
@@ -94,13 +94,16 @@ def draw_own(data: OwnData, palette: Sequence[tuple[int, int, int]], out: Path, 
     shown = min(count, len(paths))
     chosen = [paths[i * len(paths) // shown] for i in range(shown)]
     colours = [tuple(value / 255 for value in colour) for colour in palette]
-    notes = _notes(data) if not data.has_label_maps else {}
+    titles = dict(zip(split.names, split.labels, strict=True)) if split.labels else {}
+    notes = _notes(data) if not (data.has_label_maps or titles) else {}
     by_label = dict(enumerate(colours))
 
     def draw(axes: Axes, place: int) -> None:
         name, path = chosen[place]
         if not data.has_label_maps:
             _draw_image(axes, path, notes.get(name, []), by_label)
+            if titles:
+                _draw_class(axes, data.classes[titles[name]], by_label[titles[name]])
             return
         labels = read_labels(split.annotations / f"{name}{data.suffixes[1]}")
         _draw_labels(axes, path, labels, data.void, colours)
@@ -127,6 +130,11 @@ def _notes(data: OwnData) -> dict[str, list[dict[str, Any]]]:
             kept = {**note, "category_id": labels[note["category_id"]], "segmentation": mask}
             found[names[note["image_id"]]].append(kept)
     return found
+
+
+def _draw_class(axes: Axes, name: str, colour: Any) -> None:
+    box = {"facecolor": "white", "edgecolor": colour, "pad": 2.0}
+    axes.text(0.04, 0.95, _label(name), fontsize=7, bbox=box, transform=axes.transAxes, va="top")
 
 
 def _draw_labels(

@@ -49,6 +49,8 @@ def layout(spec: DatasetSpec, split: str, index: int) -> list[Placed]:
     placed from the front: whatever is hidden too much by those before it is tried elsewhere.
     """
     dice = Dice(spec.seed, SPLITS.index(split), index, _LAYOUT)
+    # in folders of classes, as many of each, and known from the number of an image alone
+    only = index % len(spec.classes) if spec.folders else None
     wanted = dice.integer(*spec.objects)
     centres = _centres(spec, dice, wanted)
     taken = np.zeros((spec.height, spec.width), bool)
@@ -56,7 +58,7 @@ def layout(spec: DatasetSpec, split: str, index: int) -> list[Placed]:
     for attempt in range(_TRIES_PER_OBJECT * wanted):
         if len(placed) == wanted:
             break
-        candidate = _place(spec, dice, dice.pick(centres), attempt / max(1, wanted), taken)
+        candidate = _place(spec, dice, dice.pick(centres), attempt / max(1, wanted), taken, only)
         if candidate is None:
             continue
         rows, columns = candidate.visible.shape
@@ -89,15 +91,21 @@ def _centres(spec: DatasetSpec, dice: Dice, wanted: int) -> list[tuple[float, fl
 
 
 def _place(
-    spec: DatasetSpec, dice: Dice, centre: tuple[float, float], crowding: float, taken: np.ndarray
+    spec: DatasetSpec,
+    dice: Dice,
+    centre: tuple[float, float],
+    crowding: float,
+    taken: np.ndarray,
+    only: int | None,
 ) -> Placed | None:
     """Draws one object near ``centre``; None if too little of it would be seen.
 
-    ``crowding`` (tries made for each object wanted) widens the cluster once it is full.
+    ``crowding`` (tries made for each object wanted) widens the cluster once it is full. ``only`` is
+    the label to draw, if it is not drawn too.
     """
     low, high = spec.size_range()
     radius = low * (high / low) ** dice.unit() / 2
-    label = dice.integer(0, len(spec.classes) - 1)
+    label = dice.integer(0, len(spec.classes) - 1) if only is None else only
     squeeze = dice.uniform(0.78, 1.0)
     spread = (0.055 + 0.06 * crowding) * min(spec.width, spec.height) + 0.5 * radius
     x = _within(centre[0] + spread * dice.bell(), radius, spec.width)

@@ -14,6 +14,7 @@ CLASSES = ("circle", "triangle", "square", "star", "ring", "cross", "crescent")
 SPLITS = ("train", "val")
 MASK_FORMS = ("mixed", "polygon", "rle")
 IMAGE_FORMATS = ("png", "jpg")
+CLASSIFICATION = "classification"
 
 LEAST_BYTES_A_PIXEL = {"png": 100, "jpg": 10}
 """That an image file takes, in hundredths."""
@@ -22,7 +23,7 @@ LEAST_BYTES_A_PIXEL = {"png": 100, "jpg": 10}
 GENERATOR_VERSION = 1
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 8192
-SMALLEST_OBJECT = 6.0
+SMALLEST_OBJECT, SMALLEST_OF_A_CLASS = 6.0, 16.0
 _MOST_IMAGES, _MOST_OBJECTS = 1_000_000, 500
 
 
@@ -45,6 +46,8 @@ class DatasetSpec:
         labels: write a label map of each image too, for semantic segmentation: 0 is background, the
             classes are 1, 2, ... in their order.
         hues: each class has its part of all hues, rather than any colour.
+        folders: one object in an image, and images in a folder for each class, with neither boxes
+            nor masks, for classification. Objects are then larger: 0.3 to 0.7 of the image.
 
     Raises:
         UserError: a value is out of its range; says which and what the range is.
@@ -62,6 +65,7 @@ class DatasetSpec:
     image_format: str = "png"
     labels: bool = False
     hues: bool = False
+    folders: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train", "val"):
@@ -75,6 +79,8 @@ class DatasetSpec:
         check_classes(self.classes, CLASSES)
         check_choice("masks", self.masks, MASK_FORMS)
         check_choice("image format", self.image_format, IMAGE_FORMATS)
+        if self.folders:
+            _check_folders(self)
 
     def count(self, split: str) -> int:
         """Number of images in ``split`` (``train`` or ``val``)."""
@@ -84,16 +90,20 @@ class DatasetSpec:
         """Smallest and largest object diameter in pixels, with the default worked out."""
         if self.object_size is not None:
             return self.object_size
-        scale = min(self.width, self.height) / 224
+        side = min(self.width, self.height)
+        if self.folders:
+            return max(SMALLEST_OF_A_CLASS, 0.3 * side), max(SMALLEST_OF_A_CLASS, 0.7 * side)
+        scale = side / 224
         return max(SMALLEST_OBJECT, 12 * scale), max(SMALLEST_OBJECT, 48 * scale)
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values, with the generator's version."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        for name in ("labels", "hues"):
+        for name in ("labels", "hues", "folders"):
             if not plain[name]:
                 del plain[name]  # as in the records of datasets from before there were any
-        return {"generator": GENERATOR_VERSION, **plain}
+        task = {"task": CLASSIFICATION} if self.folders else {}
+        return {"generator": GENERATOR_VERSION, **task, **plain}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -152,6 +162,21 @@ def _check_objects(objects: tuple[int, int]) -> None:
     low, high = objects
     check_whole("largest number of objects in an image", high, 1, _MOST_OBJECTS)
     check_whole("smallest number of objects in an image", low, 0, high)
+
+
+def _check_folders(spec: DatasetSpec) -> None:
+    if spec.objects != (1, 1) or spec.labels:
+        raise UserError(
+            "An image in the folder of a class has one object, and no label map.",
+            "Leave objects and labels out.",
+        )
+    if len(spec.classes) < 2:
+        raise UserError("There is one class.", "Give two or more to tell apart.")
+    if spec.size_range()[0] < SMALLEST_OF_A_CLASS:
+        raise UserError(
+            f"Objects of {spec.size_range()[0]:g} px are too small to be all that is in an image.",
+            f"Give {SMALLEST_OF_A_CLASS:g} px or more.",
+        )
 
 
 def _check_object_size(size: tuple[float, float], side: int) -> None:

@@ -73,11 +73,19 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] | None = ()) 
         raise
     except BaseException as error:  # a config is a program: it raises whatever it likes
         raise _describe(path, error) from error
+    _preprocess_in_model(cfg)
     apply_overrides(cfg, overrides or ())
     if overrides and is_data(path):
         # what a YAML or JSON config must not say cannot be set in one either
         refuse_code(cfg)
     return cfg
+
+
+def _preprocess_in_model(cfg: Config) -> None:
+    """Move a preprocessor beside the model, where mmengine's Runner looks too, into it."""
+    beside, model = cfg.get("data_preprocessor"), cfg.get("model")
+    if beside is not None and isinstance(model, dict):
+        model.setdefault("data_preprocessor", cfg.pop("data_preprocessor"))
 
 
 # --- sparsity ------------------------------------------------------------------------------------

@@ -14,10 +14,13 @@ from mmengine.registry import DefaultScope
 
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError, shortened
+from sparsevit.tasks import import_library
 
 # Parts of a model that mmdet builds from its MODELS; a `type` elsewhere (an assigner, an op, an
 # initialiser) is looked up in another registry.
-_COMPONENTS = ("backbone", "neck", "data_preprocessor", "rpn_head", "roi_head", "detector")
+_COMPONENTS = (
+    *("backbone", "neck", "head", "data_preprocessor", "rpn_head", "roi_head", "detector"),
+)
 _COMPONENT_ENDS = ("_head", "roi_extractor", "loss", "_backbone", "_neck", "view_transformer")
 _COMPONENT_STARTS = ("loss_",)
 
@@ -74,6 +77,7 @@ def check_config(cfg: Config, needed: tuple[str, ...] = MODEL_ONLY) -> None:
     scope = cfg.get("default_scope") or "mmdet"
     # in the scope in which it will be built; some libraries are imported here for the first time
     with quiet_libraries(), DefaultScope.overwrite_default_scope(scope):
+        import_library(scope)
         for where, part in _components(model, "model"):
             _check_type(where, part, "MODELS", scope)
         if needed and model.get("data_preprocessor") is None:

@@ -36,8 +36,9 @@ def configs_folder() -> Path:
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configs that come with this package, such as ``sparsevit/....py``."""
-    return _names_in(configs_folder())
+    """Names of the configs that come with this package, such as ``sparsevit/....py``; not those of
+    parts to inherit from."""
+    return [name for name in _names_in(configs_folder()) if not name.startswith("_base_/")]
 
 
 def resolve_config(name: str | Path) -> Path:

@@ -31,6 +31,7 @@ from sparsevit.engine.config_names import configs_folder
 from sparsevit.engine.data_files import reading_data
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.errors import UserError
+from sparsevit.tasks import import_library
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_BYTES = 4 * 2**20
@@ -50,7 +51,12 @@ _RUN = {
     "warp_mode": "is evaluated as Python",
     "trust_remote_code": "lets a model bring its own code",
     "hierarchy_file": "is unpickled",
+    **dict.fromkeys(("tag_list", "tag_list_chinese"), "is unpickled"),
 }
+# A number format is evaluated too, by mmpretrain, as what follows "torch.".
+_FORMAT_KEY, _FORMAT = "dtype", re.compile(r"\w+(\.\w+)?")
+# Registries of a library that are no children of mmengine's.
+_APART = ("BATCH_AUGMENTS",)
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _FILES = re.compile(
     r"(?i).*\.(json|txt|ya?ml|png|jpe?g|bmp|tiff?|pth?|pkl|pickle|csv|xml|np[yz]|log|gz|tar|zip|h5)"
@@ -189,6 +195,8 @@ def _refuse_paths(content: Mapping[str, Any], name: str) -> None:
             raise UserError(f"{name}: {where}: what is given here {_RUN[key]}.", _REMEDY)
         if not isinstance(value, str) or where.startswith("custom_imports."):
             continue
+        if key == _FORMAT_KEY and not _FORMAT.fullmatch(value):
+            raise UserError(f"{name}: {where}: what is given here is evaluated as Python.", _REMEDY)
         if key in _SCOPE_KEYS and value not in _SCOPES:
             raise UserError(
                 f"{name}: {where}={value!r} is none of the frameworks' scopes.",
@@ -298,6 +306,8 @@ def _register(scope: str) -> None:
     """Import what a framework registers; nothing of one that is not installed."""
     modules = ("models", "engine.hooks") if scope == "sparsevit" else ("registry",)
     with quiet_libraries():
+        with contextlib.suppress(UserError):
+            import_library(scope)
         for module in modules:
             with contextlib.suppress(ImportError):
                 import_module(f"{scope}.{module}")
@@ -311,4 +321,7 @@ def _all_registries() -> list[Registry]:
     found = [each for each in vars(registry).values() if isinstance(each, Registry)]
     for each in found:
         found += each.children.values()
+    for scope in _SCOPES:
+        library = vars(sys.modules.get(f"{scope}.registry", registry))
+        found += [library[name] for name in _APART if name in library]
     return found

@@ -96,7 +96,7 @@ _RULES: dict[str, _Rule] = {
     "*_dataloader.dataset.pipeline": _DICTS,
     "*_dataloader.dataset.metainfo": _DICT_OR_NONE,
     "*_dataloader.dataset.filter_cfg": _DICT_OR_NONE,
-    "*_dataloader.dataset.data_prefix": _DICT_OR_NONE,
+    "*_dataloader.dataset.data_prefix": _is("a dict or text", dict, str, none=True),
     "*_dataloader.dataset.data_root": _TEXT_OR_NONE,
     "*_dataloader.dataset.ann_file": _is("text", str),
     "train_cfg": _DICT_OR_NONE,

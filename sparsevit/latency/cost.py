@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,8 +15,11 @@ from sparsevit.ops.window_kernels import without_kernels
 
 
 def parameters(model: nn.Module) -> int:
-    """Number of trainable and fixed parameters."""
-    return sum(p.numel() for p in model.parameters())
+    """Number of trainable and fixed parameters, without those that masks make vain."""
+    total = sum(p.numel() for p in model.parameters())
+    for method in methods_in(model):
+        total = method.parameters(total)
+    return total
 
 
 @torch.no_grad()
@@ -29,10 +33,14 @@ def gmacs(call: Callable[[], Any], model: nn.Module | None = None) -> float:
     """
     # a kernel of our own cannot be counted; PyTorch in its place does the same products
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
-    with without_kernels(), counter:
-        call()
+    methods = methods_in(model) if model is not None else []
+    with ExitStack() as stack:
+        for method in methods:
+            stack.enter_context(method.counting())
+        with without_kernels(), counter:
+            call()
     done = counter.get_total_flops() / 2
-    for method in methods_in(model) if model is not None else ():
+    for method in methods:
         done = method.work(done)
     return done / 1e9
 

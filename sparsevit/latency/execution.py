@@ -33,7 +33,7 @@ class Execution:
     Attributes:
         scope: ``backbone``, as the paper times, or what its task calls the whole model:
             ``detector``, images in, boxes and masks out, or ``segmentor``, images in,
-            classes of pixels out.
+            classes of pixels out, and so on.
         backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
         precision: ``fp32``, ``fp16`` or ``bf16``; in PyTorch these two are autocast.
         img_size: (height, width) in pixels.

@@ -54,7 +54,7 @@ class Workload:
         self.task.require_scope(execution.scope)
         self.model = model.to(execution.device)
         self.model.eval()
-        self.handle = SparsityHandle(model)
+        self.handle = SparsityHandle(model, required=False)
         self.weights = weights
         size = (execution.batch_size, execution.img_size)
         if execution.whole:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -130,11 +131,19 @@ class Method:
         """A part in the form that graph runtimes execute best, for inference alone."""
         return part
 
+    def counting(self) -> AbstractContextManager[Any]:
+        """Entered while a forward is counted for :meth:`work`."""
+        return nullcontext()
+
     def work(self, counted: float) -> float:
         """The multiply-accumulates that a forward needs, of those that were counted in it.
 
         They differ where a mask makes some of them vain. Called after the forward.
         """
+        return counted
+
+    def parameters(self, counted: int) -> int:
+        """The parameters that a model needs, of those that it has; see :meth:`work`."""
         return counted
 
     def effective(
@@ -151,6 +160,23 @@ class Method:
             Plain data; the configuration itself where a method does not know better.
         """
         return tuple(sorted(configuration.items()))
+
+    def shrink(self, cfg: Config) -> Config:
+        """Take out of the model's tensors, in place, what is skipped whatever the input.
+
+        Args:
+            cfg: that the model was built from.
+
+        Returns:
+            A copy of it that builds the smaller model.
+
+        Raises:
+            UserError: nothing of the model can be taken out.
+        """
+        raise UserError(
+            f"What {self.name} skip is another part of each input, and stays in the model.",
+            "Set the sparsity with a file or in the config; `sparsevit export` takes it along.",
+        )
 
     # --- what it looks like ---------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A :class:`SparseViT` with a compiled forward, and one to be exported."""
+"""A :class:`SparseSwin` with a compiled forward, and one to be exported."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sparsevit.models.native_patches import (
     feature_map_natively,
     merge_patches_natively,
 )
-from sparsevit.models.sparsevit import Pieces, SparseViT
+from sparsevit.models.sparsevit import Pieces, SparseSwin
 
 
-def exported(backbone: SparseViT) -> SparseViT:
+def exported(backbone: SparseSwin) -> SparseSwin:
     """The backbone in the form to export, for inference alone.
 
     Args:
@@ -28,7 +28,9 @@ def exported(backbone: SparseViT) -> SparseViT:
     return _twin(backbone, Pieces(route=exported_route()))
 
 
-def compiled(backbone: SparseViT, pieces: Pieces | None = None, frozen: bool = False) -> SparseViT:
+def compiled(
+    backbone: SparseSwin, pieces: Pieces | None = None, frozen: bool = False
+) -> SparseSwin:
     """The backbone with a compiled forward, for inference and for training.
 
     Ratios may change between calls without a graph being made anew. A new image size, batch size,
@@ -46,7 +48,7 @@ def compiled(backbone: SparseViT, pieces: Pieces | None = None, frozen: bool = F
     return _twin(backbone, pieces or default_pieces(frozen))
 
 
-def _twin(backbone: SparseViT, pieces: Pieces) -> SparseViT:
+def _twin(backbone: SparseSwin, pieces: Pieces) -> SparseSwin:
     twin = copy.copy(backbone)
     twin.pieces = pieces
     return twin

@@ -1,6 +1,6 @@
-"""What stands between the blocks of mmdet's Swin: patch embedding, patch merging, output maps.
+"""What stands between the blocks of OpenMMLab's Swin: patch embedding, patch merging, output maps.
 
-They compute what mmdet's modules do, in parts that stay in a core's cache.
+They compute what the modules of mmdet, and of mmcv, do, in parts that stay in a core's cache.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def embeds_whole_patches(embedding: PatchEmbed) -> bool:
         isinstance(projection, nn.Conv2d)
         and {projection.kernel_size, projection.stride} == {(side, side)}
         and (projection.padding, projection.dilation) == ((0, 0), (1, 1))
-        and getattr(embedding.adap_padding, "padding", None) == "corner"
+        and _pads_at_the_end(embedding)
         and (norm is None or isinstance(norm, nn.LayerNorm))
     )
 
@@ -87,8 +87,13 @@ def merges_by_two(merging: PatchMerging) -> bool:
     """Whether a patch is two by two tokens, padded at the end, and normalised: as in Swin."""
     sampler = merging.sampler
     halves = {pair(sampler.kernel_size), pair(sampler.stride)} == {(2, 2)}
-    at_the_end = getattr(merging.adap_padding, "padding", None) == "corner"
-    return halves and at_the_end and merging.norm is not None
+    return halves and _pads_at_the_end(merging) and merging.norm is not None
+
+
+def _pads_at_the_end(module: nn.Module) -> bool:
+    """Whether a map is padded below and to the right; mmcv and mmdet name that part differently."""
+    found = getattr(module, "adap_padding", None) or getattr(module, "adaptive_padding", None)
+    return getattr(found, "padding", None) == "corner"
 
 
 def merging_by_token(merging: PatchMerging) -> tuple[Tensor, Tensor, float, Tensor, Tensor | None]:

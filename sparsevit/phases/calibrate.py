@@ -114,7 +114,8 @@ def calibrate(
             made where None.
         workspace: directory of the record; ``work_dirs`` where None.
         overrides: config values, ``key=value`` each.
-        scope: ``backbone``, ``detector``, ``segmentor`` or ``bev-detector``.
+        scope: ``backbone``, or a whole model: ``detector``, ``segmentor``, ``bev-detector`` or
+            ``classifier``.
         backend: what executes it.
         img_size: (height, width); that of the config's test images where None.
         batch_size: images a timed call.

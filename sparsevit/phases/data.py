@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from sparsevit.data.images import image_fault, require_picture_name
 from sparsevit.data.make import RECORD, annotation_file, make_dataset, read_record
 from sparsevit.data.nuscenes.made.spec import VERSION, ScenesSpec
 from sparsevit.data.nuscenes.names import CAMERAS
-from sparsevit.data.spec import LEAST_BYTES_A_PIXEL, SPLITS, DatasetSpec
+from sparsevit.data.spec import CLASSIFICATION, LEAST_BYTES_A_PIXEL, SPLITS, DatasetSpec
 from sparsevit.errors import UserError
 
 MOST_IMAGES, MOST_SAMPLES = 1000, 40
+_ROOTS = {"bev": "scenes", CLASSIFICATION: "labelled"}
 # Where a folder has annotations if not where `data make` puts them.
 _ELSEWHERE = (
     "annotations/instances_{split}*.json",
@@ -45,7 +46,7 @@ class DataResult:
         seconds: time this call took.
         digest: SHA-256 over the annotations; equal datasets have equal digests.
         spec: what it was made from, as JSON values.
-        splits: split -> what its annotation file holds.
+        splits: split -> what its annotation file holds, or its folders of classes.
     """
 
     root: Path
@@ -54,7 +55,15 @@ class DataResult:
     seconds: float
     digest: str
     spec: dict[str, Any]
-    splits: dict[str, AnnotationSummary]
+    splits: dict[str, AnnotationSummary] | dict[str, LabelledSummary]
+
+
+@dataclass(frozen=True)
+class LabelledSummary:
+    """What a split in folders of classes holds; ``classes``: name -> images."""
+
+    images: int
+    classes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -65,29 +74,30 @@ class ShowResult:
     images: int
 
 
-def default_root(workspace: Path | str | None = None, scenes: bool = False) -> Path:
-    """Where a dataset, of shapes or of scenes, is made if no folder is named: in the workspace,
-    beside those that configs with an ``embedded_dataset`` make there."""
+def default_root(workspace: Path | str | None = None, task: str = "detection") -> Path:
+    """Where a dataset for a task is made if no folder is named: in the workspace, beside those that
+    configs with an ``embedded_dataset`` make there."""
     folder = Path(workspace or os.environ.get("SPARSEVIT_WORKSPACE") or "work_dirs")
-    return folder / "data" / ("scenes" if scenes else "shapes")
+    return folder / "data" / _ROOTS.get(task, "shapes")
 
 
 def spec_of(task: str, chosen: Mapping[str, Any]) -> DatasetSpec | ScenesSpec:
     """What to make for a task, where its defaults do not do.
 
     Args:
-        task: ``detection``, ``segmentation`` or ``bev``.
+        task: ``detection``, ``segmentation``, ``bev`` or ``classification``.
         chosen: arguments of the spec.
 
     Raises:
         UserError: one is out of its range, or means nothing for the task.
     """
     kind = ScenesSpec if task == "bev" else DatasetSpec
+    folders = {"folders": True, "objects": (1, 1)} if task == CLASSIFICATION else {}
     for name in chosen:
-        if name not in kind.__dataclass_fields__:
+        if name not in kind.__dataclass_fields__ or (folders and name in ("objects", "masks")):
             option = name.replace("_", "-")
             raise UserError(f"--{option} means nothing for --task {task}.", "Leave it out.")
-    return kind(**chosen)
+    return kind(**{**chosen, **folders})
 
 
 def image_count(spec: DatasetSpec | ScenesSpec) -> int:
@@ -129,8 +139,10 @@ def make_data(
     """
     started = time.perf_counter()
     made = make_dataset(root, spec or DatasetSpec(), force=force, on_image=on_image)
-    splits = {
-        split: check_annotations(path, images=made.root / split, sample=8)
+    splits: Any = {
+        split: _labelled(path)
+        if made.spec.folders
+        else check_annotations(path, images=made.root / split, sample=8)
         for split, path in made.annotations.items()
     }
     return DataResult(
@@ -142,6 +154,11 @@ def make_data(
         spec=made.spec.to_dict(),
         splits=splits,
     )
+
+
+def _labelled(listed: Path) -> LabelledSummary:
+    names = [line.partition("/")[0] for line in listed.read_text(encoding="utf-8").splitlines()]
+    return LabelledSummary(len(names), dict(sorted(Counter(names).items())))
 
 
 @dataclass(frozen=True)
@@ -263,6 +280,42 @@ def show_scenes(
     from sparsevit.data.nuscenes.picture import draw_frames
 
     return ShowResult(out, len(CAMERAS) * draw_frames(chosen, out))
+
+
+def has_classes(root: Path | str) -> bool:
+    """Whether a folder has a dataset that was made with a folder for each class."""
+    record = read_record(Path(root))
+    return record is not None and "folders" in record["spec"]
+
+
+def show_classes(
+    root: Path | str, out: Path | str, split: str = "val", images: int = 8
+) -> ShowResult:
+    """Draws images, spread over a split, with the names of their classes.
+
+    Args:
+        root: a folder with a folder for each class in each split.
+        out: picture to write.
+        split: which one.
+        images: how many.
+
+    Raises:
+        UserError: there is no such thing at ``root``, or ``out`` cannot be written.
+    """
+    from sparsevit.data.own import recognise
+
+    out = Path(out)
+    _check_count(images, MOST_IMAGES)
+    found = recognise(root)
+    if split not in found.splits:
+        raise UserError(f"There is no split '{split}'.", f"Use one of: {', '.join(found.splits)}.")
+    # matplotlib is needed for nothing else here
+    from sparsevit.data.picture import draw_own
+    from sparsevit.tasks import TASKS
+
+    colours = TASKS[found.task].palette(len(found.classes))
+    shown = replace(found, splits={"train": found.splits[split]})
+    return ShowResult(out, draw_own(shown, colours, out, images))
 
 
 def _check_count(images: int, most: int) -> None:

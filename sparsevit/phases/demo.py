@@ -46,6 +46,7 @@ CONFIGS = {
     DETECTION: DEMO_CONFIG,
     "segmentation": "sparsevit::demo/upernet_swin_shapes.py",
     "bev": "sparsevit::demo/bevdet_swin_scenes.py",
+    "classification": "sparsevit::demo/classifier_swin_shapes.py",
 }
 """By task."""
 SHORT = ("phases.adapt.train_cfg.max_iters=4", "phases.finetune.train_cfg.max_iters=2")
@@ -64,9 +65,9 @@ class DemoRow:
         backbone_ms: mean latency of a batch, in milliseconds.
         backbone_speedup: against dense.
         whole: the same two of the whole model: ``detector_ms`` and ``detector_speedup``, or those
-            of a ``segmentor`` or a ``bev_detector``.
+            of a ``segmentor``, a ``bev_detector`` or a ``classifier``.
         scores: on the validation set: ``bbox_ap`` and ``segm_ap``, or ``NDS`` and ``mAP``, 0 to 1;
-            or ``mIoU``, in percent.
+            or ``mIoU``, or ``top1`` and ``top5``, in percent.
     """
 
     name: str
@@ -352,5 +353,5 @@ def _row(
             f"{task.whole_key}_ms": whole,
             f"{task.whole_key}_speedup": times[f"dense {task.whole}"].mean_ms / whole,
         },
-        scores={task.figure(name): metrics[name] for name in task.headlines},
+        scores={task.figure(name): metrics[name] for name in task.headlines if name in metrics},
     )

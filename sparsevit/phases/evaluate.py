@@ -106,7 +106,7 @@ def evaluate(
         split: ``val`` or ``test`` of the config; None for the validation set, or the test set where
             there is none.
         scope: what ``backend`` executes in ``precision``: the ``backbone``, the rest being eager
-            fp32, or the whole model: ``detector`` or ``segmentor``.
+            fp32, or the whole model: ``detector``, ``segmentor`` or ``classifier``.
         backend: one of :data:`sparsevit.latency.backends.BACKENDS`.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: where to run; CUDA if there is any where None.
@@ -142,7 +142,7 @@ def evaluate(
         },
     )
     model, _ = build_model(inputs.cfg, weights, how.device)
-    SparsityHandle(model).set(chosen.configuration)
+    SparsityHandle(model, required=False).set(chosen.configuration)
     evaluation = Evaluation(inputs.cfg, images, split=split, by_class=True)
     with phase_run(ws, "evaluate", given, force=True) as run:
         with _executed(task, model, how, reporter):

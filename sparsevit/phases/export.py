@@ -41,7 +41,7 @@ class ExportResult:
     """What was written, and how well it agrees.
 
     Attributes:
-        scope: ``backbone``, ``detector``, ``segmentor`` or ``bev-detector``.
+        scope: ``backbone``, ``detector``, ``segmentor``, ``bev-detector`` or ``classifier``.
         format: one of ``FORMATS``.
         out: the file to load.
         files: all that belongs to it, the description last.
@@ -101,8 +101,8 @@ def export(
         config: path or name; the workspace's last where None, else the embedded demo's.
         checkpoint: weights; those of the workspace's last phase where None.
         scope: ``backbone``, or what its task calls the whole model: ``detector``, of two-stage
-            detectors, images in, boxes, scores, labels and masks out; ``segmentor``, images in,
-            logits out.
+            detectors, images in, boxes, scores, labels and masks out; ``segmentor`` and
+            ``classifier``, images in, logits out.
         out: file to write; the scope and the format's suffix where None. ``<out>.json`` beside
             it says what it is.
         format: ``onnx``, ``openvino``, ``pt2`` or ``tensorrt``; where None what ``out`` ends in,
@@ -142,7 +142,7 @@ def export(
     chosen = choose_sparsity(inputs, sparsity, ws.best_configuration(), reporter=reporter)
     model, said = build_model(inputs.cfg, weights)
     reporter.note(f"weights: {said}")
-    SparsityHandle(model).set(chosen.configuration)
+    SparsityHandle(model, required=False).set(chosen.configuration)
     task = task_of(inputs.cfg)
     shape = (batch_size * task.views, 3, height, width)
     reporter.note(f"writing {form.name} for {shape[0]} x {width}x{height}")
@@ -247,7 +247,12 @@ def _signature(cfg: Config, shape: tuple[int, ...], maps: dict[str, list[int]]) 
             "normalised": mean is not None,
             "mean": list(mean) if mean is not None else None,
             "std": list(std) if std is not None else None,
-            "channels": "RGB" if given.get("bgr_to_rgb", False) else task_of(cfg).channels,
+            "channels": "RGB" if _to_rgb(given) else task_of(cfg).channels,
         },
         "outputs": [{"name": name, "shape": size} for name, size in maps.items()],
     }
+
+
+def _to_rgb(preprocessor: Mapping[str, Any]) -> bool:
+    """Whether a preprocessor turns colours around; mmpretrain's has its own word for it."""
+    return bool(preprocessor.get("bgr_to_rgb") or preprocessor.get("to_rgb"))

@@ -33,8 +33,10 @@ PathLike = str | os.PathLike[str]
 DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 
 # Phases that start from trained weights, and those that look at no image.
-NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export")
-NEED_NO_DATA = ("latency", "calibrate", "export")
+NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export", "convert")
+NEED_NO_DATA = ("latency", "calibrate", "export", "convert")
+# Phases that take a model of which nothing can be skipped, too.
+DENSE_TOO = ("evaluate", "latency", "export")
 TRAINED = ("pretrain", "adapt", "finetune")
 
 # Which phases' outputs a phase starts from, the nearest first.
@@ -48,6 +50,7 @@ BEFORE = {
     "evaluate": ("finetune", "adapt", "pretrain"),
     "latency": ("finetune", "adapt", "pretrain"),
     "export": ("finetune", "adapt", "pretrain"),
+    "convert": ("finetune", "pretrain"),
 }
 
 
@@ -95,7 +98,8 @@ def gather_inputs(
         config: path or name; None for the workspace's, else the embedded demo's.
         checkpoint: path; None for the workspace's.
         overrides: ``key=value`` each, applied last.
-        sparse: make a Swin backbone one that can be sparse.
+        sparse: make the model one with parts that can be skipped; in phases that only run it, one
+            that has nothing to skip stays as it is.
         reporter: is told what was taken.
 
     Raises:
@@ -107,7 +111,7 @@ def gather_inputs(
     source = "the embedded demo" if found is None else found.source_text
     base = with_paper_phases(load_config(os.fspath(name)))
     if sparse:
-        base = sparsify_config(base)
+        base = _sparse(base, phase)
     apply_overrides(base, overrides)
     weights = workspace.resolve_checkpoint(checkpoint, before)
     if weights is None and phase in NEED_WEIGHTS:
@@ -123,6 +127,15 @@ def gather_inputs(
         return Inputs(cfg, base, source, None, "none", data)
     reporter.note(f"checkpoint: {weights.path} ({weights.source_text})")
     return Inputs(cfg, base, source, weights.path, weights.source_text, data)
+
+
+def _sparse(base: Config, phase: str) -> Config:
+    try:
+        return sparsify_config(base)
+    except UserError:
+        if phase not in DENSE_TOO:
+            raise
+        return base
 
 
 def _needed(phase: str) -> tuple[str, ...]:

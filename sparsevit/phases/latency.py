@@ -152,7 +152,8 @@ def latency(
             best, else dense.
         budget: take the best that search found for this interval, ``37:42``, instead.
         compare: time the dense model beside it, turn by turn.
-        scope: ``backbone``, ``detector``, ``segmentor`` or ``bev-detector``.
+        scope: ``backbone``, or a whole model: ``detector``, ``segmentor``, ``bev-detector`` or
+            ``classifier``.
         backend: what executes it, one of :data:`sparsevit.latency.backends.BACKENDS`.
         img_size: (height, width) in pixels; that of the config's test images where None, of the
             paper's backbone 672x672.
@@ -312,7 +313,7 @@ class _Subject:
         mine = {"sparse" if any(self.configuration.values()) else "dense": self.configuration}
         if not compare:
             return mine
-        return {"dense": SparsityHandle(self.model).space.dense(), **mine}
+        return {"dense": SparsityHandle(self.model, required=False).space.dense(), **mine}
 
     def gmacs(self, workload: Workload, configuration: Configuration) -> float:
         workload.handle.set(configuration)

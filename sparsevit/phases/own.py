@@ -301,14 +301,17 @@ def _refuse_other(cfg: Config, task: Task, model: str, data: OwnData) -> None:
 
 def _parts(cfg: Config) -> str:
     backbone = cfg.model.backbone
-    return f"{cfg.model.type}, Swin of {backbone.embed_dims} channels, depths {backbone.depths}"
+    arch = backbone.get("arch", backbone)
+    if isinstance(arch, str):
+        return f"{cfg.model.type}, Swin, {arch}"
+    return f"{cfg.model.type}, Swin of {arch.embed_dims} channels, depths {arch.depths}"
 
 
 def _schedule(cfg: Config, data: OwnData, size: tuple[int, int], model: str) -> list[Choice]:
     """Set batch and iterations to what suits data and machine."""
     machine, images = _MACHINES[model], len(data.splits["train"].names)
     pixels = size[0] * size[1]
-    batch, why = _batch(machine, pixels)
+    batch, why = _batch(machine, pixels, TASKS[data.task].own_batch)
     batch = min(batch, images)
     by_epochs = round(_EPOCHS * images / batch)
     iterations, told = max(by_epochs, _LEAST_ITERATIONS), f"{_EPOCHS} epochs"
@@ -358,14 +361,14 @@ def _set_iterations(cfg: Config, iterations: int) -> None:
         one.begin, one.end = warmup, iterations
 
 
-def _batch(machine: _Machine, pixels: int) -> tuple[int, str]:
+def _batch(machine: _Machine, pixels: int, times: int) -> tuple[int, str]:
     each = machine.bytes * pixels
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
-        most, why = _MOST_BATCH, f"the GPU has {memory / 1e9:.0f} GB"
+        most, why = _MOST_BATCH * times, f"the GPU has {memory / 1e9:.0f} GB"
     else:
         # not what is free now: a run that was killed goes on with the same config
-        memory, most = _memory(), machine.batch
+        memory, most = _memory(), machine.batch * times
         why = "this machine has no GPU"
     batch = most
     while batch > 1 and batch * each > _MEMORY_SHARE * memory:
@@ -396,6 +399,9 @@ def _file(data: OwnData, split: str, folder: Path) -> tuple[Path, str | None]:
     one = data.splits[split]
     if data.has_label_maps:
         text, end = "".join(f"{name}\n" for name in one.names), "txt"
+    elif one.labels:
+        lines = zip(one.names, one.labels, strict=True)
+        text, end = "".join(f"{name} {label}\n" for name, label in lines), "txt"
     elif one.rewritten is not None:
         text, end = json.dumps(one.rewritten), "json"
     else:

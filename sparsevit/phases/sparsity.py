@@ -68,16 +68,17 @@ def choose_sparsity(
             "A sparsity file and dense cannot be used together.", "Give only one of them."
         )
     model = build_model(inputs.cfg)[0]
-    handle, methods = SparsityHandle(model), methods_in(model)
+    handle, methods = SparsityHandle(model, required=file is not None), methods_in(model)
     space, configured = handle.space, handle.get()
     if dense:
         chosen, source = space.dense(), "dense"
     elif file is not None:
         chosen, source = read_configuration(file, space), str(file)
-    elif best is not None and not any(configured.values()):
+    elif best is not None and space.names and not any(configured.values()):
         chosen, source = read_configuration(best, space), f"the best found, {best}"
     else:
         chosen, source = configured, f"the config, {inputs.config_source}"
-    reporter.note(f"sparsity: {short_ratios(chosen)} ({source})")
+    if space.names:
+        reporter.note(f"sparsity: {short_ratios(chosen)} ({source})")
     nested = methods[0].nested(chosen) if len(methods) == 1 else None
     return Chosen(chosen, nested, source)

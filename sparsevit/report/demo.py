@@ -39,7 +39,7 @@ def demo_table(result: DemoResult) -> Group:
             f"{row.backbone_speedup:.2f}x",
             f"{row.whole[f'{task.whole_key}_ms']:.1f}",
             f"{row.whole[f'{task.whole_key}_speedup']:.2f}x",
-            *(task.shown(name, row.scores[task.figure(name)]) for name in task.headlines),
+            *(task.shown(name, row.scores.get(task.figure(name))) for name in task.headlines),
             style="bold" if row is result.rows[-1] else None,
         )
     pictures = {"kept windows": result.picture, "predictions": result.predictions}

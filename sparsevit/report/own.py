@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 40
 _MOST_SIZES = 5
+_COUNTED = {"detection": "objects", "segmentation": "pixels", "classification": "labels"}
 
 
 def choices_table(made: OwnConfig) -> Group:
@@ -34,7 +35,7 @@ def _choices(title: str, choices: Sequence[Choice]) -> Table:
 
 def check_report(result: CheckResult) -> Group:
     """Counts by class and split, sizes, windows, and what to look at."""
-    what = "objects" if result.task == "detection" else "pixels"
+    what = _COUNTED[result.task]
     counts = Table(title=f"{result.task}: {result.root!s}", title_justify="left")
     counts.add_column("class")
     for split in result.splits:

@@ -51,8 +51,8 @@ class SearchOptions:
         storage: file or URL of the studies, to share them with other machines. Where None, a
             phase keeps them in the run's own file, and the loop alone keeps nothing.
         study: name of the study in the storage; after the interval where None.
-        scope: time the ``backbone``, as the paper does, or the whole model: ``detector`` or
-            ``segmentor``.
+        scope: time the ``backbone``, as the paper does, or the whole model: ``detector``,
+            ``segmentor``, ``bev-detector`` or ``classifier``.
         backend: what executes it while it is timed; a configuration is prepared anew in all but
             ``eager`` and ``compile``. Scores are of eager PyTorch in fp32, whatever is timed.
         img_size: (height, width) to time at; that of the config's test images where None.

@@ -47,15 +47,16 @@ class SparsityHandle:
     Args:
         model: any module; the :class:`SparseModule` s inside it are found. A wrapper such as DDP
             is looked through.
+        required: refuse a model in which nothing can be skipped; else it has no knobs.
 
     Raises:
-        UserError: nothing in the model can be skipped.
+        UserError: nothing in the model can be skipped, and that is required.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, required: bool = True) -> None:
         model = getattr(model, "module", model)
         self._parts = sparse_parts(model)
-        if not self._parts:
+        if required and not self._parts:
             raise UserError(
                 f"{type(model).__name__} has no part that can be skipped.",
                 "Call sparsify(model) first; in a config, use the backbone SparseViT in place of "

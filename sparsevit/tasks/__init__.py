@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sparsevit.errors import UserError
 from sparsevit.tasks.base import Task
 from sparsevit.tasks.bev import Bev
+from sparsevit.tasks.classification import Classification
 from sparsevit.tasks.detection import Detection
 from sparsevit.tasks.segmentation import Segmentation
 
@@ -22,6 +23,7 @@ __all__ = [
     "TASKS",
     "Task",
     "headlines",
+    "import_library",
     "in_points",
     "shown",
     "task_of",
@@ -29,7 +31,9 @@ __all__ = [
     "task_of_scope",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in (Detection(), Segmentation(), Bev())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Detection(), Segmentation(), Bev(), Classification())
+}
 
 _ASKED = sorted(TASKS.values(), key=lambda task: not task.models)
 """Whose a model is: first those with some models of a library, then those with all others of it."""
@@ -54,6 +58,17 @@ def task_of(cfg: Config) -> Task:
         f"(default_scope: {cfg.get('default_scope')!r}).",
         f"Use a config for one of: {_known()}.",
     )
+
+
+def import_library(scope: str) -> None:
+    """Import the library of a scope as its task does: some take more than an import.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    for one in TASKS.values():
+        if one.scope == scope:
+            one.registries()
 
 
 def task_of_model(model: nn.Module) -> Task:

@@ -43,6 +43,7 @@ class Task(ABC):
         points: what a metric is multiplied by to be in points, 0 to 100.
         own_template: the config whose schedule a user's own data is trained with.
         own_models: what ``--model`` calls a model -> the config that has it.
+        own_batch: how many times as many images as of a detector are in a batch of own data.
         in_percent: metrics that are in points already.
         models: types of its models, where its library has those of another task too; empty for all
             of the library.
@@ -60,6 +61,7 @@ class Task(ABC):
     points: ClassVar[float]
     own_template: ClassVar[str] = ""
     own_models: ClassVar[Mapping[str, str]] = {}
+    own_batch: ClassVar[int] = 1
     in_percent: ClassVar[frozenset[str]] = frozenset()
     models: ClassVar[frozenset[str]] = frozenset()
     views: ClassVar[int] = 1

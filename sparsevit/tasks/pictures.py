@@ -24,7 +24,7 @@ def pictures(model: Any, shape: tuple[int, ...], seed: int) -> Tensor:
     drawn = [paint(spec, "val", index, layout(spec, "val", index)) for index in range(count)]
     pixels = torch.stack([torch.from_numpy(one) for one in drawn]).permute(0, 3, 1, 2).float()
     given = model.data_preprocessor
-    if getattr(given, "_channel_conversion", False):
+    if getattr(given, "_channel_conversion", False) or getattr(given, "to_rgb", False):
         pixels = pixels.flip(1)
     if not getattr(given, "_enable_normalize", False):
         return pixels

@@ -166,3 +166,19 @@ def test_every_way_to_pool_by_cell_sums_up_the_same(bench):
         for one, other in zip(both, gradients[pooling.OURS], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=name)
     assert next(iter(found)) == pooling.REFERENCE
+
+
+def test_runs_of_sparse_trainings_are_compared_from_the_same_seeds(bench):
+    svite = bench("svite")
+    scores = {"static 50 %": (50.0, 52.0, 51.0), "SViTE 50 %": (53.0, 54.0, 55.0)}
+    runs = [
+        {"kind": kind, "seed": seed, "top1": top1, "alive": 0.5}
+        for kind, found in scores.items()
+        for seed, top1 in enumerate(found)
+    ]
+    rows = svite.table([*runs, {"kind": "dense", "seed": 0, "top1": 60.0, "alive": 1.0}])
+    # half an interval is 4.303 standard errors
+    assert rows["SViTE 50 %"]["top1"] == [54.0, 2.48]
+    assert rows["SViTE 50 %"]["above_static"] == [3.0, 2.48]
+    assert rows["dense"]["top1"] == [60.0, None]
+    assert rows["static 50 %"]["above_static"] == [0.0, 0.0]

@@ -74,6 +74,8 @@ def test_run_again_it_says_that_it_is_done(demo):
     [
         ("detection", "detector", {"bbox_ap": 0.5, "segm_ap": 0.25}, ("bbox AP", "0.500", "0.250")),
         ("segmentation", "segmentor", {"mIoU": 71.234}, ("mIoU", "71.23")),
+        # of fewer than five classes there is no top-5
+        ("classification", "classifier", {"top1": 71.234}, ("top-1", "71.23", "top-5")),
     ],
 )
 def test_a_row_has_the_figures_of_its_task(tmp_path, task, whole, scores, shown):

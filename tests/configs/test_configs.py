@@ -9,6 +9,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import HOOKS
 
 from sparsevit.engine.config import check_config, load_config, shipped_configs
+from sparsevit.engine.config_check import TRAINING
+from sparsevit.engine.runner import build_model
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import task_of
 
@@ -28,7 +30,8 @@ DENSE = {
 def backbone_of(cfg):
     part = cfg.model[task_of(cfg).backbone]
     part.init_cfg = None
-    with MODELS.switch_scope_and_registry("mmdet") as registry:
+    scope = "mmpretrain" if cfg.default_scope == "mmpretrain" else "mmdet"
+    with MODELS.switch_scope_and_registry(scope) as registry:
         return registry.build(part)
 
 
@@ -44,6 +47,31 @@ def test_every_shipped_config_is_sound_and_its_backbone_builds(name):
     check_config(cfg)
     assert "sparsevit.models" in cfg.custom_imports.imports
     assert type(backbone_of(cfg)).__name__ == cfg.model[task_of(cfg).backbone].type
+
+
+def test_the_base_for_imagenet_is_deits_and_takes_a_model():
+    heir = (
+        *("model.backbone.type=VisionTransformer", "model.backbone.arch=deit-tiny"),
+        *("model.head.type=VisionTransformerClsHead", "model.head.num_classes=1000"),
+        "model.head.in_channels=192",
+    )
+    cfg = load_config("sparsevit::_base_/imagenet_deit.py", heir)
+    assert task_of(cfg).name == "classification"
+    cfg.train_cfg = {"by_epoch": True, "max_epochs": 600}
+    cfg.optim_wrapper = {"optimizer": {"type": "AdamW", "lr": 5e-4}}
+    check_config(cfg, TRAINING)
+    steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert {"RandomResizedCrop", "RandAugment", "RandomErasing"} <= set(steps)
+    assert cfg.train_dataloader.sampler.type == "RepeatAugSampler"
+    assert [one.type for one in cfg.model.train_cfg.augments] == ["Mixup", "CutMix"]
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    assert cfg.model.data_preprocessor.num_classes == 1000
+    model, _ = build_model(cfg)
+    batch = task_of(cfg).random_batch(4, (224, 224))
+    for label, sample in enumerate(batch["data_samples"]):
+        sample.set_gt_label(label)
+    mixed = model.data_preprocessor(batch, training=True)["data_samples"]
+    assert {len(sample.gt_score) for sample in mixed} == {1000}
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -129,3 +157,28 @@ def test_each_phase_starts_from_the_one_before():
     assert "mask_rcnn_swin-t-p4-w7_fpn_fp16_ms-crop-3x_coco" in dense
     assert adapted == "work_dirs/mask_rcnn_sparsevit_saa/epoch_12.pth"
     assert all(load_config(a).load_from == load_config(b).load_from for a, b in pairwise(PAPER))
+
+
+SVITE = [name for name in shipped_configs() if name.startswith("svite/")]
+
+
+def test_sparse_trainings_of_deit_are_the_papers():
+    sizes = {"t": ("deit-tiny", 20000, 5e-4), "s": ("deit-small", 15000, 5e-4)}
+    sizes["b"] = ("deit-base", 7000, 1e-3)
+    assert len(SVITE) == len(sizes) * (4 + 4 + 2)
+    for name in SVITE:
+        cfg = load_config(f"sparsevit::{name}")
+        size = name.partition("_deit-")[2][0]
+        backbone, options = cfg.model.backbone, cfg.model.backbone.svite
+        assert (backbone.type, backbone.arch) == ("SViTE", sizes[size][0])
+        assert options.update_interval == sizes[size][1]
+        assert cfg.optim_wrapper.optimizer.lr == sizes[size][2]
+        assert (cfg.train_cfg.max_epochs, cfg.param_scheduler[0].end) == (600, 5)
+        assert cfg.custom_hooks[0].momentum == pytest.approx(1 - 0.99996)
+        share = 1 - int(name.removesuffix(".py").split("_")[2]) / 100
+        if name.startswith("svite/s2vite"):
+            assert options.neurons == pytest.approx(share)
+        else:
+            assert options.density == pytest.approx(share)
+        if "tokens" in name:
+            assert options.tokens == pytest.approx(1 - int(name[:-3].partition("tokens")[2]) / 100)

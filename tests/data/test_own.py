@@ -317,7 +317,7 @@ def test_boxes_and_images_may_lie_anywhere_that_a_yaml_file_says(made, tmp_path)
     [
         ("taks: detection", "the key taks"),
         ("task: captions", "task is captions"),
-        ("task: classification", "classification cannot be trained yet"),
+        ("task: classification", "no data for classification"),
         ("images: nowhere", "which is not there"),
         ("images: [a]", "images is"),
         ("annotations: {dev: .}", "annotations is"),
@@ -355,12 +355,6 @@ def test_a_pipe_is_never_waited_for(labels, tmp_path):
         path.parent.mkdir(exist_ok=True)
         os.mkfifo(path)
     assert sizes_of(recognise(labels)) == {"train": 8, "val": 4}
-
-
-def test_folders_of_classes_are_known_and_refused(tmp_path):
-    for name in ("cat", "dog"):
-        save(tmp_path / "train" / name / "1.png", np.zeros((8, 8, 3)))
-    refused(tmp_path, r"folder of images for each class \(cat, dog", "sparsify")
 
 
 def test_a_workspace_in_the_folder_is_not_data(boxes):

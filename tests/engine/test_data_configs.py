@@ -101,6 +101,8 @@ RUNS: dict[str, Any] = {
     "storage": {"backend_args": {"backend": "memcached", "sys_path": "."}},
     "motion": {"tracker": {"warp_mode": "__import__('os').system('true')"}},
     "numpy's pickle": {"val_dataloader": {"dataset": {"hierarchy_file": "x.np"}}},
+    "pickle of tags": {"model": {"tag_list": "x.np"}},
+    "number format": {"train_pipeline": [{"dtype": "float32 or __import__('os').system('true')"}]},
     "code of a model": {"model": {"kwargs": {"trust_remote_code": True}}},
     "compiler": {"compile": {"options": {"cpp.cxx": ["./evil"]}}},
 }
@@ -200,6 +202,8 @@ def test_a_program_that_inherits_from_data_is_brought_no_code_by_it(text, tmp_pa
         "mmdet::fpg/faster-rcnn_r50_fpg_crop640-50e_coco.py",
         "mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py",
         "mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py",
+        "mmpretrain::deit/deit-tiny_4xb256_in1k.py",
+        "demo/classifier_swin_shapes.py",
     ],
 )
 def test_what_the_frameworks_configs_say_may_be_said_as_data(name, tmp_path):

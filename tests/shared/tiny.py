@@ -1,4 +1,5 @@
-"""A detector, a segmentor and datasets that make a phase a matter of seconds; the command line."""
+"""A detector, a segmentor, classifiers and datasets that make a phase a matter of seconds; the
+command line."""
 
 from __future__ import annotations
 
@@ -105,6 +106,60 @@ train_cfg = dict(max_iters=4)
 default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 phases = dict(adapt=dict(train_cfg=dict(max_iters=4)), finetune=dict(train_cfg=dict(max_iters=2)))
 """
+
+_CLASSES = """\
+_base_ = "sparsevit::demo/classifier_swin_shapes.py"
+classes = ("circle", "cross", "ring", "square", "star")
+embedded_dataset = dict(
+    train=10, val=10, width=64, height=64, objects=(1, 1), seed=0, classes=classes, folders=True,
+    _delete_=True,
+)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="RandomResizedCrop", scale=64),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(64, 64), keep_ratio=False),
+    dict(type="PackInputs"),
+]
+metainfo = dict(classes=classes, _delete_=True)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline, metainfo=metainfo))
+val_dataloader = dict(batch_size=2, dataset=dict(pipeline=test_pipeline, metainfo=metainfo))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=4)
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+phases = dict(adapt=dict(train_cfg=dict(max_iters=4)), finetune=dict(train_cfg=dict(max_iters=2)))
+"""
+
+CLASSIFICATION = f"""\
+{_CLASSES}
+model = dict(
+    data_preprocessor=dict(num_classes=5),
+    backbone=dict(
+        arch=dict(embed_dims=8, depths=[2, 2, 4, 2], num_heads=[1, 1, 2, 4], _delete_=True),
+        img_size=64,
+        pad_small_map=True,
+    ),
+    head=dict(num_classes=5, in_channels=64),
+)
+"""
+
+DEIT = f"""\
+{_CLASSES}
+model = dict(
+    data_preprocessor=dict(num_classes=5),
+    backbone=dict(
+        _delete_=True, type="VisionTransformer", img_size=64, patch_size=16,
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    ),
+    neck=None,
+    head=dict(_delete_=True, type="VisionTransformerClsHead", num_classes=5, in_channels=16),
+)
+"""
+"""A classifier of which no window can be skipped."""
 
 BEV = """\
 _base_ = "sparsevit::demo/bevdet_swin_scenes.py"

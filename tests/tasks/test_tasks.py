@@ -43,8 +43,8 @@ def test_a_config_of_mmdet_is_of_detection(cfg):
 @pytest.mark.parametrize(
     "cfg",
     [
-        of("ImageClassifier", default_scope="mmpretrain"),
-        of("mmpretrain.ImageClassifier", default_scope="mmdet"),
+        of("MAE", default_scope="mmpretrain"),
+        of("mmpretrain.MAE", default_scope="mmdet"),
         of("NobodyKnows"),
         Config({}),
     ],

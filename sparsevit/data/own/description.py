@@ -28,13 +28,15 @@ class Split:
 
     Attributes:
         images: the folder that names are relative to.
-        annotations: the COCO file, or the folder of the label maps.
+        annotations: the COCO file, or the folder of the label maps; with folders of classes that of
+            the images.
         names: of the images; with label maps what image and label map have in common.
-        amounts: class -> how many objects, or pixels.
+        amounts: class -> how many objects, pixels, or images.
         images_with: class -> in how many images it is.
         empty: how many images have nothing annotated.
         outside: how many boxes leave their image.
         rewritten: what a COCO file must hold instead; None where the file serves as it is.
+        labels: with folders of classes, the label of each image.
     """
 
     images: Path
@@ -45,6 +47,7 @@ class Split:
     empty: int = 0
     outside: int = 0
     rewritten: dict[str, Any] | None = field(default=None, repr=False)
+    labels: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

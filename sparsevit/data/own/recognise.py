@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsevit.data.own import label_maps, objects
+from sparsevit.data.own import class_folders, label_maps, objects
 from sparsevit.data.own.description import OwnData
 from sparsevit.data.own.folders import files_in, is_image, split_of
 from sparsevit.data.own.given import KEYS, Given, given
@@ -16,7 +16,8 @@ from sparsevit.errors import UserError
 DETECTION, SEGMENTATION, CLASSIFICATION = "detection", "segmentation", "classification"
 FORMS = (
     "Give COCO annotation files and their images; or images and label maps of the same names; or a "
-    f"YAML file that says where they are (keys: {', '.join(KEYS)})."
+    "folder of images for each class; or a YAML file that says where they are (keys: "
+    f"{', '.join(KEYS)})."
 )
 
 
@@ -31,9 +32,9 @@ def recognise(source: str | os.PathLike[str], *, look: bool = False) -> OwnData:
         UserError: nothing that is known is there, or it does not go together.
     """
     said = given(source, (DETECTION, SEGMENTATION, CLASSIFICATION))
-    if said.task == CLASSIFICATION:
-        raise _classes_only(said.root, "is described as data for classification")
     files = _files(said)
+    if said.task == CLASSIFICATION:
+        return _classes(said, files, look)
     coco, wrong = _coco(said, files) if said.task != SEGMENTATION else ({}, [])
     if coco:
         if wrong:
@@ -44,7 +45,16 @@ def recognise(source: str | os.PathLike[str], *, look: bool = False) -> OwnData:
         return label_maps.describe(said, files, pairs)
     if wrong:
         raise wrong[0]
+    if said.task is None and not said.annotations:
+        return _classes(said, files, look)
     raise _unknown(said, files)
+
+
+def _classes(said: Given, files: Sequence[Path], look: bool) -> OwnData:
+    found = class_folders.class_folders(said, files)
+    if not found:
+        raise _unknown(said, files)
+    return class_folders.describe(said, found, look=look)
 
 
 def _files(said: Given) -> list[Path]:
@@ -89,21 +99,7 @@ def _coco(
 
 def _unknown(said: Given, files: Sequence[Path]) -> UserError:
     images = [path for path in files if is_image(path)]
-    folders = Counter(path.parent for path in images)
-    named = [
-        folder for folder in folders if folder != said.root and not split_of(Path(folder.name))
-    ]
-    if len(named) > 1 and said.task is None:
-        some = ", ".join(sorted({folder.name for folder in named})[:3])
-        return _classes_only(said.root, f"has a folder of images for each class ({some}, ...)")
     what = f"{len(images)} images and no annotations that are known" if images else "no image"
     if said.task is not None:
         what = f"no data for {said.task} that is known"
     return UserError(f"{said.root} has {what}.", FORMS)
-
-
-def _classes_only(root: Path, what: str) -> UserError:
-    return UserError(
-        f"{root} {what}: classification cannot be trained yet.",
-        "Give data with boxes or label maps; for a classifier of your own see `sparsify`.",
-    )

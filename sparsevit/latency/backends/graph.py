@@ -78,7 +78,9 @@ def export_program(module: nn.Module, *inputs: Tensor) -> torch.export.ExportedP
 def output_names(backbone: nn.Module, count: int) -> list[str]:
     """``stage0`` and so on: by the stages that give a map out, where the backbone says which."""
     stages = getattr(backbone, "out_indices", range(count))
-    return [f"stage{index}" for index in stages]
+    # of a class token and another one, both are of one stage
+    named = stages if len(stages) == count else range(count)
+    return [f"stage{index}" for index in named]
 
 
 @contextlib.contextmanager

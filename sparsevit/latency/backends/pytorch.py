@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from sparsevit.latency.backends.base import Run, autocast, require_compiler, sparsity_now
 from sparsevit.methods import compiled_form
@@ -53,6 +54,6 @@ def _called(
     def run(images: Tensor) -> list[Tensor]:
         restore()
         with torch.no_grad(), autocast(precision, device):
-            return list(call(images))
+            return tree_leaves(call(images))
 
     return run

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_structure, tree_unflatten
 
 from sparsevit.latency.backends.base import Run
 from sparsevit.latency.backends.registry import prepare, require_backend, require_whole_backend
@@ -99,11 +100,19 @@ class StandIn(nn.Module):
             return prepare(backend, backbone, images, precision, device)
 
         self._prepared = _LastUsed(backbone, make, on_prepare, keep)
+        self._structure: TreeSpec | None = None
+        self._structure_on = lambda image: tree_structure(tuple(backbone(image)))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> Any:
         """(B, 3, H, W) normalised images to feature maps, as the backbone's own forward."""
+        if self._structure is None:
+            # a backend gives plain lists; a backbone may give two tokens for a stage
+            with torch.no_grad():
+                self._structure = self._structure_on(images[:1])
         maps = self._prepared.run_for(images)(images)
-        return tuple(one.to(images.device, torch.float32) for one in maps)
+        return tree_unflatten(
+            [one.to(images.device, torch.float32) for one in maps], self._structure
+        )
 
 
 @contextlib.contextmanager

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
 _MODULE = "sparsevit.models"
-_SPARSE = ("SparseViT", "mmdet.SparseViT", "sparsevit.models.sparsevit.SparseViT")
+_CLASSIFIERS = "mmpretrain"
+_SPARSE = (
+    "SparseViT",
+    *("mmdet.SparseViT", "sparsevit.models.sparsevit.SparseViT"),
+    *(f"{_CLASSIFIERS}.SparseViT", "sparsevit.models.classification.SparseViT"),
+)
 _SWIN = (
     "SwinTransformer",
     *("mmdet.SwinTransformer", "mmdet.models.backbones.swin.SwinTransformer"),
     *("mmseg.SwinTransformer", "mmseg.models.backbones.swin.SwinTransformer"),
+    f"{_CLASSIFIERS}.SwinTransformer",
+    f"{_CLASSIFIERS}.models.backbones.swin_transformer.SwinTransformer",
 )
 
 
@@ -34,9 +41,10 @@ def sparsify_swin(cfg: Config) -> Config:
     Raises:
         UserError: the config has no backbone that can be made sparse.
     """
-    importlib.import_module(_MODULE)
     changed = copy.deepcopy(cfg)
-    _import_in_config(changed, _MODULE)
+    for module in _modules(changed):
+        importlib.import_module(module)
+        _import_in_config(changed, module)
     if _backbones(changed.model, _SPARSE):
         return changed
     swins = _backbones(changed.model, _SWIN)
@@ -44,14 +52,30 @@ def sparsify_swin(cfg: Config) -> Config:
         kind = _type_name(changed.model.get("backbone") or {}) or "none"
         raise UserError(
             f"The config's backbone ({kind}) cannot be made sparse.",
-            "Use a config with the SwinTransformer of mmdet or mmseg as its backbone, such as "
-            "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py.",
+            "Use a config with the SwinTransformer of mmdet, mmseg or mmpretrain as its backbone, "
+            "such as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py.",
         )
     for swin in swins:
-        scoped = _type_name(swin).startswith("mmdet.") or changed.get("default_scope") != "mmdet"
-        swin["type"] = "mmdet.SparseViT" if scoped else "SparseViT"
+        swin["type"] = _sparse_type(swin, changed.get("default_scope"))
         swin.setdefault("pruning_ratios", 0.0)
     return changed
+
+
+def _sparse_type(swin: Any, scope: str | None) -> str:
+    """What takes the place of a ``SwinTransformer``; each library has its own arguments."""
+    said = _type_name(swin).partition(".")[0]
+    if _CLASSIFIERS in (said, scope) and said not in ("mmdet", "mmseg"):
+        return "SparseViT" if scope == _CLASSIFIERS else f"{_CLASSIFIERS}.SparseViT"
+    return "SparseViT" if scope == "mmdet" and said != "mmdet" else "mmdet.SparseViT"
+
+
+def _modules(cfg: Config) -> tuple[str, ...]:
+    """What registers the sparse backbones of a config."""
+    kinds = [_type_name(one) for one in _backbones(cfg.model, (*_SWIN, *_SPARSE))]
+    theirs = cfg.get("default_scope") == _CLASSIFIERS or any(
+        kind.startswith((f"{_CLASSIFIERS}.", f"{_MODULE}.classification.")) for kind in kinds
+    )
+    return (_MODULE, f"{_MODULE}.classification") if theirs else (_MODULE,)
 
 
 def write_pruning_ratios(cfg: Config, nested: Nested) -> None:

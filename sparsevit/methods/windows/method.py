@@ -56,17 +56,17 @@ class Windows(Method):
 
     @classmethod
     def compiled(cls, part: nn.Module, frozen: bool) -> nn.Module | None:
-        from sparsevit.models import SparseViT
         from sparsevit.models.forms import compiled
+        from sparsevit.models.sparsevit import SparseSwin
 
-        return compiled(part, frozen=frozen) if isinstance(part, SparseViT) else None
+        return compiled(part, frozen=frozen) if isinstance(part, SparseSwin) else None
 
     @classmethod
     def exported(cls, part: nn.Module) -> nn.Module:
-        from sparsevit.models import SparseViT
         from sparsevit.models.forms import exported
+        from sparsevit.models.sparsevit import SparseSwin
 
-        return exported(part) if isinstance(part, SparseViT) else part
+        return exported(part) if isinstance(part, SparseSwin) else part
 
     def effective(
         self, configuration: Mapping[str, float], image_sizes: Collection[tuple[int, int]]

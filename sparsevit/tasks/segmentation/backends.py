@@ -14,21 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
-from sparsevit.latency.backends.artefacts import Format, file_format
-from sparsevit.latency.backends.base import autocast, sparsity_now
-from sparsevit.latency.backends.graph import INPUT, Call, Graph, export_program
-from sparsevit.latency.backends.onnx_runtime import prepare_onnxruntime, require_onnxruntime
-from sparsevit.latency.backends.open_vino import prepare_openvino, require_openvino
-from sparsevit.latency.backends.pytorch import require_compile, require_eager
-from sparsevit.latency.backends.registry import Backend, by_graph, require_whole_backend
+from sparsevit.latency.backends.graph import Graph
+from sparsevit.latency.backends.registry import require_whole_backend
 from sparsevit.methods import compiled_form, exported_form
-from sparsevit.sparsity.handle import sparse_parts
+from sparsevit.tasks.logits import LogitsRun, backends_of, formats_of, in_pytorch, logits_graph
 from sparsevit.tasks.segmentation.static_mask2former import with_plain_sizes
-
-SegmentorRun = Callable[[Tensor], Tensor]
-"""(B, 3, H, W) images, normalised -> (B, K, H, W) logits; of the shape it was prepared for."""
-
-OUTPUT = "logits"
 
 
 class Network(nn.Module):
@@ -69,25 +59,19 @@ def segmentor_graph(model: nn.Module, images: Tensor) -> Graph:
     """
     head = with_plain_sizes(model.get_submodule("decode_head"))
     network = Network(model, exported_form(model.get_submodule("backbone")), head)
-    program = export_program(network.eval(), images)
-    return Graph(program, (INPUT,), (OUTPUT,), sparse=bool(sparse_parts(model)))
-
-
-def running(call: Call) -> SegmentorRun:
-    """What runs an exported segmentor, from what runs its graph."""
-    return lambda images: torch.as_tensor(call(images)[0])
+    return logits_graph(model, network, images)
 
 
 def prepare_segmentor_eager(
     model: nn.Module, images: Tensor, precision: str, device: torch.device
-) -> SegmentorRun:
+) -> LogitsRun:
     """mmseg's own modules, at the sparsity that the model has now."""
-    return _in_pytorch(Network(model), model.get_submodule("backbone"), precision)
+    return in_pytorch(Network(model), model.get_submodule("backbone"), precision)
 
 
 def prepare_segmentor_compile(
     model: nn.Module, images: Tensor, precision: str, device: torch.device
-) -> SegmentorRun:
+) -> LogitsRun:
     """Compiled by :func:`torch.compile` in two pieces: a sparse backbone in the form that its
     method gives it, and what comes after it."""
     dense = model.get_submodule("backbone")
@@ -95,40 +79,13 @@ def prepare_segmentor_compile(
     backbone = torch.compile(dense, dynamic=False) if sparse is None else sparse
     network: Any = Network(model, backbone, with_plain_sizes(model.get_submodule("decode_head")))
     network.decode = torch.compile(network.decode, dynamic=False)
-    return _in_pytorch(network, dense if sparse is None else sparse, precision)
+    return in_pytorch(network, dense if sparse is None else sparse, precision)
 
 
-def _in_pytorch(network: nn.Module, backbone: nn.Module, precision: str) -> SegmentorRun:
-    restore = sparsity_now(backbone)
-    network.eval()
-
-    def run(images: Tensor) -> Tensor:
-        restore()
-        with torch.no_grad(), autocast(precision, images.device):
-            logits: Tensor = network(images)
-        return logits.float()
-
-    return run
-
-
-BACKENDS: dict[str, Backend[SegmentorRun]] = {
-    one.name: one
-    for one in (
-        Backend("eager", require_eager, prepare_segmentor_eager),
-        Backend("compile", require_compile, prepare_segmentor_compile),
-        Backend(
-            "onnxruntime",
-            require_onnxruntime,
-            by_graph(prepare_onnxruntime, segmentor_graph, running),
-        ),
-        Backend("openvino", require_openvino, by_graph(prepare_openvino, segmentor_graph, running)),
-    )
-}
+BACKENDS = backends_of(prepare_segmentor_eager, prepare_segmentor_compile, segmentor_graph)
 """Of a whole segmentor."""
 
-FORMATS: dict[str, Format[SegmentorRun]] = {
-    name: file_format(name, segmentor_graph, running) for name in ("onnx", "openvino", "pt2")
-}
+FORMATS = formats_of(segmentor_graph)
 """Of a whole segmentor: images in, logits out."""
 
 
@@ -138,7 +95,7 @@ def prepare_segmentor(
     images: Tensor,
     precision: str = "fp32",
     device: torch.device | None = None,
-) -> SegmentorRun:
+) -> LogitsRun:
     """Make a segmentor ready to run in a backend, at the sparsity that it is set to now.
 
     What is returned stays at that sparsity, whatever the model is set to later. Where the model
@@ -163,7 +120,7 @@ def prepare_segmentor(
     return BACKENDS[name].prepare(model, images[..., :height, :width], precision, where)
 
 
-def as_test_step(model: Any, run: SegmentorRun) -> Callable[[dict[str, Any]], list[Any]]:
+def as_test_step(model: Any, run: LogitsRun) -> Callable[[dict[str, Any]], list[Any]]:
     """In place of ``model.test_step`` or ``model.val_step``: the same results, run by a backend.
 
     Args:

@@ -42,7 +42,7 @@ def test_scenes_are_made_and_shown(tmp_path: Path) -> None:
 
 def test_scenes_have_a_folder_of_their_own_in_the_workspace(tmp_path: Path) -> None:
     assert run("make", *SMALL, "--workspace", str(tmp_path)).exit_code == 0
-    assert default_root(tmp_path, scenes=True) == latest_root(tmp_path) == tmp_path / "data/scenes"
+    assert default_root(tmp_path, "bev") == latest_root(tmp_path) == tmp_path / "data/scenes"
 
 
 @pytest.mark.parametrize(

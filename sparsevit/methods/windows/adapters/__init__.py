@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "mmdet.models.backbones.swin.SwinBlock": "mmdet.SparseSwinBlock",
     "mmseg.models.backbones.swin.SwinBlock": "mmseg.SparseSwinBlock",
+    "mmpretrain.models.backbones.swin_transformer.SwinBlock": "mmpretrain.SparseSwinBlock",
     "timm.models.swin_transformer.SwinTransformerBlock": "timm.SparseSwinTransformerBlock",
     "timm.models.swin_transformer_v2.SwinTransformerV2Block": "timm.SparseSwinTransformerV2Block",
     "torchvision.models.swin_transformer.SwinTransformerBlock": (
@@ -46,6 +47,7 @@ FAMILIES = {
 LIBRARIES = {
     "mmdet": "Swin of mmdetection",
     "mmseg": "Swin of mmsegmentation",
+    "mmpretrain": "Swin of mmpretrain",
     "timm": "swin_* and swinv2_* of timm, but not swinv2_cr_*",
     "torchvision": "swin_* and swin_v2_* of torchvision",
     "transformers": (

@@ -1,0 +1,4 @@
+"""S2ViTE: DeiT-T without 40 % of its structure, 70 % of heads and 60 % of neurons kept."""
+
+_base_ = ["../_base_/svite_deit-t.py"]
+model = dict(backbone=dict(svite=dict(heads=0.7, neurons=0.6)))

@@ -1,0 +1,4 @@
+"""SViTE+: DeiT-B with 50 % of its connections at zero and 10 % fewer tokens."""
+
+_base_ = ["../_base_/svite_deit-b.py"]
+model = dict(backbone=dict(svite=dict(density=0.5, tokens=0.9)))

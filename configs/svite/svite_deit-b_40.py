@@ -1,0 +1,4 @@
+"""SViTE: DeiT-B with 40 % of its connections at zero."""
+
+_base_ = ["../_base_/svite_deit-b.py"]
+model = dict(backbone=dict(svite=dict(density=0.6)))

@@ -1,0 +1,4 @@
+"""SViTE: DeiT-T with 30 % of its connections at zero."""
+
+_base_ = ["../_base_/svite_deit-t.py"]
+model = dict(backbone=dict(svite=dict(density=0.7)))
