@@ -24,11 +24,11 @@ from sparsevit.methods.attention.forward import (
     kept_keys,
     kept_tiles,
     largest,
-    sparse_attention,
     sum_tiles,
     tile_mask,
 )
 from sparsevit.methods.attention.predictor import MaskPredictor
+from sparsevit.methods.attention.routes import sparse_attention
 
 ARCHITECTURES = ("deit", "lvvit")
 

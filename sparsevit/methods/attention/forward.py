@@ -19,15 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-
-if TYPE_CHECKING:
-    from sparsevit.methods.attention.predictor import MaskPredictor
 
 TILE = 16
 """Queries that share their keys in blocks, and keys that come together."""
@@ -194,28 +190,6 @@ def tiled_attention(q_BHRd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, tiles_BHTt: 
         )
         logits = logits.masked_fill(missing.unsqueeze(-2), -math.inf)
     return (logits.softmax(-1) @ gathered(v_BHnd)).flatten(2, 3)[..., :R, :]
-
-
-def sparse_attention(
-    predictor: MaskPredictor,
-    q_BHnd: Tensor,
-    k_BHnd: Tensor,
-    v_BHnd: Tensor,
-    tokens_Bn: Tensor | None = None,
-) -> Tensor:
-    """Attention of all tokens to those that they choose: (B, H, n, d).
-
-    Args:
-        predictor: leaves something out of so many tokens; it gets no gradient.
-        q_BHnd, k_BHnd, v_BHnd: queries, keys and values.
-        tokens_Bn: which of the predictor's N tokens these are; all of them where None.
-    """
-    with torch.no_grad():
-        reduced, mixed = predictor.reduced(q_BHnd, k_BHnd, tokens_Bn)
-        basis = predictor.basis(tokens_Bn)
-    choice = predictor.choice(k_BHnd.shape[2])
-    patches = patch_attention(q_BHnd, k_BHnd, v_BHnd, reduced, mixed, basis, choice)
-    return torch.cat([class_attention(q_BHnd, k_BHnd) @ v_BHnd, patches], dim=2)
 
 
 def patch_attention(
