@@ -27,7 +27,7 @@ else
 NEEDS :=
 endif
 
-BENCHMARKS := backbone sparsify backends scaling adaptation detector segmentation ops demo gpu
+BENCHMARKS := backbone sparsify backends scaling adaptation detector segmentation ops sparsifiner_attention demo gpu
 
 PHASES := pretrain adapt sensitivity search finetune evaluate latency calibrate export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")

@@ -51,7 +51,8 @@ def test_the_wheel_holds_the_configs_where_mmengine_looks(wheel_names):
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel_names):
-    sources = [*(ROOT / "sparsevit").rglob("*.py"), *(ROOT / "sparsevit").rglob("*.cpp")]
+    kinds = ("*.py", "*.cpp", "*.h")
+    sources = [path for kind in kinds for path in (ROOT / "sparsevit").rglob(kind)]
     assert {path.relative_to(ROOT).as_posix() for path in sources} <= wheel_names
     assert "sparsevit/py.typed" in wheel_names
     tops = {name.split("/")[0] for name in wheel_names}

@@ -102,3 +102,14 @@ def test_the_detector_is_split_into_parts_that_add_up(run):
     for found in result["selection"].values():
         assert {"scores and windows kept", "where they lie"} <= set(found["parts"])
         assert 0 < found["selection_share"] < 1
+
+
+def test_sparsifiner_attention(run):
+    result = run("sparsifiner_attention", "--tokens", "197", "--rounds", "2")
+    rows = result["results"]["197"]
+    assert set(rows) == {
+        "dense, fused",
+        *("topk 0.25", "topk 0.1", "blocks 0.25", "blocks 0.1"),
+        "topk 0.1, full product masked",
+    }
+    assert all(row["allocated_mib"] > 0 for row in rows.values())

@@ -55,6 +55,15 @@ def test_it_is_compiled_once_and_again_when_the_source_changes(load, compilation
     assert len(compilations) == 2
 
 
+def test_it_is_compiled_again_when_a_header_beside_it_changes(load, compilations, tmp_path):
+    header = tmp_path / "header.h"
+    for answer in (42, 43):
+        header.write_text(f"constexpr int ANSWER = {answer};", encoding="utf-8")
+        text = '#include "header.h"\nextern "C" int answer() { return ANSWER; }'
+        assert load(text).answer() == answer
+    assert len(compilations) == 2
+
+
 def test_another_cpu_gets_a_build_of_its_own(load, compilations, monkeypatch):
     load()
     monkeypatch.setattr(build, "_cpu", lambda: "flags : another")

@@ -72,8 +72,14 @@ def _digest(source: Path, compiler: str) -> str:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, check=True, timeout=SECONDS
     ).stdout
-    parts = [source.read_text(encoding="utf-8"), compiler, version, *FLAGS, _cpu()]
+    texts = [one.read_text(encoding="utf-8") for one in (source, *_headers(source))]
+    parts = [*texts, compiler, version, *FLAGS, _cpu()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _headers(source: Path) -> list[Path]:
+    """What a source may include: all that is beside it."""
+    return sorted(source.parent.glob("*.h"))
 
 
 def _cpu() -> str:
