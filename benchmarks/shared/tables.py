@@ -322,8 +322,8 @@ def _in_runtimes(result: Mapping[str, Any], of: str, library: str, name: str) ->
     timed_in = [one for one in result["results"].values() if "agreement" in one]
     routes = list(dict.fromkeys(name for one in timed_in for name in one["rows"]))[1:]
     lines = [
-        f"{of}, {width}x{height}, fp32; median milliseconds of calls that took turns, and times "
-        f"as fast as with {library}'s dense model in the same runtime ({provenance(result, name)}).",
+        f"{of}, {width}x{height}, fp32; median milliseconds of calls that took turns, and times as "
+        f"fast as with {library}'s dense model in the same runtime ({provenance(result, name)}).",
         "",
         "| | " + " | ".join(routes) + " |",
         "| --- |" + " ---: |" * len(routes),

@@ -8,7 +8,6 @@ from pathlib import Path
 from sparsevit.errors import UserError
 from sparsevit.secrets import masked_url
 
-
 _KINDS = ("sqlite", "journal", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 
 
