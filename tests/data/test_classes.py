@@ -159,6 +159,9 @@ def test_splits_are_folders_around_those_of_classes(own):
             "val": 6,
         }
         assert data.splits["val"].images == own / "validation"
+    said = own.parent / "own.yaml"
+    said.write_text("task: classification\nimages: own\n")
+    assert recognise(said).splits == data.splits
     shutil.rmtree(own / "training/elk")
     with pytest.raises(UserError, match="no folder with images of elk; others have"):
         recognise(own)

@@ -33,13 +33,14 @@ def class_folders(given: Given, files: Sequence[Path]) -> dict[str | None, tuple
         given: what the user says.
         files: all under its root.
     """
-    if given.images:
+    if any(given.images):
         found = {
             split: (place, _by_class(place, [p for p in files if p.is_relative_to(place)]))
             for split, place in given.images.items()
         }
         return found if all(classes for _, classes in found.values()) else {}
-    root, images = given.root, [path for path in files if is_image(path)]
+    root = given.images.get(None, given.root)
+    images = [path for path in files if is_image(path) and path.is_relative_to(root)]
     while True:
         parts = [path.relative_to(root).parts for path in images]
         tops, inside = {one[0] for one in parts}, {one[0] for one in parts if len(one) > 2}
