@@ -274,24 +274,22 @@ class Weights(Method):
         self._watch()
 
     def _first_masks(self, generator: Generator) -> dict[str, Tensor]:
-        weights = self._weights()
-        names = self._pruned(weights)
-        alive = {name: weights[name] != 0 for name in names}
-        if self.part.recipe.pattern is not None:
-            n, m = parse_pattern(self.part.recipe.pattern)
-            if all(mask.view(-1, m).sum(dim=1).max() <= n for mask in alive.values()):
-                return alive
-            drawn = {x: random_n_m_mask(weights[x].shape, n, m, generator) for x in names}
-            return {name: mask.to(weights[name].device) for name, mask in drawn.items()}
+        weights, pattern = self._weights(), self.part.recipe.pattern
+        shapes = {name: tuple(weights[name].shape) for name in self._pruned(weights)}
+        alive = {name: weights[name].detach() != 0 for name in shapes}
         density = 1 - self.part.ratios[WEIGHTS]
-        if _is_sparse(alive, density):
-            return alive
-        densities = erk_densities({x: tuple(weights[x].shape) for x in names}, density)
+        if pattern is not None:
+            n, m = parse_pattern(pattern)
+            drawn = {x: random_n_m_mask(shape, n, m, generator) for x, shape in shapes.items()}
+            sparse = all(mask.view(-1, m).sum(dim=1).max() <= n for mask in alive.values())
+        else:
+            densities = erk_densities(shapes, density)
+            drawn = {x: random_mask(s, densities[x], generator) for x, s in shapes.items()}
+            sparse = _is_sparse(alive, density)
         return {
-            name: random_mask(weights[name].shape, densities[name], generator).to(
-                weights[name].device
-            )
-            for name in names
+            # a head for other classes starts from zeros alone, which are no mask
+            name: mask if sparse and mask.any() else drawn[name].to(mask.device)
+            for name, mask in alive.items()
         }
 
     def _first_units(self, generator: Generator) -> dict[str, Tensor]:
@@ -437,7 +435,6 @@ def _is_sparse(alive: Mapping[str, Tensor], density: float) -> bool:
     Raises:
         UserError: they were, at a higher one.
     """
-    # a head starts from zeros alone
     some = [mask for mask in alive.values() if mask.any()]
     connections = sum(mask.numel() for mask in some)
     left = sum(int(mask.sum()) for mask in some)

@@ -213,6 +213,19 @@ def test_weights_that_were_trained_sparse_keep_their_zeros(options):
         assert torch.equal(again.method.masks[name], mask & alive), name
 
 
+@pytest.mark.parametrize("options", [UNSTRUCTURED, PATTERN])
+def test_a_new_head_of_zeros_gets_a_mask_of_its_own(options):
+    trained = Training(classifier(svite=options), total=20).run(20)
+    model = classifier(svite=options)
+    model.load_state_dict(trained.model.state_dict())
+    model.head.weight.data.zero_()
+    again = Training(model, total=20).run(1)
+    share = float(again.method.masks["head.weight"].float().mean())
+    assert 0.3 < share <= 1
+    name = "backbone.layers.0.attn.qkv.weight"
+    assert torch.equal(again.method.masks[name], trained.model.get_parameter(name) != 0)
+
+
 def test_weights_that_are_sparse_but_not_enough_are_refused():
     trained = Training(classifier(svite={"density": 0.8})).run(1)
     model = classifier(svite={"density": 0.5})
