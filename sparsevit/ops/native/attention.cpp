@@ -80,15 +80,16 @@ static long where_above(const float* x, long count, float bound, int32_t* out) {
   return found;
 }
 
-// Of numbers those above 0: their bits to values, which are in the same order, and their indices;
-// both have LANES more than needed.
-static long positive(const float* x, long count, int32_t* values, int32_t* index) {
+// Of numbers from 0 up those above a bound: their bits to values, which are in the same order, and
+// their indices; both have LANES more than needed.
+static long bits_above(const float* x, long count, float bound, int32_t* values, int32_t* index) {
   long found = 0;
 #ifdef __AVX512F__
   __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i least = _mm512_castps_si512(_mm512_set1_ps(bound));
   for (long i = 0; i < count; i += LANES) {
     const __m512i v = _mm512_loadu_si512(x + i);
-    __mmask16 is = _mm512_cmpgt_epi32_mask(v, _mm512_setzero_si512());
+    __mmask16 is = _mm512_cmpgt_epi32_mask(v, least);
     if (i + LANES > count) is &= (1u << (count - i)) - 1;
     _mm512_storeu_si512(values + found, _mm512_maskz_compress_epi32(is, v));
     _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi32(is, at));
@@ -99,7 +100,7 @@ static long positive(const float* x, long count, int32_t* values, int32_t* index
   for (long i = 0; i < count; ++i) {
     std::memcpy(values + found, x + i, sizeof *x);
     index[found] = i;
-    found += x[i] > 0;
+    found += x[i] > bound;
   }
 #endif
   return found;
@@ -149,10 +150,13 @@ static long count_above(const int32_t* x, long count, int32_t bound) {
 }
 
 // Indices of the `keep` largest of `count` numbers from 0 up, of equal ones the first, ascending, to
-// out. work: three times as many integers, and LANES more each time, as out.
-static long largest(const float* x, long count, long keep, int32_t* work, int32_t* out) {
+// out. work: three times as many integers, and LANES more each time, as out. guess: a number that
+// may be below all of them, 0 if in doubt; becomes one for numbers like these.
+static long largest(const float* x, long count, long keep, int32_t* work, float& guess,
+                    int32_t* out) {
   int32_t *values = work, *index = values + count + LANES, *few = index + count + LANES;
-  const long all = positive(x, count, values, index);
+  long all = bits_above(x, count, guess, values, index);
+  if (all < keep && guess != 0) all = bits_above(x, count, guess = 0, values, index);
   if (all <= keep) {
     std::memcpy(out, index, all * sizeof *out);
     long found = all;
@@ -168,12 +172,19 @@ static long largest(const float* x, long count, long keep, int32_t* work, int32_
     high = std::max(high, values[i]);
   }
   --low;  // more than `keep` are above low, and `above` above high: less than `keep`
+  const auto is_bound = [&guess](int32_t bits) {
+    std::memcpy(&guess, &bits, sizeof guess);
+    guess *= 0.4f;
+  };
   const int32_t* left = values;
   long rest = all, above = 0;
   for (int step = 1; high - low > 1; ++step) {
     const int32_t middle = low + (high - low) / 2;
     const long found = above + count_above(left, rest, middle);
-    if (found == keep) return between(values, index, all, middle, INT32_MAX, out);
+    if (found == keep) {
+      is_bound(middle);
+      return between(values, index, all, middle, INT32_MAX, out);
+    }
     (found > keep ? low : high) = middle;
     if (step % 3 == 0) {
       above += count_above(left, rest, high);
@@ -181,6 +192,7 @@ static long largest(const float* x, long count, long keep, int32_t* work, int32_
       left = few;
     }
   }
+  is_bound(high);
   // the last ones are equal, and only the first of them count
   long ties = keep - count_above(values, all, high), found = 0;
   for (long i = 0; i < all; ++i)
@@ -359,15 +371,16 @@ constexpr long LIST_MARGIN = 2 * LANES;
 // when the next query reads them.
 static void attend(const Problem& p, Query* queries, long count, const float* k, const float* v) {
   const long width = p.width, range = std::max<long>(RANGE_BYTES / (width * sizeof(float)), LANES);
-  const auto by_ranges = [&](long step, auto run) {
+  const auto by_ranges = [&](auto run) {
     for (long end = range; end < p.tokens + range; end += range)
       for (long i = 0; i < count; ++i) {
         Query& one = queries[i];
-        const int32_t* stop = std::lower_bound(one.keys + one.place, one.keys + one.count, end);
+        long stop = one.place;
         // some of the next range, so that lanes are full
-        const long next = one.place + (stop - one.keys - one.place + step - 1) / step * step;
-        run(one, one.place, std::min(next, one.count));
-        one.place = next < one.count ? next : one.count;
+        while (stop < one.count && one.keys[stop] < end) stop += LANES;
+        stop = std::min(stop, one.count);
+        run(one, one.place, stop);
+        one.place = stop;
       }
   };
   for (long i = 0; i < count; ++i) {
@@ -376,7 +389,7 @@ static void attend(const Problem& p, Query* queries, long count, const float* k,
     for (long j = 0; j < LIST_MARGIN; ++j) one.keys[one.count + j] = last;
     one.place = 0;
   }
-  by_ranges(LANES, [&](Query& one, long from, long to) {
+  by_ranges([&](Query& one, long from, long to) {
     const int32_t* keys = one.keys + from;
     switch (width / LANES) {
       case 2: return logits_of<2>(one.q, k, width, keys, to - from, one.logits + from);
@@ -392,7 +405,7 @@ static void attend(const Problem& p, Query* queries, long count, const float* k,
     std::memset(one.out, 0, width * sizeof(float));
     one.place = 0;
   }
-  by_ranges(1, [&](Query& one, long from, long to) {
+  by_ranges([&](Query& one, long from, long to) {
     const int32_t* keys = one.keys + from;
     const float* weight = one.logits + from;
     if (width == 4 * LANES) return values_of<4, true>(v, width, keys, weight, to - from, one.out);
@@ -477,6 +490,7 @@ struct Desk {
   float *logits, *weight, *q, *result, *scores, *kept_scores, *attention;
   int32_t *index, *counts, *work, *keys;
   Query* queries;
+  float guess = 0;  // see largest
 
   explicit Desk(const Problem& problem) : p(problem) {}
 
@@ -557,6 +571,7 @@ struct Desk {
         for (int64_t e = p.offsets[next]; e < p.offsets[next + 1]; e += 8)
           __builtin_prefetch(p.entries + e);
       }
+#pragma GCC unroll 8
       for (const Entry* e = p.entries + p.offsets[from]; e < end; ++e)
         scores[e->column] += factor * e->value;
     }
@@ -566,7 +581,7 @@ struct Desk {
       of_tokens = kept_scores;
     }
     if (p.keep == 0) return where_above<false>(of_tokens, p.tokens, p.least_weight, list);
-    return largest(of_tokens, p.tokens, p.keep, work, list);
+    return largest(of_tokens, p.tokens, p.keep, work, guess, list);
   }
 
   // the tiles of a tile of queries, to keys
@@ -580,7 +595,7 @@ struct Desk {
         for (long t = 0; t < stride; t += LANES)
           store(scores + t, load(scores + t) + factor * load(sums + t));
       }
-    largest(scores, p.tiles, p.keep, work, keys);
+    largest(scores, p.tiles, p.keep, work, guess, keys);
   }
 
   void load_queries(const float* from, long count) {
