@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsevit.errors import UserError
-from sparsevit.methods.attention import forward
+from sparsevit.methods.attention import forward, routes
 from sparsevit.models import released
 from sparsevit.models.sparsifiner import (
     SparsifinerConfig,
@@ -87,7 +87,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("connections", ["topk", "blocks", 0.02])
 def test_no_product_of_all_queries_and_keys_is_formed_in_inference(connections, monkeypatch):
-    monkeypatch.setenv("SPARSEVIT_NATIVE", "off")
+    monkeypatch.setattr(routes, "serves", lambda *_: False)
     monkeypatch.setattr(forward, "PART_BYTES", 2**16)
     N = 32 * 32 + 1
     config = replace(DEIT, img_size=128, connections=connections, keep_rate=0.05)
