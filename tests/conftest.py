@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,14 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def _no_workspace_of_the_user(monkeypatch):
     monkeypatch.delenv("SPARSEVIT_WORKSPACE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_scope_of_another_test():
+    """mmengine looks names up in the library that a process named last."""
+    mmengine = sys.modules.get("mmengine.registry")
+    if mmengine is not None:
+        mmengine.DefaultScope._instance_dict.clear()
 
 
 @dataclass(frozen=True)
