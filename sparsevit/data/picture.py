@@ -214,6 +214,8 @@ def save_picture(figure: Figure, out: Path) -> None:
 
 
 def _label(name: str) -> str:
+    # halves of surrogates, which JSON can hold and no font can draw
+    name = name.encode("utf-8", "backslashreplace").decode()
     return name if len(name) <= 24 else f"{name[:23]}…"
 
 

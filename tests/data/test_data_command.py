@@ -39,6 +39,18 @@ def test_make_prints_one_json_document_and_show_draws_it(tmp_path: Path) -> None
     assert cv2.imread(str(out)).shape[2] == 3
 
 
+def test_show_draws_a_name_that_no_font_has(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    assert run("make", str(root), *SMALL).exit_code == 0
+    file = root / "annotations" / "instances_val.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["categories"][0]["name"] = "\ud800"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    shown = run("show", str(root), "--split", "val", "--out", str(tmp_path / "out.png"))
+    assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "out.png").is_file()
+
+
 def test_make_renders_a_table_and_says_what_was_there(tmp_path: Path) -> None:
     assert "Made" in run("make", str(tmp_path), *SMALL).stdout
     again = run("make", str(tmp_path), *SMALL)
