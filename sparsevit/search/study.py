@@ -13,7 +13,7 @@ from typing import Any, Literal
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -40,6 +40,8 @@ UNREADABLE = (
 
 # Seconds to wait for another process (a dashboard, say) that holds the SQLite file.
 _BUSY_SECONDS = 60
+# A journal is locked for an instant; a lock that stays was left by a process that was killed.
+_STALE_SECONDS = 5
 # What several processes run into when they make the same tables at the same time.
 _MAKE_ATTEMPTS = 5
 
@@ -201,7 +203,8 @@ def _opened(url: str, **how: Any) -> BaseStorage:
     path = Path(rest.removeprefix("/"))
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "journal":
-        return JournalStorage(JournalFileBackend(str(path)))
+        lock = JournalFileSymlinkLock(str(path), grace_period=_STALE_SECONDS)
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}}, **how)
 
 

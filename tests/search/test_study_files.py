@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from sparsevit.errors import UserError
-from sparsevit.search import files
+from sparsevit.search import files, study
 from sparsevit.search.read import read_search
 from sparsevit.search.study import claim_study, open_study, reading
 from sparsevit.search.trial import CONFIGURATION, ITERATION
@@ -145,3 +145,11 @@ def test_a_study_of_unknown_directions_is_damaged(tmp_path):
     for open_it in (open_study, read_search):
         with pytest.raises(UserError):
             open_it(path, "x")
+
+
+def test_a_journal_whose_lock_was_left_behind_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "_STALE_SECONDS", 1)
+    open_study(tmp_path / "x.log", "a")
+    (tmp_path / "x.log.lock").symlink_to("x.log")
+    open_study(tmp_path / "x.log", "b")
+    assert os.listdir(tmp_path) == ["x.log"]
