@@ -238,6 +238,9 @@ def _asked_for(option: Option, value: str) -> tuple[str, ...]:
     if option.values != "path":
         return ()
     named = () if value in _SOMEBODY_ELSES else (glob.escape(value), glob.escape(value) + "*")
+    if "://" in value:
+        # no folder of that name can be: its slashes are those of folders
+        named = (value.partition("//")[0] + "*",)
     if option.words != "--workspace":
         return named
     if value == "private":
