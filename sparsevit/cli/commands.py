@@ -25,13 +25,13 @@ MAY_BE_EMPTY = ("--validate-at",)
 
 
 def _refuse_empty(ctx: Any, args: Sequence[str]) -> None:
-    """An empty word is what a shell makes of a variable that is not set: "$WORKSPACE"."""
+    """An empty or blank word is what a shell makes of a variable that is not set: "$WORKSPACE"."""
     before = ""
     for word in args:
         option, equals, value = word.partition("=")
-        given = option.startswith("--") and equals and not value
+        given = option.startswith("--") and equals and not value.strip()
         named = option if given else before
-        if (not word or given) and named not in MAY_BE_EMPTY:
+        if (not word.strip() or given) and named not in MAY_BE_EMPTY:
             what = named if named.startswith("-") else "An argument"
             raise typer.BadParameter(f"{what} is empty.", ctx=ctx)
         before = word

@@ -55,7 +55,10 @@ def test_a_null_byte_is_refused_before_anything_runs(capsys, words):
     assert "null byte" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["status", "--workspace", ""], ["status", "--workspace="]])
+@pytest.mark.parametrize(
+    "words",
+    [["status", "--workspace", ""], ["status", "--workspace="], ["status", "--workspace", " "]],
+)
 def test_an_empty_value_is_what_a_shell_makes_of_a_variable_that_is_not_set(capsys, words):
     assert cli.main(words) == 2
     assert "--workspace is empty" in capsys.readouterr().err
