@@ -36,7 +36,7 @@ _TEMPORARY = re.compile(r".*(?:\.tmp|\.tmp\..*|~|-journal|-wal|-shm|\.lock\.json
 # what a run adds to its workspace, whatever becomes of it
 _GROWING = (
     *("workspace.json", "workspace.lock", "evaluations/*", "data/*", "*/run-[0-9]*/*"),
-    *("calibrations/*", "best.yaml", "best.*", "search_*.txt"),
+    *("calibrations/*", "best.*", "best_*.yaml", "search_*.txt"),
 )
 
 Tree = Mapping[str, str]
