@@ -13,19 +13,15 @@ of a whole call in eager, timed from within, with the boxes that are decoded in 
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from shared.record import account, destination, merged, write
-from shared.whole import in_parts, in_runtime
+from shared.whole import Timed, measure, options
 
 from sparsevit.data.spec import parse_size
 from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.runner import build_model
-from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
 from sparsevit.tasks import TASKS
 from sparsevit.tasks.bev.backends import BACKENDS, prepare_bevdet
@@ -48,45 +44,19 @@ PARTS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=[BACKBONE, WHOLE], choices=[BACKBONE, WHOLE])
-    parser.add_argument("--backends", nargs="*", default=list(BACKENDS), choices=list(BACKENDS))
-    parser.add_argument("--img-size", default="704x256", metavar="WxH")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--merge", action="store_true", help="keep other rows of the file")
-    parser.add_argument("--output", help="JSON file, or - for none")
-    arguments = parser.parse_args()
-    width, height = parse_size(arguments.img_size)
-    torch.manual_seed(0)
-    told = account()
-    results: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
-    wrong: list[str] = []
+    given = options(__doc__, (BACKBONE, WHOLE), tuple(BACKENDS), "704x256").parse_args()
+    width, height = parse_size(given.img_size)
+    settings = {"img_size": [height, width], "cameras": TASKS["bev"].views}
+    measure("bev", given, subjects(given.models, height, width), settings)
+
+
+def subjects(names: Sequence[str], height: int, width: int) -> Iterator[Timed]:
     models = Models(height, width)
-    for name in arguments.models:
-        subject = Backbone(models) if name == BACKBONE else models
-        for backend in arguments.backends:
-            row = f"{name} {backend}"
-            try:
-                results[row] = in_runtime(row, backend, subject, arguments.rounds, wrong)
-            except UserError as error:
-                left_out[row] = str(error)
-                print(f"{row}: left out. {error}", flush=True)
-    if WHOLE in arguments.models:
-        results[f"{WHOLE} parts"] = in_parts(WHOLE, models, PARTS, models.batch, arguments.rounds)
-    result: dict[str, Any] = {
-        **told,
-        "img_size": [height, width],
-        "cameras": TASKS["bev"].views,
-        "left_out": left_out,
-        "results": results,
-    }
-    file = destination("bev", arguments.output)
-    if arguments.merge and file.exists():
-        result = merged(json.loads(file.read_text()), result, ("img_size", "cameras"))
-    write("bev", result, arguments.output)
-    if wrong:
-        raise SystemExit("Not timed:\n" + "\n".join(wrong))
+    for name in names:
+        if name == BACKBONE:
+            yield Timed(name, Backbone(models))
+        else:
+            yield Timed(name, models, PARTS, models.batch)
 
 
 class Models:

@@ -13,18 +13,14 @@ Then the parts of each segmentor in eager, timed from within, with what comes be
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from shared.record import account, destination, merged, write
 from shared.segmentors import SEGMENTORS, Segmentors
-from shared.whole import in_parts, in_runtime
+from shared.whole import Timed, measure, options
 
 from sparsevit.data.spec import parse_size
-from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
 from sparsevit.tasks.logits import compare
 from sparsevit.tasks.segmentation.backends import BACKENDS, prepare_segmentor
@@ -33,52 +29,22 @@ BACKBONE = "backbone"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    models = (BACKBONE, *SEGMENTORS)
-    parser.add_argument("--models", nargs="+", default=list(models), choices=models)
-    parser.add_argument("--backends", nargs="*", default=list(BACKENDS), choices=list(BACKENDS))
-    parser.add_argument("--img-size", default="1024x512", metavar="WxH")
+    parser = options(__doc__, (BACKBONE, *SEGMENTORS), tuple(BACKENDS), "1024x512")
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--merge", action="store_true", help="keep other rows of the file")
-    parser.add_argument("--output", help="JSON file, or - for none")
-    arguments = parser.parse_args()
-    width, height = parse_size(arguments.img_size)
-    torch.manual_seed(0)
-    told = account()
-    results: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
-    wrong: list[str] = []
-    for name in arguments.models:
-        models = Segmentors(
-            SEGMENTORS[next(iter(SEGMENTORS)) if name == BACKBONE else name],
-            (arguments.batch_size, 3, height, width),
-        )
-        subject = Backbone(models) if name == BACKBONE else Whole(models)
-        for backend in arguments.backends:
-            row = f"{name} {backend}"
-            try:
-                results[row] = in_runtime(row, backend, subject, arguments.rounds, wrong)
-            except UserError as error:
-                left_out[row] = str(error)
-                print(f"{row}: left out. {error}", flush=True)
-        if name != BACKBONE:
-            results[f"{name} parts"] = in_parts(
-                name, subject, models.kind.parts, models.batch, arguments.rounds
-            )
-    result: dict[str, Any] = {
-        **told,
-        "img_size": [height, width],
-        "batch_size": arguments.batch_size,
-        "left_out": left_out,
-        "results": results,
-    }
-    file = destination("segmentation", arguments.output)
-    if arguments.merge and file.exists():
-        result = merged(json.loads(file.read_text()), result, ("img_size", "batch_size"))
-    write("segmentation", result, arguments.output)
-    if wrong:
-        raise SystemExit("Not timed:\n" + "\n".join(wrong))
+    given = parser.parse_args()
+    width, height = parse_size(given.img_size)
+    shape = (given.batch_size, 3, height, width)
+    settings = {"img_size": [height, width], "batch_size": given.batch_size}
+    measure("segmentation", given, subjects(given.models, shape), settings)
+
+
+def subjects(names: Sequence[str], shape: tuple[int, int, int, int]) -> Iterator[Timed]:
+    for name in names:
+        if name == BACKBONE:
+            yield Timed(name, Backbone(Segmentors(next(iter(SEGMENTORS.values())), shape)))
+        else:
+            models = Segmentors(SEGMENTORS[name], shape)
+            yield Timed(name, Whole(models), models.kind.parts, models.batch)
 
 
 class Backbone:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
 from shared.parts import at_ratios, parts_of, shares, split_in_turn
-from shared.record import interleave, summary, taken
+from shared.record import account, destination, interleave, merged, summary, taken, write
 from shared.swin import CONFIGURATIONS
 from sparsevit.errors import UserError
 from sparsevit.latency.cost import gmacs
@@ -37,6 +42,86 @@ class Subject(Protocol):
 
     def difference(self, found: Any, expected: Any) -> float:
         """The largest between two results, against the largest value."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A subject to time in every runtime.
+
+    Attributes:
+        name: of its rows.
+        subject: what is timed.
+        parts: of a whole call, timed from within in eager; see :func:`shared.parts.parts_of`.
+        batch: what ``test_step`` takes then.
+    """
+
+    name: str
+    subject: Subject
+    parts: tuple[tuple[str, str, str], ...] = ()
+    batch: Mapping[str, Any] | None = None
+
+
+def options(
+    doc: str, models: Sequence[str], backends: Sequence[str], img_size: str
+) -> argparse.ArgumentParser:
+    """The options that all such scripts have.
+
+    Args:
+        doc: of the script.
+        models: names to choose from.
+        backends: likewise.
+        img_size: where none is given.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(models), choices=models)
+    parser.add_argument("--backends", nargs="*", default=list(backends), choices=backends)
+    parser.add_argument("--img-size", default=img_size, metavar="WxH")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--merge", action="store_true", help="keep other rows of the file")
+    parser.add_argument("--output", help="JSON file, or - for none")
+    return parser
+
+
+def measure(
+    name: str, given: argparse.Namespace, subjects: Iterable[Timed], settings: Mapping[str, Any]
+) -> None:
+    """Time every subject in every runtime; the result is written after each row.
+
+    Args:
+        name: of the result.
+        given: values of :func:`options`.
+        subjects: made one after the other.
+        settings: of all rows; a file of others is not merged with.
+
+    Raises:
+        SystemExit: something differs from eager, or failed.
+    """
+    torch.manual_seed(0)
+    result: dict[str, Any] = {**account(), **settings, "left_out": {}, "results": {}}
+    file = destination(name, given.output)
+    before = json.loads(file.read_text()) if given.merge and file.exists() else None
+    wrong: list[str] = []
+
+    def keep() -> None:
+        whole = merged(before, result, tuple(settings)) if before else result
+        write(name, whole, given.output)
+
+    for one in subjects:
+        for backend in given.backends:
+            row = f"{one.name} {backend}"
+            try:
+                result["results"][row] = in_runtime(row, backend, one.subject, given.rounds, wrong)
+            except UserError as error:
+                result["left_out"][row] = str(error)
+                print(f"{row}: left out. {error}", flush=True)
+            keep()
+        if one.batch is not None:
+            result["results"][f"{one.name} parts"] = in_parts(
+                one.name, one.subject, one.parts, one.batch, given.rounds
+            )
+            keep()
+    if wrong:
+        raise SystemExit("Not timed:\n" + "\n".join(wrong))
 
 
 def in_runtime(

@@ -33,7 +33,7 @@ class Task(ABC):
     """One kind of problem. It holds no state: a model, a batch or a config is always given.
 
     Attributes:
-        name: for people and records, such as ``detection``.
+        name: for people and records, such as ``detection``, and of the task's folder.
         scope: mmengine's scope of its library, whose registries are in ``<scope>.registry``.
         whole: what ``--scope`` calls a whole model of it, such as ``detector``.
         visualizer: type of mmengine's visualizer in training.
@@ -303,9 +303,14 @@ class Task(ABC):
 
     # --- a whole model in a backend or a file ---------------------------------------------------
 
-    @abstractmethod
+    def _execution(self) -> Any:
+        """The module ``backends`` of the task's folder, which takes long to import."""
+        return importlib.import_module(f"{__package__}.{self.name}.backends")
+
     def backends(self) -> Mapping[str, Backend[Any]]:
         """What executes a whole model, by name."""
+        found: Mapping[str, Backend[Any]] = self._execution().BACKENDS
+        return found
 
     @abstractmethod
     def prepare(
@@ -323,7 +328,6 @@ class Task(ABC):
             UserError: the backend cannot be had here, or not for this model.
         """
 
-    @abstractmethod
     def as_step(self, model: nn.Module, run: Any) -> Callable[[dict[str, Any]], list[Any]]:
         """In place of a model's ``test_step`` and ``val_step``: run by what :meth:`prepare` made.
 
@@ -331,10 +335,13 @@ class Task(ABC):
             model: its ``data_preprocessor`` makes a batch ready.
             run: it must take the images that a batch becomes.
         """
+        step: Callable[[dict[str, Any]], list[Any]] = self._execution().as_test_step(model, run)
+        return step
 
-    @abstractmethod
     def formats(self) -> Mapping[str, Format[Any]]:
         """The files in which a whole model is written, by name."""
+        found: Mapping[str, Format[Any]] = self._execution().FORMATS
+        return found
 
     @abstractmethod
     def write_checked(

@@ -113,3 +113,17 @@ def test_sparsifiner_attention(run):
         "topk 0.1, full product masked",
     }
     assert all(row["allocated_mib"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["segmentation", "bev"])
+def test_a_whole_model_of_a_task_and_its_backbone_are_timed(run, name):
+    small = ("--img-size", "128x64", "--rounds", "2", "--backends", "eager")
+    first = run(name, "--models", "backbone", *small)
+    assert set(first["results"]) == {"backbone eager"}
+    rows = first["results"]["backbone eager"]["rows"]
+    assert {"ours dense", "ours cfg2", "ours 60%"} <= set(rows)
+    whole = {"segmentation": "UPerNet", "bev": "BEVDet"}[name]
+    second = run(name, "--models", whole, *small, "--merge")
+    assert set(second["results"]) == {"backbone eager", f"{whole} eager", f"{whole} parts"}
+    assert second["results"]["backbone eager"] == first["results"]["backbone eager"]

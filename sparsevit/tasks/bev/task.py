@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +19,6 @@ from sparsevit.tasks.bev import checks
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
-    from sparsevit.latency.backends.registry import Backend
 
 NDS, MEAN_AP = "NDS", "mAP"
 ERRORS = ("mATE", "mASE", "mAOE", "mAVE", "mAAE")
@@ -190,27 +189,12 @@ class Bev(Task):
 
     # --- a whole model in a backend or a file ---------------------------------------------------
 
-    def backends(self) -> Mapping[str, Backend[Any]]:
-        from sparsevit.tasks.bev.backends import BACKENDS
-
-        return BACKENDS
-
     def prepare(
         self, backend: str, model: nn.Module, images: Any, precision: str, device: torch.device
     ) -> Any:
         from sparsevit.tasks.bev.backends import prepare_bevdet
 
         return prepare_bevdet(backend, model, images, precision, device)
-
-    def as_step(self, model: nn.Module, run: Any) -> Callable[[dict[str, Any]], list[Any]]:
-        from sparsevit.tasks.bev.backends import as_test_step
-
-        return as_test_step(model, run)
-
-    def formats(self) -> Mapping[str, Format[Any]]:
-        from sparsevit.tasks.bev.backends import FORMATS
-
-        return FORMATS
 
     def write_checked(
         self, form: Format[Any], model: nn.Module, shape: tuple[int, ...], target: Path

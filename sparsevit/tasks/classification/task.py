@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +18,6 @@ from sparsevit.tasks.classification import images, own
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
-    from sparsevit.latency.backends.registry import Backend
 
 _NAMED = 5
 """Classes of an image that a prediction names, the likeliest first."""
@@ -138,27 +137,12 @@ class Classification(Task):
 
     # --- a whole classifier in a backend or a file ----------------------------------------------
 
-    def backends(self) -> Mapping[str, Backend[Any]]:
-        from sparsevit.tasks.classification.backends import BACKENDS
-
-        return BACKENDS
-
     def prepare(
         self, backend: str, model: nn.Module, images: Tensor, precision: str, device: torch.device
     ) -> Any:
         from sparsevit.tasks.classification.backends import prepare_classifier
 
         return prepare_classifier(backend, model, images, precision, device)
-
-    def as_step(self, model: nn.Module, run: Any) -> Callable[[dict[str, Any]], list[Any]]:
-        from sparsevit.tasks.classification.backends import as_test_step
-
-        return as_test_step(model, run)
-
-    def formats(self) -> Mapping[str, Format[Any]]:
-        from sparsevit.tasks.classification.backends import FORMATS
-
-        return FORMATS
 
     def write_checked(
         self, form: Format[Any], model: nn.Module, shape: tuple[int, ...], target: Path

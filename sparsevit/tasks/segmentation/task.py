@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,6 @@ from sparsevit.tasks.segmentation import labels, own
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
-    from sparsevit.latency.backends.registry import Backend
 
 
 class Segmentation(Task):
@@ -151,27 +150,12 @@ class Segmentation(Task):
 
     # --- a whole segmentor in a backend or a file -----------------------------------------------
 
-    def backends(self) -> Mapping[str, Backend[Any]]:
-        from sparsevit.tasks.segmentation.backends import BACKENDS
-
-        return BACKENDS
-
     def prepare(
         self, backend: str, model: nn.Module, images: Tensor, precision: str, device: torch.device
     ) -> Any:
         from sparsevit.tasks.segmentation.backends import prepare_segmentor
 
         return prepare_segmentor(backend, model, images, precision, device)
-
-    def as_step(self, model: nn.Module, run: Any) -> Callable[[dict[str, Any]], list[Any]]:
-        from sparsevit.tasks.segmentation.backends import as_test_step
-
-        return as_test_step(model, run)
-
-    def formats(self) -> Mapping[str, Format[Any]]:
-        from sparsevit.tasks.segmentation.backends import FORMATS
-
-        return FORMATS
 
     def write_checked(
         self, form: Format[Any], model: nn.Module, shape: tuple[int, ...], target: Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
@@ -72,7 +71,7 @@ def test_finetuning_keeps_what_was_alive(phases):
 def test_a_training_that_is_killed_goes_on_with_its_masks(tmp_path):
     words = ["pretrain", written(tmp_path, STRUCTURED), "--workspace", tmp_path / "workspace"]
     words += ["--set", "train_cfg.max_iters=12", "--eval-images", 1]
-    process = tiny.start(*words, env=tiny.user_environment(PYTHONPATH=os.environ["PYTHONPATH"]))
+    process = tiny.start(*words, env=tiny.user_environment())
     give_up = time.monotonic() + 280
     try:
         while not (tmp_path / "workspace/pretrain/run-001/iter_4.pth").exists():
