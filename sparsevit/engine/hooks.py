@@ -76,13 +76,15 @@ class MethodsHook(Hook):
 
     Args:
         seed: for what methods draw.
+        from_weights: whether the training starts from weights that were trained before.
     """
 
     # after RandomSparsityHook: a method finds the iteration's configuration set
     priority = "HIGH"
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, from_weights: bool = True) -> None:
         self.seed = seed
+        self.from_weights = from_weights
         self.methods: list[Method] = []
         self._saved: Mapping[str, Any] = {}
         self._removable: list[RemovableHandle] = []
@@ -94,6 +96,7 @@ class MethodsHook(Hook):
     def before_train(self, runner: Runner) -> None:
         self.methods = methods_in(runner.model)
         for method in self.methods:
+            method.from_weights = self.from_weights
             method.before_training(runner.max_iters, self.seed)
             if method.name in self._saved:
                 method.load_state_dict(self._saved[method.name])

@@ -160,7 +160,8 @@ def train(
         # builds the loop, and so reads the dataset, which pycocotools announces on stdout
         iterations = int(runner.max_iters)
         _require_batches(runner.train_dataloader)
-    hooks: list[Hook] = [FiniteHook(), MethodsHook(seed), OwnCheckpointsHook(directory)]
+    methods = MethodsHook(seed, from_weights=start_from is not None)
+    hooks: list[Hook] = [FiniteHook(), methods, OwnCheckpointsHook(directory)]
     if not torch.cuda.is_available():
         hooks.append(TrimMemoryHook())
     if random_sparsity:

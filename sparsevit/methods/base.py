@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -31,9 +33,16 @@ class Method:
 
     Attributes:
         name: for people and records, such as ``windows``.
+        backbones: types that a config's backbone has where it is of this kind.
+        module: registers them.
+        from_weights: whether a training starts from weights that were trained before; set by who
+            trains.
     """
 
     name: ClassVar[str]
+    backbones: ClassVar[tuple[str, ...]] = ()
+    module: ClassVar[str] = ""
+    from_weights: bool = True
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -52,16 +61,29 @@ class Method:
     @classmethod
     def config_has(cls, cfg: Config) -> bool:
         """Whether the model of a config has parts of this kind."""
-        return False
+        model = cfg.get("model") or {}
+        backbone = model.get("backbone") or {}
+        kind = backbone.get("type", "") if isinstance(backbone, dict) else ""
+        if isinstance(kind, type):
+            return kind.__module__ == cls.module and kind.__name__ in cls.backbones
+        scope, _, name = str(kind).rpartition(".")
+        return name in cls.backbones and scope in ("", "mmpretrain", cls.module)
 
     @classmethod
     def convert_config(cls, cfg: Config) -> Config:
-        """A copy of a config whose model has parts of this kind, at ratio 0 where it had none.
+        """A copy of a config whose model has parts of this kind, at ratio 0 where it had none, and
+        what registers them imported.
 
         Raises:
             UserError: the model has nothing that this method can skip.
         """
-        raise UserError(f"The method {cls.name} cannot skip any part of the config's model.", "")
+        if not cls.config_has(cfg):
+            raise UserError(
+                f"The method {cls.name} cannot skip any part of the config's model.",
+                f"Its backbones are {' and '.join(cls.backbones)}." if cls.backbones else "",
+            )
+        importlib.import_module(cls.module)
+        return copy.deepcopy(cfg)
 
     def nested(self, configuration: Mapping[str, float]) -> list[list[float]] | None:
         """A configuration in the form that a config of this kind has within its model, for tools

@@ -94,8 +94,7 @@ def _take(model: nn.Module, state: State, form: Form | None) -> str:
         )
     given = dict(state) if form is None else form.renamed(model, state)
     wanted = model.state_dict()
-    # a release may have no selector of tokens, which is trained beside the rest
-    missing = [name for name in wanted if name not in given and "token_selector" not in name]
+    missing = [n for n in wanted if n not in given and not any(own in n for own in _BESIDE)]
     differ = [name for name, one in given.items() if _differs(one, wanted.get(name))]
     if missing or differ:
         name, what = (missing[0], "is missing") if missing else (differ[0], "has another shape")
@@ -103,6 +102,10 @@ def _take(model: nn.Module, state: State, form: Form | None) -> str:
     given = {name: one for name, one in given.items() if name in wanted}
     model.load_state_dict(given, strict=False)
     return f"{len(given)} weights loaded in the form of {form.name if form else 'the model'}"
+
+
+_BESIDE = ("token_selector.", "mask_predictor.")
+"""What a release may not have: it is trained beside the rest."""
 
 
 def _differs(given: Tensor, wanted: Tensor | None) -> bool:
@@ -116,6 +119,7 @@ _TIMM = (
     (r"patch_embed\.proj\.(\w+)$", r"backbone.patch_embed.projection.\1"),
     (r"blocks\.(\d+)\.norm(\d)\.(\w+)$", r"backbone.layers.\1.ln\2.\3"),
     (r"blocks\.(\d+)\.attn\.(qkv|proj)\.(\w+)$", r"backbone.layers.\1.attn.\2.\3"),
+    (r"blocks\.(\d+)\.attn\.(mask_predictor\.[\w.]+)$", r"backbone.layers.\1.attn.\2"),
     (r"blocks\.(\d+)\.mlp\.fc1\.(\w+)$", r"backbone.layers.\1.ffn.layers.0.0.\2"),
     (r"blocks\.(\d+)\.mlp\.fc2\.(\w+)$", r"backbone.layers.\1.ffn.layers.1.\2"),
     (r"norm\.(\w+)$", r"backbone.ln1.\1"),

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
+from sparsevit.methods.attention import SparseConnections
 from sparsevit.methods.attention.forward import (
     class_attention,
     coefficients,
@@ -27,8 +28,14 @@ from sparsevit.methods.attention.forward import (
     sum_tiles,
     tile_mask,
 )
-from sparsevit.methods.attention.predictor import MaskPredictor
-from sparsevit.methods.attention.routes import sparse_attention
+from sparsevit.methods.attention.predictor import (
+    MaskPredictor,
+    check_predictor,
+    is_count,
+    require,
+)
+from sparsevit.methods.attention.routes import attend
+from sparsevit.sparsity.handle import ATTACHED
 
 ARCHITECTURES = ("deit", "lvvit")
 
@@ -210,10 +217,7 @@ class SparseAttention(nn.Module):
         q, k, v = self.heads(x_BnC)
         if seen is not None:
             seen.note(self.mask_predictor, q, k, tokens_Bn)
-        if self.mask_predictor.is_dense(x_BnC.shape[1]):
-            out = F.scaled_dot_product_attention(q, k, v)
-        else:
-            out = sparse_attention(self.mask_predictor, q, k, v, tokens_Bn)
+        out = attend(self.mask_predictor, q, k, v, tokens_Bn)
         return self.proj(out.transpose(1, 2).flatten(2)), q, k
 
 
@@ -256,9 +260,15 @@ def most_attended(class_attention_BH1n: Tensor, patches: int) -> Tensor:
 
 
 class Sparsifiner(nn.Module):
-    """See :func:`build_sparsifiner`."""
+    """See :func:`build_sparsifiner`. Its knobs are ``blocks.0`` and so on: the share of the keys
+    that a layer leaves out.
 
-    def __init__(self, config: SparsifinerConfig) -> None:
+    Args:
+        config: what it is.
+        **connections: of :class:`~sparsevit.methods.attention.SparseConnections`.
+    """
+
+    def __init__(self, config: SparsifinerConfig, **connections: Any) -> None:
         super().__init__()
         self.config = config
         C, deit = config.embed_dims, config.architecture == "deit"
@@ -276,6 +286,9 @@ class Sparsifiner(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        blocks: Any = self.blocks
+        named = {f"blocks.{i}": block.attn.mask_predictor for i, block in enumerate(blocks)}
+        setattr(self, ATTACHED, SparseConnections(named, **connections))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of normalised images (B, 3, H, W).
@@ -444,93 +457,57 @@ def _kept_patches(config: SparsifinerConfig, layer: int) -> int | None:
 
 def _check(config: SparsifinerConfig) -> None:
     c = config
-    _require(
+    require(
         c.architecture in ARCHITECTURES,
         f"architecture={c.architecture!r} is not known.",
         "Give 'deit' or 'lvvit'.",
     )
-    for name in (
-        "patch_size",
-        "num_classes",
-        "embed_dims",
-        "depth",
-        "num_heads",
-        "reduce_n",
-        "reduce_c",
-    ):
+    for name in ("patch_size", "num_classes", "embed_dims", "depth", "num_heads"):
         value = getattr(c, name)
-        _require(
-            isinstance(value, int) and not isinstance(value, bool) and value > 0,
+        require(
+            is_count(value),
             f"{name}={value!r} is no positive whole number.",
             "Give a whole number from 1 up.",
         )
-    _require(
+    require(
         all(side > 0 and side % c.patch_size == 0 for side in c.image_size),
         f"img_size={c.img_size!r} does not consist of patches of {c.patch_size}.",
         f"Give a multiple of {c.patch_size}.",
     )
-    _require(
+    require(
         c.architecture == "deit" or c.patch_size % 2 == 0,
         f"patch_size={c.patch_size} is odd, and LV-ViT's stem halves the image first.",
         "Give an even patch_size.",
     )
-    _require(
+    require(
         c.embed_dims % c.num_heads == 0,
         f"{c.embed_dims} channels do not divide into {c.num_heads} heads.",
         "Give an embed_dims that is a multiple of num_heads.",
     )
-    _require(
-        c.reduce_c <= c.embed_dims // c.num_heads,
-        f"reduce_c={c.reduce_c} leaves none of the {c.embed_dims // c.num_heads} channels of a "
-        "head.",
-        "Give a smaller reduce_c, such as 2.",
-    )
-    _require(
-        c.reduce_n <= c.num_tokens,
-        f"reduce_n={c.reduce_n} leaves none of {c.num_tokens} tokens.",
-        "Give a smaller reduce_n, such as 6, or larger images.",
-    )
-    _require(
+    require(
         c.mlp_ratio > 0,
         f"mlp_ratio={c.mlp_ratio!r} is not above 0.",
         "Give 4 (DeiT) or 3 (LV-ViT).",
     )
-    _require(
+    require(
         len(c.keep_rates) == c.depth,
         f"{len(c.keep_rates)} keep rates are given for {c.depth} layers.",
         f"Give one number, or a list of {c.depth}.",
     )
-    for rate in c.keep_rates:
-        _require(
-            0 < rate <= 1,
-            f"keep_rate={rate!r} is not above 0 and up to 1.",
-            "It is the share of the keys that a query keeps, such as 0.25; 1 keeps all.",
-        )
-    _require(
-        c.basis_threshold >= 0,
-        f"basis_threshold={c.basis_threshold!r} is below 0.",
-        "Give 0 or more, such as 0.02.",
-    )
-    _require(
-        0 < c.coefficients < 1 or (c.coefficients >= 1 and c.coefficients == int(c.coefficients)),
-        f"coefficients={c.coefficients!r} is neither a count nor a threshold.",
-        "Give a whole number, such as 8, or a threshold between 0 and 1, such as 0.05.",
-    )
-    by = c.connections
-    _require(
-        by in ("topk", "blocks") if isinstance(by, str) else 0 < by < 1,
-        f"connections={by!r} does not say how connections are chosen.",
-        "Give 'topk', 'blocks', or a threshold between 0 and 1, such as 0.0001.",
+    check_predictor(
+        c.num_tokens,
+        c.embed_dims // c.num_heads,
+        c.keep_rates,
+        reduce_n=c.reduce_n,
+        reduce_c=c.reduce_c,
+        basis_threshold=c.basis_threshold,
+        coefficients=c.coefficients,
+        connections=c.connections,
     )
     for layer, share in (c.prune_tokens or {}).items():
-        _require(
+        require(
             isinstance(layer, int) and 0 <= layer < c.depth and 0 < share <= 1,
             f"prune_tokens={{{layer!r}: {share!r}}} is no layer and share of {c.depth} layers.",
             "Give a layer, counted from 0, and the share of patches that it keeps, such as "
             "{3: 0.7}.",
         )
-
-
-def _require(holds: bool, problem: str, remedy: str) -> None:
-    if not holds:
-        raise UserError(problem, remedy)

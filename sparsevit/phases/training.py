@@ -13,12 +13,15 @@ from torch import nn
 
 from sparsevit.engine.distributed import default_device
 from sparsevit.engine.evaluation import Evaluation, split_of
+from sparsevit.engine.image_size import pipeline_sizes
 from sparsevit.engine.runner import build_model, train
+from sparsevit.latency.cost import masked, needed
 from sparsevit.phases.inputs import Inputs, PhaseRun, save_config
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
 from sparsevit.sparsity.configuration import format_ratio
 from sparsevit.sparsity.handle import SparsityHandle
+from sparsevit.tasks import task_of
 
 Metrics = dict[str, float]
 
@@ -113,12 +116,14 @@ def run_training(
     for step, scores in ((0, before), (trained.iterations, after)):
         trained.write_scores(scores, step)
     split = split_of(inputs.cfg)
+    cost = _cost(inputs, trained.model)
     run.update(
         metrics={
             AFTER_TRAINING: after,
             "loss": trained.loss,
             "iterations": trained.iterations,
             "split": split,
+            **({"cost": cost} if cost else {}),
         },
         outputs={"checkpoint": trained.checkpoint},
     )
@@ -139,6 +144,18 @@ def run_training(
         after=after,
         split=split,
     )
+
+
+def _cost(inputs: Inputs, model: nn.Module) -> dict[str, float]:
+    """What the backbone needs for an image, where masks make a part of it vain."""
+    task = task_of(inputs.cfg)
+    backbone = task.backbone_of(model)
+    sizes = pipeline_sizes(inputs.cfg).counts if masked(backbone) else None
+    if not sizes:
+        return {}
+    image = task.random_images(1, max(sizes, key=sizes.__getitem__)).to(default_device())
+    backbone.eval()
+    return needed(lambda: backbone(image), backbone)
 
 
 def validate(

@@ -24,6 +24,7 @@ MAX_INPUTS = 4
 # What a reader looks for first, where a phase has more metrics than there is room for.
 _KEY_METRICS = ("map", "ap", "miou", "score", "latency", "speedup", "loss")
 _BEFORE, _AFTER = "before.", "after."
+_MOST = 1e15
 
 
 class StatusTable:
@@ -97,10 +98,13 @@ class StatusTable:
             run.status,
             describe_age(run.ended or run.started, self._now),
             describe_seconds(run.seconds),
-            "\n".join(filter(None, (describe_metrics(run.metrics), describe_measured(run)))),
+            "\n".join(filter(None, self._found(run))),
             describe_inputs(run.inputs),
             "\n".join(run.outputs),
         ]
+
+    def _found(self, run: RunRecord) -> tuple[str, ...]:
+        return describe_metrics(run.metrics), describe_measured(run), describe_cost(run)
 
     def _errors(self) -> Iterator[Text]:
         for run in self._runs:
@@ -176,6 +180,20 @@ def describe_measured(run: RunRecord) -> str:
     return " ".join(parts)
 
 
+def describe_cost(run: RunRecord) -> str:
+    """What masked weights leave to do: ``1.24 of 2.15 M parameters, 0.31 of 0.52 GMACs``."""
+    cost = run.metrics.get("cost")
+    names = ("parameters", "of_parameters", "gmacs", "of_gmacs")
+    found: list[Any] = [cost.get(name) for name in names] if isinstance(cost, Mapping) else []
+    if not found or not all(isinstance(one, (int, float)) and 0 <= one < _MOST for one in found):
+        return ""
+    kept, parameters, gmacs, of_gmacs = found
+    return (
+        f"{kept / 1e6:.3g} of {parameters / 1e6:.3g} M parameters, "
+        f"{gmacs:.3g} of {of_gmacs:.3g} GMACs"
+    )
+
+
 def describe_inputs(inputs: Mapping[str, Any]) -> str:
     """The first inputs, a line each: ``checkpoint=latest.pth``; how many more there are."""
     told = {
@@ -199,7 +217,7 @@ def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def _is_detail(name: str) -> bool:
     return (
         name == "split"
-        or name.startswith(("sparsity.", "classes."))
+        or name.startswith(("sparsity.", "classes.", "cost."))
         or re.search(r"mAP_\w+$", name) is not None
     )
 

@@ -16,6 +16,7 @@ from sparsevit.phases.status import status
 from sparsevit.report.status import (
     StatusTable,
     describe_age,
+    describe_cost,
     describe_inputs,
     describe_measured,
     describe_metrics,
@@ -186,6 +187,24 @@ def test_on_a_narrow_terminal_no_word_is_broken(width):
 )
 def test_where_figures_were_measured_is_told(changes, said):
     assert describe_measured(record(**changes)) == said
+
+
+COST = {"parameters": 1_240_000, "of_parameters": 2_150_000, "gmacs": 0.31, "of_gmacs": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("cost", "said"),
+    [
+        (COST, "1.24 of 2.15 M parameters, 0.31 of 0.5 GMACs"),
+        ({}, ""),
+        ("much", ""),
+        ({**COST, "gmacs": "odd"}, ""),
+        ({**COST, "parameters": 10**400}, ""),
+        ({**COST, "of_gmacs": float("nan")}, ""),
+    ],
+)
+def test_what_masked_weights_leave_is_told(cost, said):
+    assert describe_cost(record(metrics={"after": {}, "cost": cost})) == said
 
 
 @pytest.fixture

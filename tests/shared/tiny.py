@@ -161,6 +161,22 @@ model = dict(
 """
 """A classifier of which no window can be skipped."""
 
+SPARSIFINER = f"""\
+{_CLASSES}
+custom_imports = dict(imports=["sparsevit.models", "sparsevit.models.sparsifiner_backbones"])
+model = dict(
+    data_preprocessor=dict(num_classes=5),
+    backbone=dict(
+        _delete_=True, type="SparsifinerDeiT", img_size=64, patch_size=8,
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+        sparsifiner=dict(keep_rate=0.5, choices=[0, 0.5, 0.75], first_stage=0.5),
+    ),
+    neck=None,
+    head=dict(_delete_=True, type="VisionTransformerClsHead", num_classes=5, in_channels=16),
+)
+"""
+"""A classifier whose attention connects what predictors choose."""
+
 BEV = """\
 _base_ = "sparsevit::demo/bevdet_swin_scenes.py"
 embedded_dataset = dict(train=4, val=3, width=128, height=72, objects=(10, 14))

@@ -88,6 +88,14 @@ def largest(values: Tensor, count: int) -> Tensor:
     return above | (ties & (ties.cumsum(-1) <= left))
 
 
+def places(kept: Tensor, count: int) -> Tensor:
+    """Where the ``count`` that are kept of the last dimension are, ascending; shapes are fixed, as
+    graphs of other runtimes need them."""
+    size = kept.shape[-1]
+    ahead = torch.arange(size, 0, -1, device=kept.device)
+    return (kept * ahead).topk(count, dim=-1).indices
+
+
 # --- choose ---------------------------------------------------------------------------------------
 
 
@@ -113,7 +121,7 @@ def kept_tiles(coefficients_BHRK: Tensor, tile_sums: Tensor, count: int) -> Tens
     """
     rows = F.pad(coefficients_BHRK, (0, 0, 0, -coefficients_BHRK.shape[-2] % TILE))
     weights = rows.unflatten(-2, (-1, TILE)).sum(-2) @ tile_sums
-    return largest(weights, count).nonzero()[:, -1].view(*weights.shape[:-1], count)
+    return places(largest(weights, count), count)
 
 
 def sum_tiles(basis: Tensor) -> Tensor:
@@ -148,21 +156,28 @@ def masked_attention(q_BHRd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, mask_BHRn: 
     return logits.masked_fill(~mask_BHRn, -math.inf).softmax(-1).nan_to_num() @ v_BHnd
 
 
-def gathered_attention(q_BHRd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, mask_BHRn: Tensor) -> Tensor:
-    """The same by the listed pairs alone: each query's keys and values are gathered."""
-    B, H, R, n = mask_BHRn.shape
-    counts = mask_BHRn.sum(-1)
-    image, head, row, key = mask_BHRn.nonzero(as_tuple=True)
-    place = mask_BHRn.cumsum(-1)[mask_BHRn] - 1
-    index = key.new_zeros(B, H, R, int(counts.max()))
-    index[image, head, row, place] = key
+def gathered_attention(
+    q_BHRd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, mask_BHRn: Tensor, keep: int | None = None
+) -> Tensor:
+    """The same by the listed pairs alone: each query's keys and values are gathered.
+
+    Args:
+        keep: keys of each query; None where they have different numbers.
+    """
+    B, H, _, n = mask_BHRn.shape
+    counts = mask_BHRn.sum(-1, keepdim=True) if keep is None else None
+    most = int(counts.max()) if counts is not None else keep or 0
+    index = places(mask_BHRn, most)
     firsts = torch.arange(0, B * H * n, n, device=index.device).view(B, H, 1, 1)
     flat = index + firsts
-    logits = (k_BHnd.flatten(0, 2)[flat] @ (q_BHRd * q_BHRd.shape[-1] ** -0.5).unsqueeze(-1))[
-        ..., 0
-    ]
-    missing = torch.arange(index.shape[-1], device=index.device) >= counts.unsqueeze(-1)
-    weights = logits.masked_fill(missing, -math.inf).softmax(-1).nan_to_num()
+    scaled = (q_BHRd * q_BHRd.shape[-1] ** -0.5).unsqueeze(-1)
+    logits = (k_BHnd.flatten(0, 2)[flat] @ scaled)[..., 0]
+    if counts is not None:
+        missing = torch.arange(most, device=index.device) >= counts
+        logits = logits.masked_fill(missing, -math.inf)
+    weights = logits.softmax(-1)
+    # a query without any key
+    weights = weights if counts is None else weights.nan_to_num()
     return (weights.unsqueeze(-2) @ v_BHnd.flatten(0, 2)[flat])[..., 0, :]
 
 
@@ -226,8 +241,10 @@ def patch_attention(
                 if not trained:
                     return tiled_attention(q_BHRd, k_BHnd, v_BHnd, tiles)
                 mask = tile_mask(tiles, reduced.shape[-2], n)
-        by = masked_attention if trained else gathered_attention
-        return by(q_BHRd, k_BHnd, v_BHnd, mask)
+        if trained:
+            return masked_attention(q_BHRd, k_BHnd, v_BHnd, mask)
+        keep = None if choice.keep < 1 else int(choice.keep)
+        return gathered_attention(q_BHRd, k_BHnd, v_BHnd, mask, keep)
 
     bytes_of_a_row = _bytes_of_a_row(k_BHnd, choice, trained)
     rows = max(1, (TRAINED_BYTES if trained else PART_BYTES) // bytes_of_a_row)
@@ -238,6 +255,33 @@ def patch_attention(
     queries = q_BHnd[..., 1:, :].split(rows, dim=-2)
     parts = zip(queries, reduced_BHRc.split(rows, dim=-2), strict=True)
     return torch.cat([part(q, k_BHnd, v_BHnd, reduced) for q, reduced in parts], dim=-2)
+
+
+def squared_error(
+    q_BHnd: Tensor,
+    k_BHnd: Tensor,
+    reduced_BHRc: Tensor,
+    mixed_BHcK: Tensor,
+    basis: Tensor,
+    choice: Choice,
+) -> Tensor:
+    """The squared difference between the weights of the patches' queries and their dense attention,
+    summed over all pairs; only the weights get a gradient (section 3.4)."""
+    R, n = reduced_BHRc.shape[-2], k_BHnd.shape[-2]
+
+    def error(q_BHRd: Tensor, k_BHnd: Tensor, reduced: Tensor, mixed: Tensor, of: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = (q_BHRd * q_BHRd.shape[-1] ** -0.5) @ k_BHnd.transpose(-2, -1)
+            attention = logits.softmax(-1)
+        weights = coefficients(reduced, mixed, choice) @ of
+        return (weights.float() - attention.float()).square().sum()
+
+    bytes_of_a_row = reduced_BHRc.shape[0] * reduced_BHRc.shape[1] * n * k_BHnd.itemsize
+    rows = max(1, TRAINED_BYTES // bytes_of_a_row)
+    part: Callable[..., Tensor] = error if rows >= R else _again_in_backward(error)
+    queries = q_BHnd[..., 1:, :].split(rows, dim=-2)
+    parts = zip(queries, reduced_BHRc.split(rows, dim=-2), strict=True)
+    return torch.stack([part(q, k_BHnd, red, mixed_BHcK, basis) for q, red in parts]).sum()
 
 
 def _bytes_of_a_row(k_BHnd: Tensor, choice: Choice, trained: bool) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsevit.errors import UserError
 from sparsevit.methods.attention.forward import Choice
 
 
@@ -27,7 +30,15 @@ class MaskPredictor(nn.Module):
             weights; a number below 1, the keys of weights above it; ``"blocks"``, see
             :class:`~sparsevit.methods.attention.forward.Choice`.
         keep_rate: share of the N keys that a query keeps; at 1 attention is dense.
+
+    Attributes:
+        learns: attention is dense, and each forward leaves in ``error`` how far the weights are
+            from it: see :func:`~sparsevit.methods.attention.routes.attend`.
+        error: of the last forward, where it learns.
     """
+
+    learns = False
+    error: Tensor | None = None
 
     def __init__(
         self,
@@ -92,3 +103,78 @@ class MaskPredictor(nn.Module):
         if tokens_Bn is None:
             return basis.t()
         return basis[tokens_Bn].unsqueeze(1).transpose(-2, -1)
+
+
+def check_predictor(
+    num_tokens: int,
+    head_dim: int,
+    keep_rates: Sequence[float],
+    *,
+    reduce_n: int = 6,
+    reduce_c: int = 2,
+    basis_threshold: float = 0.02,
+    coefficients: int | float = 8,
+    connections: str | float = "topk",
+) -> None:
+    """Check what predictors are to be made of; see :class:`MaskPredictor`.
+
+    Args:
+        keep_rates: of each layer.
+
+    Raises:
+        UserError: a value is none of those that are known, or leaves nothing.
+    """
+    for name, value in (("reduce_n", reduce_n), ("reduce_c", reduce_c)):
+        require(
+            is_count(value),
+            f"{name}={value!r} is no positive whole number.",
+            "Give a whole number from 1 up.",
+        )
+    require(
+        reduce_c <= head_dim,
+        f"reduce_c={reduce_c} leaves none of the {head_dim} channels of a head.",
+        "Give a smaller reduce_c, such as 2.",
+    )
+    require(
+        reduce_n <= num_tokens,
+        f"reduce_n={reduce_n} leaves none of {num_tokens} tokens.",
+        "Give a smaller reduce_n, such as 6, or larger images.",
+    )
+    for rate in keep_rates:
+        require(
+            _is_number(rate) and 0 < rate <= 1,
+            f"keep_rate={rate!r} is not above 0 and up to 1.",
+            "It is the share of the keys that a query keeps, such as 0.25; 1 keeps all.",
+        )
+    require(
+        _is_number(basis_threshold) and basis_threshold >= 0,
+        f"basis_threshold={basis_threshold!r} is not 0 or more.",
+        "Give 0 or more, such as 0.02.",
+    )
+    require(
+        _is_number(coefficients)
+        and (0 < coefficients < 1 or (coefficients >= 1 and coefficients == int(coefficients))),
+        f"coefficients={coefficients!r} is neither a count nor a threshold.",
+        "Give a whole number, such as 8, or a threshold between 0 and 1, such as 0.05.",
+    )
+    by = connections
+    require(
+        by in ("topk", "blocks") if isinstance(by, str) else _is_number(by) and 0 < by < 1,
+        f"connections={by!r} does not say how connections are chosen.",
+        "Give 'topk', 'blocks', or a threshold between 0 and 1, such as 0.0001.",
+    )
+
+
+def require(holds: bool, problem: str, remedy: str) -> None:
+    """Raise a :class:`UserError` where something does not hold."""
+    if not holds:
+        raise UserError(problem, remedy)
+
+
+def is_count(value: Any) -> bool:
+    """Whether something is a whole number from 1 up."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from sparsevit.errors import UserError
 from sparsevit.methods.attention.forward import (
     Choice,
     class_attention,
     patch_attention,
+    squared_error,
     sum_tiles,
 )
 from sparsevit.methods.attention.predictor import MaskPredictor
 from sparsevit.methods.windows.routes.native import infers_natively, packed_once
 from sparsevit.ops.native import attention as native
+
+
+def attend(
+    predictor: MaskPredictor,
+    q_BHnd: Tensor,
+    k_BHnd: Tensor,
+    v_BHnd: Tensor,
+    tokens_Bn: Tensor | None = None,
+) -> Tensor:
+    """Attention as a predictor is set: sparse, or dense where it leaves nothing out or learns.
+
+    Args:
+        predictor: of the connections; where it learns, its ``error`` is the summed squared error of
+            its weights to dense attention (the first stage of section 3.4's training).
+        q_BHnd, k_BHnd, v_BHnd: queries, keys and values.
+        tokens_Bn: which of the predictor's N tokens these are; all of them where None.
+
+    Returns:
+        (B, H, n, d).
+
+    Raises:
+        UserError: there are not as many tokens as the predictor is made for.
+    """
+    n = k_BHnd.shape[2]
+    if tokens_Bn is None and n != predictor.num_tokens:
+        raise UserError(
+            f"The images have {n} tokens, and the predictor of connections is made for "
+            f"{predictor.num_tokens}.",
+            "Resize the images to the size that the model is built for, or build it with theirs as "
+            "img_size and train its predictors anew.",
+        )
+    if predictor.learns:
+        reduced, mixed = predictor.reduced(q_BHnd.detach(), k_BHnd.detach(), tokens_Bn)
+        basis, choice = predictor.basis(tokens_Bn), predictor.choice(n)
+        predictor.error = squared_error(q_BHnd, k_BHnd, reduced, mixed, basis, choice)
+    elif not predictor.is_dense(n):
+        return sparse_attention(predictor, q_BHnd, k_BHnd, v_BHnd, tokens_Bn)
+    return F.scaled_dot_product_attention(q_BHnd, k_BHnd, v_BHnd)
 
 
 def sparse_attention(

@@ -8,9 +8,10 @@ else written. The gradient that decides on growth is the dense one, taken before
 
 from __future__ import annotations
 
+import copy
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from torch.utils.hooks import RemovableHandle
 
 from sparsevit.errors import UserError
 from sparsevit.methods.base import Method
-from sparsevit.methods.weights import config
 from sparsevit.methods.weights.blocks import Block, blocks_of
 from sparsevit.methods.weights.recipe import HEADS, NEURONS, TOKENS, WEIGHTS, Recipe, parse_pattern
 from sparsevit.methods.weights.shrink import alive_heads, alive_neurons, shrink
@@ -58,6 +58,8 @@ class Weights(Method):
     """Connections, or heads and neurons, that a training keeps alive (SViTE, arXiv 2106.04533)."""
 
     name = "weights"
+    backbones = ("SViTE", "DistilledSViTE")
+    module = "sparsevit.models.svite"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -99,14 +101,6 @@ class Weights(Method):
             )
         setattr(backbone, ATTACHED, SparseWeights(backbone, recipe))
         return model
-
-    @classmethod
-    def config_has(cls, cfg: Config) -> bool:
-        return config.has_weights(cfg)
-
-    @classmethod
-    def convert_config(cls, cfg: Config) -> Config:
-        return config.with_weights(cfg)
 
     # --- training -------------------------------------------------------------------------------
 
@@ -255,7 +249,7 @@ class Weights(Method):
                 "Convert what was trained with svite=dict(heads=..., neurons=...); zeros of single "
                 "connections make no tensor smaller.",
             )
-        return config.with_widths(cfg, widths)
+        return _with_widths(cfg, widths)
 
     # --- masks ----------------------------------------------------------------------------------
 
@@ -472,6 +466,25 @@ def _draw_biases(bias: Tensor | None, which: Tensor, generator: Generator) -> No
     drawn = torch.randn(int(which.sum()), generator=generator) * _BIAS_STD
     with torch.no_grad():
         bias[: len(which)][which.to(bias.device)] = drawn.to(bias)
+
+
+def _with_widths(cfg: Config, widths: Mapping[str, Sequence[int]]) -> Config:
+    """A copy of a config for the model that is left when heads and neurons are taken out.
+
+    Args:
+        widths: ``heads`` and ``neurons``: how many each block has.
+    """
+    changed = copy.deepcopy(cfg)
+    backbone = changed.model.backbone
+    backbone.widths = {name: list(counts) for name, counts in widths.items()}
+    taken = (HEADS, NEURONS)
+    backbone.svite = {k: v for k, v in (backbone.get("svite") or {}).items() if k not in taken}
+    ratios = changed.get("sparsity") or {}
+    left = {name: r for name, r in ratios.items() if name.rpartition(".")[2] not in taken}
+    changed.pop("sparsity", None)
+    if left:
+        changed.sparsity = left
+    return changed
 
 
 def _rank() -> int:

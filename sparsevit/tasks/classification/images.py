@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,44 @@ def known_metrics(evaluator: Any) -> tuple[str, ...]:
     if len(metrics) != 1 or not _is_type(metrics[0], ("Accuracy",)) or "thrs" in metrics[0]:
         return ()
     return tuple(f"top{k}" for k in _topk(metrics[0]))
+
+
+_CLASSES = "sparsevit_classes"
+
+
+def score_classes(metric: Any) -> None:
+    """Have an ``Accuracy`` keep the top-1 of the images of every class; others are left alone."""
+    from mmpretrain.evaluation import Accuracy
+
+    if type(metric) is not Accuracy:
+        return
+    of_all = metric.compute_metrics
+    found: dict[str, float] = {}
+    setattr(metric, _CLASSES, found)
+
+    def compute_metrics(results: Sequence[Mapping[str, Any]]) -> Any:
+        classes = metric.dataset_meta.get("classes") or ()
+        right, images = [0] * len(classes), [0] * len(classes)
+        for one in results:
+            label = int(one["gt_label"])
+            guess = one["pred_score"].argmax() if "pred_score" in one else one["pred_label"]
+            if label < len(classes):
+                images[label] += 1
+                right[label] += int(guess) == label
+        found.clear()
+        for name, hits, count in zip(classes, right, images, strict=True):
+            found[name] = 100 * hits / count if count else math.nan
+        return of_all(results)
+
+    metric.compute_metrics = compute_metrics
+
+
+def class_scores(metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """Top-1 by class of what was evaluated last, in percent: NaN where a class has no image."""
+    found: dict[str, float] = {}
+    for metric in metrics:
+        found |= getattr(metric, _CLASSES, {})
+    return {TOP1: found} if found else {}
 
 
 @dataclass(frozen=True)

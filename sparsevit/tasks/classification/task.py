@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _NAMED = 5
 """Classes of an image that a prediction names, the likeliest first."""
+_LISTED = 20
+"""Classes that a table has at most; a record and ``--json`` have all."""
 _DRAWN = 224
 """Shorter side of a drawn image, so that a line of text fits on it."""
 
@@ -90,6 +92,25 @@ class Classification(Task):
     def image_id(self, info: Mapping[str, Any]) -> Hashable:
         path: Hashable = info["img_path"]
         return path
+
+    def score_classes(self, metrics: Sequence[Any]) -> None:
+        for metric in metrics:
+            images.score_classes(metric)
+
+    def class_scores(self, metrics: Sequence[Any]) -> dict[str, dict[str, float]]:
+        return images.class_scores(metrics)
+
+    def class_table(
+        self, classes: Mapping[str, Mapping[str, float]]
+    ) -> tuple[tuple[str, ...], Rows]:
+        """See :meth:`Task.class_table`; of many classes the weakest."""
+        top1 = classes[images.TOP1]
+        if len(top1) <= _LISTED:
+            return super().class_table(classes)
+        known = [name for name, score in top1.items() if score == score]
+        weakest = sorted(known, key=lambda name: top1[name])[:_LISTED]
+        columns, rows = super().class_table({images.TOP1: {name: top1[name] for name in weakest}})
+        return (f"class, the {len(weakest)} lowest of {len(top1)}", *columns[1:]), rows
 
     def score_only(self, metrics: Sequence[Any], ids: Sequence[Any]) -> None:
         """Nothing to tell: an image that a metric was not shown does not count."""

@@ -34,6 +34,7 @@ def phases(tmp_path_factory):
         ["evaluate"],
         ["finetune"],
         ["latency", "--seconds", "0.01"],
+        ["status"],
     ):
         done = tiny.run(*words, "--workspace", folder / "workspace", "--json")
         assert done.code == 0, done.err
@@ -60,6 +61,17 @@ def test_the_ratios_are_those_of_the_config(phases):
     assert phases["finetune"]["sparsity"] == wanted
     assert dict(load_config(phases["finetune"]["config"]).sparsity) == wanted
     assert 0 <= phases["evaluate"]["metrics"]["top1"] <= 100
+
+
+def test_status_and_latency_say_what_is_really_left(phases):
+    cost = phases["status"]["runs"][-1]["metrics"]["cost"]
+    timed = phases["latency"]
+    # what grew in the last step is still zero in one, and has an average in the other
+    assert cost["parameters"] == pytest.approx(timed["parameters"], rel=0.01)
+    of_an_image = timed["rows"][-1]["gmacs"] / timed["batch_size"]
+    assert cost["gmacs"] == pytest.approx(of_an_image, rel=0.01)
+    assert 0.5 < cost["parameters"] / cost["of_parameters"] < 0.6
+    assert cost["gmacs"] < cost["of_gmacs"]
 
 
 def test_finetuning_keeps_what_was_alive(phases):

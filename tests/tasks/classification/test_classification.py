@@ -89,6 +89,22 @@ def test_every_phase_scores_top_1_and_top_5(done):
     assert "100.00" in shown
 
 
+def test_evaluate_scores_each_class(done):
+    found = done[1]["evaluate"]
+    by_class = found["classes"]["top1"]
+    assert len(by_class) == 5
+    # as many images of each
+    mean = sum(by_class.values()) / 5
+    assert mean == pytest.approx(found["metrics"]["top1"], abs=0.01)
+
+
+def test_of_many_classes_the_weakest_are_shown():
+    top1 = {f"class {i}": float(100 - i) for i in range(50)} | {"none": float("nan")}
+    columns, rows = TASKS["classification"].class_table({"top1": top1})
+    assert columns[0] == "class, the 20 lowest of 51"
+    assert [row[0] for row in rows] == [f"class {i}" for i in range(49, 29, -1)]
+
+
 @pytest.mark.parametrize("more", [(), DISTILLED], ids=["deit", "distilled"])
 def test_a_model_of_which_nothing_can_be_skipped_trains_and_is_scored(deit, tmp_path, more):
     set_ = [word for given in more for word in ("--set", given)]

@@ -1,0 +1,4 @@
+"""Sparsifiner: DeiT-B whose queries keep 50 % of the keys."""
+
+_base_ = ["../_base_/sparsifiner_deit-b.py"]
+model = dict(backbone=dict(sparsifiner=dict(keep_rate=0.5)))

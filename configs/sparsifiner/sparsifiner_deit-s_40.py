@@ -1,0 +1,4 @@
+"""Sparsifiner: DeiT-S whose queries keep 40 % of the keys."""
+
+_base_ = ["../_base_/sparsifiner_deit-s.py"]
+model = dict(backbone=dict(sparsifiner=dict(keep_rate=0.4)))

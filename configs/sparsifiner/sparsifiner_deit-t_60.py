@@ -1,0 +1,4 @@
+"""Sparsifiner: DeiT-T whose queries keep 60 % of the keys."""
+
+_base_ = ["../_base_/sparsifiner_deit-t.py"]
+model = dict(backbone=dict(sparsifiner=dict(keep_rate=0.6)))

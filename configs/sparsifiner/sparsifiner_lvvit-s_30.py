@@ -1,0 +1,4 @@
+"""Sparsifiner: LV-ViT-S whose queries keep 30 % of the keys."""
+
+_base_ = ["../_base_/sparsifiner_lvvit-s.py"]
+model = dict(backbone=dict(keep_rate=0.3))
