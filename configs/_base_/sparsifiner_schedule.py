@@ -17,8 +17,6 @@ optim_wrapper = dict(
         custom_keys={".cls_token": dict(decay_mult=0.0), ".pos_embed": dict(decay_mult=0.0)},
     ),
 )
-# what the first stage leaves out of the backward, and the second of the predictors
-find_unused_parameters = True
 epochs, first_stage, warmup = 50, 5, 3
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=5)
 val_cfg = dict()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +19,8 @@ from torch import Tensor, nn
 
 from sparsevit.errors import UserError
 from sparsevit.methods.attention import SparseConnections
-from sparsevit.methods.attention.forward import (
-    class_attention,
-    coefficients,
-    kept_keys,
-    kept_tiles,
-    largest,
-    sum_tiles,
-    tile_mask,
-)
+from sparsevit.methods.attention.explain import Explanation, explain
+from sparsevit.methods.attention.forward import class_attention, largest
 from sparsevit.methods.attention.predictor import (
     MaskPredictor,
     check_predictor,
@@ -109,23 +102,6 @@ class SparsifinerConfig:
         return (rate,) * self.depth if isinstance(rate, (int, float)) else tuple(rate)
 
 
-class Explanation(TypedDict):
-    """What :meth:`Sparsifiner.explain` gives; lists have an entry for each layer.
-
-    Attributes:
-        logits: (B, classes).
-        masks: (B, H, N, N) bool, which keys (last) each query attends to; pruned tokens neither
-            attend nor are attended to.
-        coefficients: (B, H, N - 1, K), what each patch's query weighs the basis by.
-        sparsity: the share of zeros in ``"basis"``, ``"coefficients"`` and ``"masks"``.
-    """
-
-    logits: Tensor
-    masks: list[Tensor]
-    coefficients: list[Tensor]
-    sparsity: dict[str, list[float]]
-
-
 def build_sparsifiner(config: SparsifinerConfig) -> Sparsifiner:
     """A Sparsifiner with random weights: (B, 3, H, W) normalised images -> (B, classes) logits."""
     return Sparsifiner(config)
@@ -205,18 +181,13 @@ class SparseAttention(nn.Module):
             self.qkv(x_BnC).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
         )
 
-    def forward(
-        self, x_BnC: Tensor, tokens_Bn: Tensor | None, seen: Seen | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x_BnC: Tensor, tokens_Bn: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Attention of tokens, (B, n, C), and their queries and keys, (B, H, n, d).
 
         Args:
             tokens_Bn: which of the predictor's tokens these are; all of them where None.
-            seen: is told what the predictor chose.
         """
         q, k, v = self.heads(x_BnC)
-        if seen is not None:
-            seen.note(self.mask_predictor, q, k, tokens_Bn)
         out = attend(self.mask_predictor, q, k, v, tokens_Bn)
         return self.proj(out.transpose(1, 2).flatten(2)), q, k
 
@@ -235,11 +206,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(C, epsilon)
         self.mlp = Mlp(C, int(C * config.mlp_ratio))
 
-    def forward(
-        self, x_BnC: Tensor, tokens_Bn: Tensor | None, seen: Seen | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x_BnC: Tensor, tokens_Bn: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, n, C), and which these are: fewer than came in where this layer prunes."""
-        out, q, k = self.attn(self.norm1(x_BnC), tokens_Bn, seen)
+        out, q, k = self.attn(self.norm1(x_BnC), tokens_Bn)
         x_BnC = x_BnC + out * self.residual
         if self.kept_patches is not None and self.kept_patches + 1 < x_BnC.shape[1]:
             kept = most_attended(class_attention(q, k), self.kept_patches)
@@ -306,7 +275,7 @@ class Sparsifiner(nn.Module):
         Raises:
             UserError: as for :meth:`forward`.
         """
-        return self._tokens(self._embedded(images), None)
+        return self._tokens(self._embedded(images))
 
     def classified(self, features_BnC: Tensor) -> Tensor:
         """Logits of what :meth:`features` gives."""
@@ -315,23 +284,16 @@ class Sparsifiner(nn.Module):
             return logits
         return logits + 0.5 * self.aux_head(features_BnC[:, 1:]).amax(1)
 
-    @torch.no_grad()
     def explain(self, images: Tensor) -> Explanation:
-        """What the model connects on images (B, 3, H, W); see :class:`Explanation`.
+        """What the model connects on images (B, 3, H, W); see
+        :class:`~sparsevit.methods.attention.explain.Explanation`.
 
         Masks of all layers are (B, H, N, N) each: take few images at a high resolution.
 
         Raises:
             UserError: as for :meth:`forward`.
         """
-        seen = Seen()
-        logits = self.classified(self._tokens(self._embedded(images), seen))
-        return {
-            "logits": logits,
-            "masks": seen.masks,
-            "coefficients": seen.coefficients,
-            "sparsity": seen.sparsity,
-        }
+        return explain(self, lambda: self.classified(self.features(images)))
 
     def _embedded(self, images: Tensor) -> Tensor:
         """Patches (B, C, rows, columns), without positions."""
@@ -363,19 +325,19 @@ class Sparsifiner(nn.Module):
                 "Use architecture='lvvit', and prune_tokens=None.",
             )
         patches = self._embedded(images)
-        x = self._tokens(patches if box is None else mixed(patches, box), None)
+        x = self._tokens(patches if box is None else mixed(patches, box))
         logits, tokens = self.head(x[:, 0]), self.aux_head(x[:, 1:])
         if box is not None:
             tokens = tokens.transpose(1, 2).unflatten(2, patches.shape[2:])
             tokens = mixed(tokens, box).flatten(2).transpose(1, 2)
         return logits, tokens
 
-    def _tokens(self, patches_BChw: Tensor, seen: Seen | None) -> Tensor:
+    def _tokens(self, patches_BChw: Tensor) -> Tensor:
         x = patches_BChw.flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
         tokens = None
         for block in self.blocks:
-            x, tokens = block(x, tokens, seen)
+            x, tokens = block(x, tokens)
         return self.norm(x)
 
 
@@ -406,44 +368,6 @@ def mixed(maps_BChw: Tensor, box: Box) -> Tensor:
     inside = maps_BChw.new_zeros(maps_BChw.shape[2:], dtype=torch.bool)
     inside[top:bottom, left:right] = True
     return torch.where(inside, maps_BChw.flip(0), maps_BChw)
-
-
-class Seen:
-    """What the predictors chose, layer by layer, for :meth:`Sparsifiner.explain`."""
-
-    def __init__(self) -> None:
-        self.masks: list[Tensor] = []
-        self.coefficients: list[Tensor] = []
-        self.sparsity: dict[str, list[float]] = {"basis": [], "coefficients": [], "masks": []}
-
-    def note(
-        self, predictor: MaskPredictor, q: Tensor, k: Tensor, tokens_Bn: Tensor | None
-    ) -> None:
-        """Add a layer: queries and keys (B, H, n, d) of its tokens."""
-        N, n = predictor.num_tokens, q.shape[2]
-        choice = predictor.choice(n)
-        weights = coefficients(*predictor.reduced(q, k, tokens_Bn), choice)
-        basis = predictor.basis(tokens_Bn)
-        if predictor.is_dense(n):
-            mask = torch.ones_like(weights[..., :1], dtype=torch.bool).expand(-1, -1, -1, n)
-        elif choice.blocks:
-            tiles = kept_tiles(weights, sum_tiles(basis), choice.tiles(n))
-            mask = tile_mask(tiles, n - 1, n)
-        else:
-            mask = kept_keys(weights, basis, choice)
-        mask = F.pad(mask, (0, 0, 1, 0), value=True)
-        if tokens_Bn is not None:
-            at = tokens_Bn[:, None, :, None]
-            rows = mask.new_zeros(*mask.shape[:2], N, n)
-            rows.scatter_(2, at.expand_as(mask), mask)
-            mask = mask.new_zeros(*mask.shape[:2], N, N)
-            mask.scatter_(3, at.transpose(2, 3).expand_as(rows), rows)
-            all_rows = weights.new_zeros(*weights.shape[:2], N - 1, weights.shape[-1])
-            weights = all_rows.scatter_(2, (at[:, :, 1:] - 1).expand_as(weights), weights)
-        self.masks.append(mask)
-        self.coefficients.append(weights)
-        for name, one in (("basis", basis), ("coefficients", weights), ("masks", mask)):
-            self.sparsity[name].append(1 - float(one.count_nonzero()) / one.numel())
 
 
 # --- checks ---------------------------------------------------------------------------------------

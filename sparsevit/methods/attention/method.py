@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from sparsevit.errors import UserError
 from sparsevit.methods.attention.convert import connect
+from sparsevit.methods.attention.explain import watched
 from sparsevit.methods.attention.predictor import MaskPredictor
 from sparsevit.methods.base import Method
 from sparsevit.sparsity.configuration import DECIMALS, Configuration, Knob, to_ratio
@@ -210,6 +212,20 @@ class Connections(Method):
                 "Resume with the config that the run was begun with.",
             )
         self._teacher.load_state_dict(state["teacher"], strict=False)
+
+    # --- what it looks like ---------------------------------------------------------------------
+
+    def picture(self, image: Tensor, pixels: Any, out: Path) -> Path | None:
+        from sparsevit.methods.attention.picture import draw_kept_keys
+
+        parts = sparse_parts(self.model)
+        holder = next(name for name, part in parts.items() if part is self.part)
+        with watched(self.part.predictors.values()) as seen, torch.no_grad():
+            self.model.get_submodule(holder)(image)
+        masks = {n: m[0] for n, m in zip(self.part.predictors, seen.masks, strict=True)}
+        return draw_kept_keys(pixels, masks, out)
+
+    # --- the teacher ----------------------------------------------------------------------------
 
     def _taught(self, images: Tensor) -> dict[str, Any]:
         teacher: Any = self._teacher

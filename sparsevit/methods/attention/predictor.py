@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,10 +35,12 @@ class MaskPredictor(nn.Module):
         learns: attention is dense, and each forward leaves in ``error`` how far the weights are
             from it: see :func:`~sparsevit.methods.attention.routes.attend`.
         error: of the last forward, where it learns.
+        note: is told of every forward: the predictor, queries, keys, and which tokens they are.
     """
 
     learns = False
     error: Tensor | None = None
+    note: Callable[[MaskPredictor, Tensor, Tensor, Tensor | None], None] | None = None
 
     def __init__(
         self,

@@ -48,6 +48,8 @@ def attend(
             "Resize the images to the size that the model is built for, or build it with theirs as "
             "img_size and train its predictors anew.",
         )
+    if predictor.note is not None:
+        predictor.note(predictor, q_BHnd, k_BHnd, tokens_Bn)
     if predictor.learns:
         reduced, mixed = predictor.reduced(q_BHnd.detach(), k_BHnd.detach(), tokens_Bn)
         basis, choice = predictor.basis(tokens_Bn), predictor.choice(n)

@@ -79,6 +79,17 @@ def test_a_whole_model_of_ours_trains_too(tmp_path):
         assert 0 <= done.document["after"]["dense"]["top1"] <= 100
 
 
+@pytest.mark.slow
+def test_two_processes_train_both_stages_together(tmp_path):
+    words = ("pretrain", written(tmp_path), "--workspace", tmp_path / "ws")
+    assert tiny.run(*words).code == 0
+    words = ("adapt", "--devices", 2, "--workspace", tmp_path / "ws", "--json")
+    done = tiny.run_alone(*words, env=tiny.user_environment(), timeout=280)
+    assert done.code == 0, done.err
+    scored = tiny.run("evaluate", "--dense", "--workspace", tmp_path / "ws", "--json")
+    assert scored.document["metrics"] == done.document["after"]["dense"]
+
+
 @pytest.mark.parametrize("suffix", ["onnx", "xml", "pt2"])
 def test_what_is_exported_gives_what_eager_gives(phases, tmp_path, suffix):
     folder, _ = phases
