@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 # detectors of full width: long where a machine is shared
 pytestmark = pytest.mark.timeout(900)
@@ -127,3 +131,25 @@ def test_a_whole_model_of_a_task_and_its_backbone_are_timed(run, name):
     second = run(name, "--models", whole, *small, "--merge")
     assert set(second["results"]) == {"backbone eager", f"{whole} eager", f"{whole} parts"}
     assert second["results"]["backbone eager"] == first["results"]["backbone eager"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["svite", "sparsifiner"])
+def test_trainings_on_photographs_are_made_one_at_a_time(run, tmp_path, name):
+    data, noise = tmp_path / "photographs.zip", np.random.default_rng(0)
+    with zipfile.ZipFile(data, "w") as archive:
+        for label in ("cat", "dog"):
+            for number in range(10):
+                buffer = io.BytesIO()
+                pixels = noise.integers(0, 255, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(buffer, "JPEG")
+                archive.writestr(f"train/{label}/{number}.jpg", buffer.getvalue())
+    words = ["--data", str(data), "--workspace", str(tmp_path / "runs"), "--seeds", "0"]
+    words += ["--iterations", "2", "--batch-size", "2", "--depth", "1"]
+    more = ["--sparse-iterations", "2"] if name == "sparsifiner" else []
+    kinds = {"svite": ["dense", "SViTE 50 %"], "sparsifiner": ["dense", "0.1", "0.1 at random"]}
+    words += [*more, "--kinds", *kinds[name]]
+    assert list(run(name, *words, "--most", "1")["kinds"]) == ["dense"]
+    result = run(name, *words)
+    assert list(result["kinds"]) == kinds[name]
+    assert run(name, *words, "--table")["runs"] == result["runs"]
