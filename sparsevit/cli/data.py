@@ -43,7 +43,8 @@ ShownRootArgument = Annotated[
     typer.Argument(
         metavar="ROOT",
         show_default=False,
-        help="A COCO dataset's folder or annotation file, or a folder with nuScenes tables. "
+        help="A COCO dataset's folder or annotation file, a folder with nuScenes tables, or own "
+        "data in any form that `data check` knows. "
         "Default: the latest in the workspace.",
     ),
 ]
@@ -211,16 +212,16 @@ def show(
 ) -> None:
     """Draw some images of a COCO dataset with their boxes and masks, coloured by class.
 
-    Of a folder with nuScenes tables, samples: their six images, and the view from above. Of a made
-    dataset with folders of classes, images and the names of their classes.
+    Of a folder with nuScenes tables, samples: their six images, and the view from above. Of any
+    other data that `data check` knows, images with their label maps, or the names of their classes.
     """
     from sparsevit.phases import data
 
     place = root or data.latest_root(workspace)
     if tables is not None or data.has_scenes(place):
         shown = data.show_scenes(place, out, split, images, tables)
-    elif data.has_classes(place):
-        shown = data.show_classes(place, out, split, images)
+    elif data.has_own(place, split):
+        shown = data.show_own(place, out, split, images)
     else:
         shown = data.show_data(place, out, split, images, image_dir)
     console.emit(shown, as_json, _render_shown)

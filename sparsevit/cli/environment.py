@@ -94,12 +94,17 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
+_SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+
+
 def _settle_shell() -> None:
     """What asks for words to complete or for colours, where it is not meant so."""
     variables = os.environ
     asked = variables.get("_SPARSEVIT_COMPLETE", "")
     by_bash = "COMP_WORDS" in variables and _is_count(variables.get("COMP_CWORD", ""))
-    if asked.startswith("complete") and not (by_bash or "_TYPER_COMPLETE_ARGS" in variables):
+    what, _, shell = asked.partition("_")
+    answered = what == "source" or by_bash or "_TYPER_COMPLETE_ARGS" in variables
+    if asked and not (what in ("source", "complete") and shell in _SHELLS and answered):
         del variables["_SPARSEVIT_COMPLETE"]
     if variables.get("FORCE_COLOR", "1").strip() in ("", "0"):
         del variables["FORCE_COLOR"]

@@ -282,19 +282,35 @@ def show_scenes(
     return ShowResult(out, len(CAMERAS) * draw_frames(chosen, out))
 
 
-def has_classes(root: Path | str) -> bool:
-    """Whether a folder has a dataset that was made with a folder for each class."""
-    record = read_record(Path(root))
-    return record is not None and "folders" in record["spec"]
+def has_own(root: Path | str, split: str = "val") -> bool:
+    """Whether data other than a COCO dataset in its usual place is there: what
+    :func:`sparsevit.data.own.recognise` knows, or a YAML file that says what it is."""
+    from sparsevit.data.own import recognise
+
+    root = Path(root)
+    if root.suffix in (".yaml", ".yml"):
+        return True
+    if not root.is_dir():
+        return False
+    record = read_record(root)
+    if record is not None:
+        return "folders" in record["spec"]
+    try:
+        _annotations_at(root, split)
+    except UserError:
+        try:
+            return bool(recognise(root).splits)
+        except UserError:
+            return False
+    return False
 
 
-def show_classes(
-    root: Path | str, out: Path | str, split: str = "val", images: int = 8
-) -> ShowResult:
-    """Draws images, spread over a split, with the names of their classes.
+def show_own(root: Path | str, out: Path | str, split: str = "val", images: int = 8) -> ShowResult:
+    """Draws images, spread over a split, with what is known of them: objects, label maps, or the
+    names of their classes.
 
     Args:
-        root: a folder with a folder for each class in each split.
+        root: a folder of own data, or a YAML file.
         out: picture to write.
         split: which one.
         images: how many.

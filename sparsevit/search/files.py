@@ -34,7 +34,8 @@ def study_file(storage: str | os.PathLike[str]) -> tuple[str, Path] | None:
     Raises:
         UserError: it is the URL of a file on another host, or of no file.
     """
-    if not os.fspath(storage).strip():
+    # a dash is no name for a file either: people mean a stream
+    if os.fspath(storage).strip() in ("", "-"):
         raise UserError(f"The storage {os.fspath(storage)!r} names no file.", ANOTHER)
     kind, _, rest = storage_url(storage).partition("://")
     if kind in ("sqlite", "journal") and not rest.startswith("/"):

@@ -148,6 +148,9 @@ def test_a_width_that_cannot_be_written_for_is_dropped(monkeypatch, value, left)
     ("given", "left"),
     [
         ({"_SPARSEVIT_COMPLETE": "complete_bash"}, {}),
+        ({"_SPARSEVIT_COMPLETE": "nothing"}, {}),
+        ({"_SPARSEVIT_COMPLETE": "source_x", "_TYPER_COMPLETE_ARGS": "x"}, {}),
+        ({"_SPARSEVIT_COMPLETE": "\x1b[31m"}, {}),
         ({"_SPARSEVIT_COMPLETE": "complete_zsh", "COMP_WORDS": "x", "COMP_CWORD": "a"}, {}),
         *(
             (shell, {"_SPARSEVIT_COMPLETE"})

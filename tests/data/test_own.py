@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 from sparsevit.data.make import make_dataset
@@ -289,6 +290,20 @@ def test_label_maps_in_colour_are_refused(labels):
 
 
 # --- what is said of data, and what is none ------------------------------------------------------
+
+
+def test_label_maps_and_what_a_yaml_file_names_are_drawn(labels, tmp_path):
+    said = tmp_path / "data.yaml"
+    said.write_text(
+        "task: segmentation\nimages: {train: labels/train, val: labels/val}\n"
+        "annotations: {train: labels/trainannot, val: labels/valannot}\n"
+    )
+    for place in (labels, said):
+        out = tmp_path / f"{place.name}.png"
+        done = tiny.run("data", "show", place, "--out", out, "--images", 2, "--json")
+        assert done.code == 0, done.err
+        assert done.document["images"] == 2
+        assert out.stat().st_size > 1000
 
 
 def test_a_yaml_file_says_what_a_folder_does_not(labels, tmp_path):

@@ -87,8 +87,9 @@ def test_a_study_with_other_objectives_is_not_gone_on_with(tmp_path):
 
 def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="names no file"):
-        open_study(" ", "x")
+    for storage in (" ", "-"):
+        with pytest.raises(UserError, match="names no file"):
+            open_study(storage, "x")
     for storage in (":memory:", "sqlite:///:memory:", "sqlite:///"):
         with pytest.raises(UserError, match="is gone when"):
             open_study(storage, "x")
