@@ -31,9 +31,6 @@ class _Below(Registry):
         self._variable = variable
 
     def get(self, key: str) -> Any:
-        if isinstance(key, str) and key.startswith("."):
-            # mmengine would import it as a module relative to none
-            return None
         library = importlib.import_module(f"{_library()}.registry")
         found: Registry | None = getattr(library, self._variable, None)
         return super().get(key) if found is None else found.get(key)

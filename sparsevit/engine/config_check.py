@@ -197,7 +197,8 @@ def _check_type(where: str, part: dict[str, Any], registry: str, scope: str) -> 
 def _get(registry: Any, kind: str) -> Any:
     try:
         return registry.get(kind)
-    except (ImportError, KeyError, AttributeError, ValueError, RuntimeError):
+    # what is before a dot is imported: TypeError where the name begins with one
+    except (ImportError, KeyError, AttributeError, ValueError, TypeError, RuntimeError):
         return None
 
 

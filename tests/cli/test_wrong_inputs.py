@@ -136,6 +136,8 @@ def test_a_checkpoint_that_is_none_or_of_another_model(
             ["evaluate", "--set", "val_dataloader.dataset.pipeline.0.type=Nothing"],
             "is not registered",
         ),
+        # what is before a dot is a scope to mmengine
+        (["finetune", "--force", "--set", "optim_wrapper.type=../../x"], "../../x"),
         (["adapt", "--devices", 2, "--launcher", "pytorch"], "Give only one of them"),
         (["adapt", "--launcher", "cloud"], "none"),
         (["adapt", "--devices", 0], "--devices"),
