@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from sparsevit.errors import UserError
+from sparsevit.plain_files import expanded
 from sparsevit.secrets import masked_url
 
 _KINDS = ("sqlite", "journal", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
@@ -18,7 +18,7 @@ def storage_url(storage: str | os.PathLike[str]) -> str:
     share; anything else SQLite's.
 
     Raises:
-        UserError: it begins like a URL, and is none.
+        UserError: it begins like a URL, and is none; or it is of a user that there is not.
     """
     text = os.fspath(storage)
     if "://" in text:
@@ -29,8 +29,14 @@ def storage_url(storage: str | os.PathLike[str]) -> str:
             f"The storage {masked_url(text)} is no URL.",
             f"It begins with {kind}://, with both slashes.",
         )
+    path = expanded(text)
+    if str(path).startswith("~"):
+        raise UserError(
+            f"The storage {text} is in the home folder of a user that there is not.",
+            "Write the path in full.",
+        )
     kind = "journal" if text.endswith(".log") else "sqlite"
-    return f"{kind}:///{Path(text).absolute()}"
+    return f"{kind}:///{path.absolute()}"
 
 
 def shown_url(storage: str | os.PathLike[str]) -> str:

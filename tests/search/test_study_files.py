@@ -93,8 +93,9 @@ def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_pa
     for storage in (":memory:", "sqlite:///:memory:", "sqlite:///"):
         with pytest.raises(UserError, match="is gone when"):
             open_study(storage, "x")
-    with pytest.raises(UserError, match="home folder"):
-        open_study("sqlite:///~/x.db", "x")
+    for storage in ("sqlite:///~/x.db", "~nobody-of-this-name/x.db"):
+        with pytest.raises(UserError, match="home folder"):
+            open_study(storage, "x")
     with pytest.raises(UserError, match="postgresql://"):
         open_study("postgresql:me:secret@127.0.0.1/studies", "x")
     for show in (open_study, lambda storage, _: reading(storage).__enter__()):
