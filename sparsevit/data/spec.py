@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsevit.errors import UserError
+from sparsevit.errors import UserError, shortened
 
 CLASSES = ("circle", "triangle", "square", "star", "ring", "cross", "crescent")
 SPLITS = ("train", "val")
@@ -180,6 +180,12 @@ def _check_folders(spec: DatasetSpec) -> None:
 
 
 def _check_object_size(size: tuple[float, float], side: int) -> None:
+    two = isinstance(size, (tuple, list)) and len(size) == 2
+    if not two or not all(isinstance(one, (int, float)) for one in size):
+        raise UserError(
+            f"The size of objects is {shortened(repr(size))}, which is no range.",
+            "Give MIN:MAX in pixels; in a config, a pair of numbers.",
+        )
     low, high = size
     if SMALLEST_OBJECT <= low <= high <= side:
         return

@@ -26,6 +26,7 @@ from sparsevit.engine.config_text import dump_config
 from sparsevit.engine.data_config import is_data, read_config, refuse_code
 from sparsevit.engine.overrides import apply_overrides
 from sparsevit.errors import UserError
+from sparsevit.interruption import Terminated
 from sparsevit.methods import METHODS, Method
 from sparsevit.methods.base import Nested
 from sparsevit.sparsity.handle import SparsityHandle
@@ -69,7 +70,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] | None = ()) 
         _import_what_is_named(cfg._cfg_dict)
     except UserError:
         raise
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as error:  # a config is a program: it raises whatever it likes
         raise _describe(path, error) from error

@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
+from sparsevit.atomic import write_atomic
 from sparsevit.engine import distributed
 from sparsevit.engine.checkpoint import load_weights, make_loading_safe, read_checkpoint
 from sparsevit.engine.config import apply_sparsity, dump_config
@@ -92,7 +93,7 @@ class QuietRunner(Runner):
     def dump_config(self) -> None:
         # mmengine takes the name of the config's file, and a run keeps another one under it:
         # the config that the next phase starts from
-        Path(self.work_dir, TRAINING_CONFIG).write_text(dump_config(self.cfg), encoding="utf-8")
+        write_atomic(Path(self.work_dir, TRAINING_CONFIG), dump_config(self.cfg))
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> Any:

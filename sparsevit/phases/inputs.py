@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from sparsevit.atomic import write_atomic
 from sparsevit.engine import distributed
 from sparsevit.engine.config import (
     apply_overrides,
@@ -238,7 +239,7 @@ def save_config(inputs: Inputs, run: PhaseRun, cfg: Config | None = None) -> Pat
     """Write the config that the next phase starts from into the run's directory."""
     path = run.directory / "config.py"
     if distributed.is_first():
-        path.write_text(dump_config(cfg or inputs.base), encoding="utf-8")
+        write_atomic(path, dump_config(cfg or inputs.base))
     return path
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sparsevit.atomic import write_atomic
 from sparsevit.engine import distributed
 from sparsevit.engine.config import dump_config
 from sparsevit.errors import UserError
@@ -189,7 +190,7 @@ def search(
             worker.scorer.help_the_first()
             raise SystemExit(0)
         config_file = run.directory / "searched.py"
-        config_file.write_text(dump_config(inputs.cfg), encoding="utf-8")
+        write_atomic(config_file, dump_config(inputs.cfg))
         storage = os.fspath(options.storage or run.directory / STUDY_NAME)
         plan = plan.begun(config_file, run.directory, storage)
         options = with_dense(plan.options, lambda: worker.time_ms(worker.space.dense()))

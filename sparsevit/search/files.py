@@ -200,12 +200,14 @@ def _told_of(path: Path) -> Iterator[None]:
 def _copy_journal(path: Path, copy: Path) -> None:
     with _told_of(path):
         with open(path, "rb") as stream:
-            first = stream.readline(_LONGEST_LINE)
-        if first and not _is_journal(first):
-            raise UserError(
-                f"The study's file {path} cannot be opened: it is not the journal of a study.",
-                ANOTHER,
-            )
+            for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b"")):
+                # the last one may be cut short, by a process that was killed
+                if not _is_journal(line) and (number == 0 or line.endswith(b"\n")):
+                    raise UserError(
+                        f"The study's file {path} cannot be opened: its line {number + 1} is not "
+                        "of the journal of a study.",
+                        ANOTHER,
+                    )
         shutil.copyfile(path, copy)
 
 

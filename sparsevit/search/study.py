@@ -265,7 +265,12 @@ def _is_of_a_search(trial: FrozenTrial) -> bool:
     if trial.state == TrialState.COMPLETE and not trial.values:
         return False
     attrs = trial.user_attrs
-    return isinstance(attrs.get(CONFIGURATION), dict) and isinstance(attrs.get(ITERATION), int)
+    figures = [*(trial.values or ()), *(attrs.get(key, 0) for key in (LATENCY_MS, PREDICTED_MS))]
+    return (
+        isinstance(attrs.get(CONFIGURATION), dict)
+        and isinstance(attrs.get(ITERATION), int)
+        and all(isinstance(figure, (int, float)) for figure in figures)
+    )
 
 
 def _is_measured(trial: FrozenTrial) -> bool:

@@ -143,6 +143,8 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path):
         ),
         ("filename = 'x'\n", "reserved"),
         ("raise BaseException('x')\n", "line 1 has an error (BaseException: x)"),
+        ("import sys\nsys.exit('bye')\n", "line 2 has an error (SystemExit: bye)"),
+        ("import sys\nsys.exit(0)\n", "line 2 has an error (SystemExit: 0)"),
         (
             "class E(Exception):\n    def __str__(self):\n        raise ValueError\nraise E\n",
             "line 4 has an error (E: it cannot be shown)",

@@ -113,6 +113,7 @@ def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_pa
         "UPDATE trials SET number = NULL",
         "UPDATE trials SET state = 'WAITING'",
         "UPDATE trial_values SET value = NULL",
+        "UPDATE trial_values SET value = 'x'",
         "UPDATE trial_values SET value_type = 'X'",
         "DELETE FROM trial_values",
         "UPDATE trial_params SET distribution_json = '-5'",
@@ -147,6 +148,19 @@ def test_a_study_of_unknown_directions_is_damaged(tmp_path):
     for open_it in (open_study, read_search):
         with pytest.raises(UserError):
             open_it(path, "x")
+
+
+def test_notes_in_a_journal_are_left_alone(tmp_path):
+    path = tmp_path / "x.log"
+    open_study(path, "a")
+    text = path.read_bytes()
+    path.write_bytes(text + b"my notes\n")
+    with pytest.raises(UserError, match=f"its line {len(text.splitlines()) + 1} is not"):
+        open_study(path, "a")
+    assert path.read_bytes() == text + b"my notes\n"
+    # what a killed process has left of a line
+    path.write_bytes(text + text[:20])
+    open_study(path, "a")
 
 
 def test_a_journal_whose_lock_was_left_behind_is_opened(tmp_path, monkeypatch):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 
 from sparsevit import interruption
 from sparsevit.atomic import write_atomic
 from sparsevit.errors import UserError
 from sparsevit.interruption import Terminated
+from sparsevit.phases.inputs import save_config
 from sparsevit.workspace import Workspace
 
 RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
@@ -131,4 +134,13 @@ def test_a_link_at_a_temporary_name_is_not_followed(tmp_path):
     for name in (".x.yaml.tmp", f".x.yaml.{os.getpid()}.tmp"):
         (tmp_path / name).symlink_to(precious)
     write_atomic(tmp_path / "x.yaml", "new")
+    assert precious.read_text() == "mine"
+
+
+def test_a_config_that_was_made_a_link_is_replaced_and_what_it_leads_to_is_not(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "config.py").symlink_to(precious)
+    given = SimpleNamespace(base=Config({"a": 5})), SimpleNamespace(directory=tmp_path)
+    assert save_config(*given).read_text() == "a = 5\n"
     assert precious.read_text() == "mine"

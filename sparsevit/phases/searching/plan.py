@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sparsevit.atomic import write_atomic
 from sparsevit.latency.execution import Execution
 from sparsevit.search.options import SearchOptions
 from sparsevit.search.storage import shown_url
@@ -75,7 +76,7 @@ class SearchPlan:
         """Writes it for another process, without the password that the storage may have."""
         document = {**asdict(self), "execution": self.execution.to_dict()}
         document["options"]["storage"] = shown_url(self.storage)
-        path.write_text(json.dumps(document), encoding="utf-8")
+        write_atomic(path, json.dumps(document))
 
     @classmethod
     def read(cls, path: Path, storage: str) -> SearchPlan:

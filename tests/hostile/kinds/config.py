@@ -75,7 +75,9 @@ def catalogue() -> list[Case]:
     for name, lines in additions().items():
         n = len(cases)
         make = functools.partial(_added, lines)
-        codes = MAYBE if name.startswith("?") else MISTAKE
+        # what exports a config does not look at its data
+        exported = "dataset" in name and n % len(COMMANDS) == 2
+        codes = MAYBE if name.startswith("?") or exported else MISTAKE
         cases.append(Case(f"py: {name}", _words(n if "command" not in name else 0, "x.py"), make,
                           codes, writes=("out.py",)))  # fmt: skip
     for n, (name, make) in enumerate(special_files().items()):
@@ -528,7 +530,7 @@ def additions() -> dict[str, str]:
         "?a megabyte of text": "a = 'x' * 2**20",
         "?a name that is no identifier": "globals()['a b'] = 1",
         "?a deep list": "a = []\nfor _ in range(90):\n    a = [a]",
-        "?a dataset of no type": "train_dataloader = dict(dataset=dict(type='Nothing'))\nval_dataloader = dict(dataset=dict(type='Nothing'))",
+        "a dataset of no type": "train_dataloader = dict(dataset=dict(type='Nothing'))\nval_dataloader = dict(dataset=dict(type='Nothing'))",
         "an embedded dataset of text": "embedded_dataset = 'x'",
         "an embedded dataset of nothing": "embedded_dataset = dict(train=0, val=0, _delete_=True)",
         "an embedded dataset of 10^20": "embedded_dataset = dict(train=10**20, val=2, _delete_=True)",
