@@ -30,7 +30,7 @@ from hostile.kinds import kind_of
 
 GIB = 1024**3
 ADDRESS_SPACE = 6 * GIB
-CPU_SECONDS = 60
+CPU_SECONDS = 120
 FILE_SIZE = GIB // 2
 SHOWN = 4_000
 LAUNCHER = "import sys\nfrom sparsevit.cli.main import main\nsys.exit(main())\n"

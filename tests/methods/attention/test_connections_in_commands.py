@@ -35,7 +35,7 @@ def phases(tmp_path_factory):
     for words in (
         ["pretrain", written(folder)],
         ["adapt"],
-        ["sensitivity", "--eval-images", "2"],
+        ["sensitivity", "--eval-images", "2", "--latency-seconds", "0.01"],
         ["search", *tiny.SEARCH],
         ["finetune"],
         ["evaluate"],

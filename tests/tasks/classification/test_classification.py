@@ -49,7 +49,7 @@ def done(tmp_path_factory, config):
     for words in (
         ["pretrain", config],
         ["adapt"],
-        ["sensitivity", "--eval-images", "2"],
+        ["sensitivity", "--eval-images", "2", "--latency-seconds", "0.01"],
         ["search", *tiny.SEARCH],
         ["finetune"],
         ["evaluate"],
