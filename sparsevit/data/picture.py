@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -201,7 +202,10 @@ def save_picture(figure: Figure, out: Path) -> None:
         UserError: it cannot be written.
     """
     picture = io.BytesIO()
-    figure.savefig(picture, format=out.suffix[1:].lower())
+    with warnings.catch_warnings():
+        # boxes stand for what the font does not have
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(picture, format=out.suffix[1:].lower())
     try:
         if out.exists() and not out.is_file():
             raise OSError(errno.EEXIST, "it is not a regular file")
@@ -214,8 +218,8 @@ def save_picture(figure: Figure, out: Path) -> None:
 
 
 def _label(name: str) -> str:
-    # halves of surrogates, which JSON can hold and no font can draw
-    name = name.encode("utf-8", "backslashreplace").decode()
+    # halves of surrogates, which JSON can hold, and control characters: no font can draw them
+    name = "".join(one if one.isprintable() else repr(one)[1:-1] for one in name)
     return name if len(name) <= 24 else f"{name[:23]}…"
 
 

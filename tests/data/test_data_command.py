@@ -39,16 +39,20 @@ def test_make_prints_one_json_document_and_show_draws_it(tmp_path: Path) -> None
     assert cv2.imread(str(out)).shape[2] == 3
 
 
-def test_show_draws_a_name_that_no_font_has(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["\ud800", "\x1b[31mred\x07", "\u732b"])
+def test_show_draws_a_name_that_no_font_has(
+    tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder
+) -> None:
     root = tmp_path / "data"
     assert run("make", str(root), *SMALL).exit_code == 0
     file = root / "annotations" / "instances_val.json"
     document = json.loads(file.read_text(encoding="utf-8"))
-    document["categories"][0]["name"] = "\ud800"
+    document["categories"][0]["name"] = name
     file.write_text(json.dumps(document), encoding="utf-8")
     shown = run("show", str(root), "--split", "val", "--out", str(tmp_path / "out.png"))
     assert shown.exit_code == 0, shown.output
     assert (tmp_path / "out.png").is_file()
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
 
 
 def test_make_renders_a_table_and_says_what_was_there(tmp_path: Path) -> None:
