@@ -178,8 +178,9 @@ def train(
         guarded = config_mistakes(cfg, "The training")
         with quiet_libraries(), guarded, _saying_what_is_left(runner, directory):
             runner.train()
-    # the first process writes it, and the others come here sooner
-    checkpoint = distributed.share(newest_checkpoint(directory))
+    # the first process writes it and removes older ones; the others come here sooner
+    found = newest_checkpoint(directory) if distributed.is_first() else None
+    checkpoint = distributed.share(found)
     if checkpoint is None:
         raise UserError(
             f"Training wrote no checkpoint to {directory}.",
