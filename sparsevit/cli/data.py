@@ -220,8 +220,8 @@ def show(
     place = root or data.latest_root(workspace)
     if tables is not None or data.has_scenes(place):
         shown = data.show_scenes(place, out, split, images, tables)
-    elif data.has_own(place, split):
-        shown = data.show_own(place, out, split, images)
+    elif (own := data.own_data(place, split)) is not None:
+        shown = data.show_own(own, out, split, images)
     else:
         shown = data.show_data(place, out, split, images, image_dir)
     console.emit(shown, as_json, _render_shown)

@@ -16,7 +16,7 @@ from sparsevit.ops.window_kernels import without_kernels
 
 def parameters(model: nn.Module) -> int:
     """Number of trainable and fixed parameters, without those that masks make vain."""
-    total = _all_parameters(model)
+    total = all_parameters(model)
     for method in methods_in(model):
         total = method.parameters(total)
     return total
@@ -45,30 +45,8 @@ def gmacs(call: Callable[[], Any], model: nn.Module | None = None) -> float:
     return done / 1e9
 
 
-def masked(model: nn.Module) -> bool:
-    """Whether masks make some of a model's parameters vain."""
-    return parameters(model) < _all_parameters(model)
-
-
-def needed(call: Callable[[], Any], model: nn.Module) -> dict[str, float]:
-    """What a model needs, beside what it has.
-
-    Args:
-        call: a forward of the model.
-        model: in evaluation mode.
-
-    Returns:
-        ``parameters`` and ``gmacs``; ``of_parameters`` and ``of_gmacs`` with what masks make vain.
-    """
-    return {
-        "parameters": parameters(model),
-        "of_parameters": _all_parameters(model),
-        "gmacs": gmacs(call, model),
-        "of_gmacs": gmacs(call),
-    }
-
-
-def _all_parameters(model: nn.Module) -> int:
+def all_parameters(model: nn.Module) -> int:
+    """Number of parameters, zeros among them."""
     return sum(p.numel() for p in model.parameters())
 
 

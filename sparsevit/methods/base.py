@@ -47,6 +47,11 @@ class Method:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
+    def parts(self) -> dict[str, Any]:
+        """The model's parts of this kind, by the name of their module."""
+        parts = sparse_parts(self.model)
+        return {name: part for name, part in parts.items() if part.sparsity_method is type(self)}
+
     @classmethod
     def convert(cls, model: nn.Module, **options: Any) -> nn.Module:
         """Make a dense model one with parts of this kind, in place; nothing is skipped yet.

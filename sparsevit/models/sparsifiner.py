@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sparsevit.errors import UserError
 from sparsevit.methods.attention import SparseConnections
 from sparsevit.methods.attention.explain import Explanation, explain
-from sparsevit.methods.attention.forward import class_attention, largest
+from sparsevit.methods.attention.forward import class_attention, largest, split_heads
 from sparsevit.methods.attention.predictor import (
     MaskPredictor,
     check_predictor,
@@ -175,19 +175,13 @@ class SparseAttention(nn.Module):
             config.keep_rates[layer],
         )
 
-    def heads(self, x_BnC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (B, H, n, d) each."""
-        return (
-            self.qkv(x_BnC).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        )
-
     def forward(self, x_BnC: Tensor, tokens_Bn: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Attention of tokens, (B, n, C), and their queries and keys, (B, H, n, d).
 
         Args:
             tokens_Bn: which of the predictor's tokens these are; all of them where None.
         """
-        q, k, v = self.heads(x_BnC)
+        q, k, v = split_heads(self.qkv(x_BnC), self.num_heads)
         out = attend(self.mask_predictor, q, k, v, tokens_Bn)
         return self.proj(out.transpose(1, 2).flatten(2)), q, k
 

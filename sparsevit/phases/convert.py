@@ -14,6 +14,7 @@ from sparsevit.engine.checkpoint import write_weights
 from sparsevit.engine.config import dump_config
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
+from sparsevit.latency.cost import all_parameters
 from sparsevit.methods import methods_in
 from sparsevit.models.released import load
 from sparsevit.phases.inputs import PathLike, gather_inputs, image_size, require_checkpoint
@@ -89,7 +90,7 @@ def convert(
     height, width = image_size(inputs.cfg, None, reporter)
     model, _ = build_model(inputs.cfg)
     reporter.note(f"weights: {load(model, require_checkpoint(inputs, 'convert'), shrunk=False)}")
-    task, before = task_of(inputs.cfg), _parameters(model)
+    task, before = task_of(inputs.cfg), all_parameters(model)
     image = task.random_images(1, (height, width))
     backbone = task.backbone_of(model)
     expected = _given(backbone, image)
@@ -104,15 +105,11 @@ def convert(
         weights=target,
         config=beside,
         parameters_before=before,
-        parameters=_parameters(model),
+        parameters=all_parameters(model),
         difference=difference,
         config_source=inputs.config_source,
         checkpoint_source=inputs.checkpoint_source,
     )
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(one.numel() for one in model.parameters())
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import time
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsevit.data.coco import (
     AnnotationSummary,
@@ -23,6 +24,9 @@ from sparsevit.data.nuscenes.made.spec import VERSION, ScenesSpec
 from sparsevit.data.nuscenes.names import CAMERAS
 from sparsevit.data.spec import CLASSIFICATION, LEAST_BYTES_A_PIXEL, SPLITS, DatasetSpec
 from sparsevit.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsevit.data.own import OwnData
 
 MOST_IMAGES, MOST_SAMPLES = 1000, 40
 _ROOTS = {"bev": "scenes", CLASSIFICATION: "labelled"}
@@ -282,47 +286,46 @@ def show_scenes(
     return ShowResult(out, len(CAMERAS) * draw_frames(chosen, out))
 
 
-def has_own(root: Path | str, split: str = "val") -> bool:
-    """Whether data other than a COCO dataset in its usual place is there: what
-    :func:`sparsevit.data.own.recognise` knows, or a YAML file that says what it is."""
+def own_data(root: Path | str, split: str = "val") -> OwnData | None:
+    """Data other than a COCO dataset in its usual place: what
+    :func:`sparsevit.data.own.recognise` knows. None where there is no such.
+
+    Raises:
+        UserError: something is wrong with a YAML file, or a made dataset with folders of classes.
+    """
     from sparsevit.data.own import recognise
 
     root = Path(root)
     if root.suffix in (".yaml", ".yml"):
-        return True
+        return recognise(root)
     if not root.is_dir():
-        return False
+        return None
     record = read_record(root)
     if record is not None:
-        return "folders" in record["spec"]
+        return recognise(root) if "folders" in record["spec"] else None
     try:
         _annotations_at(root, split)
     except UserError:
-        try:
-            return bool(recognise(root).splits)
-        except UserError:
-            return False
-    return False
+        with contextlib.suppress(UserError):
+            return recognise(root)
+    return None
 
 
-def show_own(root: Path | str, out: Path | str, split: str = "val", images: int = 8) -> ShowResult:
+def show_own(found: OwnData, out: Path | str, split: str = "val", images: int = 8) -> ShowResult:
     """Draws images, spread over a split, with what is known of them: objects, label maps, or the
     names of their classes.
 
     Args:
-        root: a folder of own data, or a YAML file.
+        found: see :func:`own_data`.
         out: picture to write.
         split: which one.
         images: how many.
 
     Raises:
-        UserError: there is no such thing at ``root``, or ``out`` cannot be written.
+        UserError: there is no such split, or ``out`` cannot be written.
     """
-    from sparsevit.data.own import recognise
-
     out = Path(out)
     _check_count(images, MOST_IMAGES)
-    found = recognise(root)
     if split not in found.splits:
         raise UserError(f"There is no split '{split}'.", f"Use one of: {', '.join(found.splits)}.")
     # matplotlib is needed for nothing else here

@@ -15,7 +15,7 @@ from sparsevit.engine.distributed import default_device
 from sparsevit.engine.evaluation import Evaluation, split_of
 from sparsevit.engine.image_size import pipeline_sizes
 from sparsevit.engine.runner import build_model, train
-from sparsevit.latency.cost import masked, needed
+from sparsevit.latency.cost import all_parameters, gmacs, parameters
 from sparsevit.phases.inputs import Inputs, PhaseRun, save_config
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity import Configuration
@@ -147,15 +147,22 @@ def run_training(
 
 
 def _cost(inputs: Inputs, model: nn.Module) -> dict[str, float]:
-    """What the backbone needs for an image, where masks make a part of it vain."""
+    """What the backbone needs for an image, and has with what masks make vain; nothing where masks
+    leave out nothing."""
     task = task_of(inputs.cfg)
     backbone = task.backbone_of(model)
-    sizes = pipeline_sizes(inputs.cfg).counts if masked(backbone) else None
+    kept, all_of_them = parameters(backbone), all_parameters(backbone)
+    sizes = pipeline_sizes(inputs.cfg).counts if kept < all_of_them else None
     if not sizes:
         return {}
     image = task.random_images(1, max(sizes, key=sizes.__getitem__)).to(default_device())
     backbone.eval()
-    return needed(lambda: backbone(image), backbone)
+    return {
+        "parameters": kept,
+        "of_parameters": all_of_them,
+        "gmacs": gmacs(lambda: backbone(image), backbone),
+        "of_gmacs": gmacs(lambda: backbone(image)),
+    }
 
 
 def validate(

@@ -91,6 +91,7 @@ class StatusTable:
         return table
 
     def _cells(self, run: RunRecord) -> list[str]:
+        found = (describe_metrics(run.metrics), describe_measured(run), describe_cost(run))
         tried = f" (x{run.attempts})" if run.attempts > 1 else ""
         return [
             run.phase,
@@ -98,13 +99,10 @@ class StatusTable:
             run.status,
             describe_age(run.ended or run.started, self._now),
             describe_seconds(run.seconds),
-            "\n".join(filter(None, self._found(run))),
+            "\n".join(filter(None, found)),
             describe_inputs(run.inputs),
             "\n".join(run.outputs),
         ]
-
-    def _found(self, run: RunRecord) -> tuple[str, ...]:
-        return describe_metrics(run.metrics), describe_measured(run), describe_cost(run)
 
     def _errors(self) -> Iterator[Text]:
         for run in self._runs:

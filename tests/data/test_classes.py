@@ -15,7 +15,7 @@ from sparsevit.data.own import recognise
 from sparsevit.data.picture import draw_own
 from sparsevit.data.spec import DatasetSpec
 from sparsevit.errors import UserError
-from sparsevit.phases.data import make_data, show_own, spec_of
+from sparsevit.phases.data import make_data, own_data, show_own, spec_of
 
 NAMES = ("square", "circle", "star")
 SPEC = DatasetSpec(
@@ -113,7 +113,7 @@ def test_the_command_counts_and_draws(tmp_path):
     assert read_record(tmp_path / "d")["spec"]["task"] == "classification"
     again = tiny.run("data", "make", tmp_path / "d", "--task", "classification", *words)
     assert "Already there" in again.out
-    assert show_own(tmp_path / "d", tmp_path / "shown.png", "train", 3).images == 3
+    assert show_own(own_data(tmp_path / "d"), tmp_path / "shown.png", "train", 3).images == 3
     shown = tiny.run("data", "show", tmp_path / "d", "--out", tmp_path / "shown.png")
     assert shown.code == 0, shown.err
     assert make_data(tmp_path / "e", SPEC).splits["val"].images == 3

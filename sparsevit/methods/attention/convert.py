@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
+from sparsevit.methods.attention.forward import split_heads
 from sparsevit.methods.attention.predictor import MaskPredictor, check_predictor
 from sparsevit.methods.attention.routes import attend
 
@@ -30,13 +31,14 @@ def connect(
     Raises:
         UserError: the model has no attention that is known, or an option does not suit it.
     """
-    found = [one for one in model.modules() if _attentions(one)]
-    if not found:
+    found = ((one, _attentions(one)) for one in model.modules())
+    holder, attentions = next((pair for pair in found if pair[1]), (model, {}))
+    if not attentions:
         raise UserError(
             f"{type(model).__name__} has no attention whose connections can be predicted.", KNOWN
         )
-    holder: Any = found[0]
-    attentions, tokens = _attentions(holder), _tokens(holder)
+    _refuse_dropout(attentions)
+    tokens = _tokens(holder)
     listed = isinstance(keep_rate, (list, tuple))
     rates: list[Any] = [*keep_rate] if listed else [keep_rate] * len(attentions)  # type: ignore[misc]
     if len(rates) != len(attentions):
@@ -73,16 +75,17 @@ class ConnectedAttention(nn.Module):
 
     def forward(self, x_BnC: Tensor, *_: Any, **__: Any) -> Tensor:
         """Attention of tokens, (B, n, C), to those that they choose."""
-        q, k, v = (
-            self.qkv(x_BnC).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        )
-        # timm's classes may normalise either
-        q, k = getattr(self, "q_norm", nn.Identity())(q), getattr(self, "k_norm", nn.Identity())(k)
+        q, k, v = split_heads(self.qkv(x_BnC), self.num_heads)
+        q, k = self._through(q, "q_norm"), self._through(k, "k_norm")
         out = attend(self.mask_predictor, q, k, v).transpose(1, 2).flatten(2)
-        for name in _BEHIND:
-            behind = getattr(self, name, None)
-            out = out if behind is None else behind(out)
-        return out
+        return self._through(out, *_BEHIND)
+
+    def _through(self, x: Tensor, *names: str) -> Tensor:
+        """What modules of these names make of something, those that the library's class has."""
+        for name in names:
+            module = getattr(self, name, None)
+            x = x if module is None else module(x)
+        return x
 
 
 _classes: dict[type[Any], type[Any]] = {}
@@ -110,6 +113,16 @@ def _is_known(attention: Any) -> bool:
     return (kind.__module__.partition(".")[0], kind.__name__) in _ATTENTIONS
 
 
+def _refuse_dropout(attentions: Mapping[str, Any]) -> None:
+    for attention in attentions.values():
+        dropped = getattr(attention, "attn_drop", 0)
+        if (dropped.p if isinstance(dropped, nn.Dropout) else dropped) > 0:
+            raise UserError(
+                "The model drops attention at random, which sparse attention does not.",
+                "Set the rate of attention dropout to 0.",
+            )
+
+
 def _tokens(holder: Any) -> int:
     """How many tokens the images of a transformer have, its class token among them.
 
@@ -123,12 +136,5 @@ def _tokens(holder: Any) -> int:
             "connections know one class token.",
             KNOWN,
         )
-    for attention in _attentions(holder).values():
-        dropped = getattr(attention, "attn_drop", 0)
-        if (dropped.p if isinstance(dropped, nn.Dropout) else dropped) > 0:
-            raise UserError(
-                "The model drops attention at random, which sparse attention does not.",
-                "Set the rate of attention dropout to 0.",
-            )
     positions = int(holder.pos_embed.shape[1])
     return positions + 1 if getattr(holder, "no_embed_class", False) else positions

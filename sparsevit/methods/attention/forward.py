@@ -67,6 +67,12 @@ def tiles_in(tokens: int) -> int:
     return math.ceil((tokens - 1) / TILE)
 
 
+def split_heads(qkv_BnX: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, (B, H, n, d) each, of a product (B, n, 3 * H * d)."""
+    q, k, v = qkv_BnX.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    return q, k, v
+
+
 # --- weigh the basis ------------------------------------------------------------------------------
 
 
@@ -267,7 +273,6 @@ def squared_error(
 ) -> Tensor:
     """The squared difference between the weights of the patches' queries and their dense attention,
     summed over all pairs; only the weights get a gradient (section 3.4)."""
-    R, n = reduced_BHRc.shape[-2], k_BHnd.shape[-2]
 
     def error(q_BHRd: Tensor, k_BHnd: Tensor, reduced: Tensor, mixed: Tensor, of: Tensor) -> Tensor:
         with torch.no_grad():
@@ -276,9 +281,10 @@ def squared_error(
         weights = coefficients(reduced, mixed, choice) @ of
         return (weights.float() - attention.float()).square().sum()
 
-    bytes_of_a_row = reduced_BHRc.shape[0] * reduced_BHRc.shape[1] * n * k_BHnd.itemsize
-    rows = max(1, TRAINED_BYTES // bytes_of_a_row)
-    part: Callable[..., Tensor] = error if rows >= R else _again_in_backward(error)
+    rows = max(1, TRAINED_BYTES // _bytes_of_a_row(k_BHnd, choice, trained=True))
+    part: Callable[..., Tensor] = (
+        error if rows >= reduced_BHRc.shape[-2] else _again_in_backward(error)
+    )
     queries = q_BHnd[..., 1:, :].split(rows, dim=-2)
     parts = zip(queries, reduced_BHRc.split(rows, dim=-2), strict=True)
     return torch.stack([part(q, k_BHnd, red, mixed_BHcK, basis) for q, red in parts]).sum()

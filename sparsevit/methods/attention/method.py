@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sparsevit.errors import UserError
 from sparsevit.methods.attention.convert import connect
 from sparsevit.methods.attention.explain import watched
-from sparsevit.methods.attention.predictor import MaskPredictor
+from sparsevit.methods.attention.predictor import MaskPredictor, require
 from sparsevit.methods.base import Method
 from sparsevit.sparsity.configuration import DECIMALS, Configuration, Knob, to_ratio
 from sparsevit.sparsity.handle import ATTACHED, sparse_parts
@@ -59,24 +59,22 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-                raise UserError(
-                    f"{name}={value!r} is not a number from 0 up.", f"Give one, such as {_LIKE}."
-                )
-        if self.first_stage > 1:
-            raise UserError(
-                f"first_stage={self.first_stage!r} is above 1.",
-                "It is the share of the iterations in which only the predictors learn, such as "
-                "0.1.",
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            require(
+                number and value >= 0,
+                f"{name}={value!r} is not a number from 0 up.",
+                "Give one, such as 0.5.",
             )
+        require(
+            self.first_stage <= 1,
+            f"first_stage={self.first_stage!r} is above 1.",
+            "It is the share of the iterations in which only the predictors learn, such as 0.1.",
+        )
 
     @property
     def distills(self) -> bool:
         """Whether the second stage has a teacher."""
         return bool(self.distill_logits or self.distill_tokens)
-
-
-_LIKE = "0.5"
 
 
 class Connections(Method):
@@ -88,8 +86,7 @@ class Connections(Method):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        own = [part for part in sparse_parts(model).values() if part.sparsity_method is type(self)]
-        self.part: SparseConnections = own[0]  # type: ignore[assignment]
+        self.part: SparseConnections = next(iter(self.parts().values()))
         self._iterations = 0
         self._teacher: nn.Module | None = None
         self._frozen: list[nn.Parameter] = []
@@ -170,7 +167,8 @@ class Connections(Method):
         if predictors[0].learns:
             errors = [one.error for one in predictors if one.error is not None]
             for one in predictors:
-                # not a part of the model: a copy of it would not take a result of a graph
+                # a copy of the model would not take a result of a graph; and what is validated
+                # before the next step is sparse
                 one.error, one.learns = None, False
             return {"reconstruction": recipe.reconstruction * torch.stack(errors).mean()}
         if self._teacher is None or not self._seen:
@@ -218,8 +216,7 @@ class Connections(Method):
     def picture(self, image: Tensor, pixels: Any, out: Path) -> Path | None:
         from sparsevit.methods.attention.picture import draw_kept_keys
 
-        parts = sparse_parts(self.model)
-        holder = next(name for name, part in parts.items() if part is self.part)
+        holder = next(iter(self.parts()))
         with watched(self.part.predictors.values()) as seen, torch.no_grad():
             self.model.get_submodule(holder)(image)
         masks = {n: m[0] for n, m in zip(self.part.predictors, seen.masks, strict=True)}

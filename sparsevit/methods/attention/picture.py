@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from sparsevit.atomic import write_atomic
-from sparsevit.methods.windows.picture import INK, OUTLINE, dim_skipped
+from sparsevit.methods.windows.picture import INK, OUTLINE, dim_skipped, save_png
 
 LAYERS, HEADS = 4, 4
 """Panels at most, down and across; of more layers some are shown, evenly spread."""
 
-_PANEL_INCHES, _DPI = 2.4, 150
+_PANEL_INCHES = 2.4
 
 
 def draw_kept_keys(
@@ -37,11 +35,7 @@ def draw_kept_keys(
     Returns:
         ``out``.
     """
-    buffer = io.BytesIO()
-    kept_keys_figure(pixels, masks, query).savefig(buffer, format="png", dpi=_DPI)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, buffer.getvalue())
-    return out
+    return save_png(kept_keys_figure(pixels, masks, query), out)
 
 
 def kept_keys_figure(

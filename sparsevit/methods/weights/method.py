@@ -27,7 +27,7 @@ from sparsevit.methods.weights.recipe import HEADS, NEURONS, TOKENS, WEIGHTS, Re
 from sparsevit.methods.weights.shrink import alive_heads, alive_neurons, shrink
 from sparsevit.methods.weights.tokens import TokenSelector
 from sparsevit.sparsity.configuration import Configuration, Knob
-from sparsevit.sparsity.handle import ATTACHED, sparse_parts
+from sparsevit.sparsity.handle import ATTACHED
 from sparsevit.sparsity.space import Space
 from sparsevit.sparsity.weights import (
     TOKEN_SELECTOR,
@@ -63,8 +63,7 @@ class Weights(Method):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        own = [part for part in sparse_parts(model).values() if part.sparsity_method is type(self)]
-        self.part: SparseWeights = own[0]  # type: ignore[assignment]
+        self.part: SparseWeights = next(iter(self.parts().values()))
         self.masks: dict[str, Tensor] = {}
         self.kept: dict[str, Tensor] = {}
         self.updates = 0

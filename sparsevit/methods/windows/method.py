@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from sparsevit.methods.base import Method, Nested
 from sparsevit.methods.windows import config
 from sparsevit.methods.windows.forward import num_kept
-from sparsevit.sparsity.handle import sparse_parts
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -43,7 +42,7 @@ class Windows(Method):
         return config.sparsify_swin(cfg)
 
     def nested(self, configuration: Mapping[str, float]) -> list[list[float]] | None:
-        parts = self._parts()
+        parts = self.parts()
         if len(parts) != 1:
             return None
         ((prefix, part),) = parts.items()
@@ -74,7 +73,7 @@ class Windows(Method):
         """How many windows each block keeps, by part and image size. Which ones follows from how
         many: a block that keeps all has ratio 0, and windows are scored where not all are kept."""
         kept = []
-        for prefix, part in self._parts().items():
+        for prefix, part in self.parts().items():
             space = part.sparsity_space().prefixed(prefix)
             nested = space.to_nested({name: configuration[name] for name in space.names})
             for height, width in image_sizes:
@@ -89,7 +88,7 @@ class Windows(Method):
             weight = next(self.model.parameters())
             image = torch.zeros(1, 3, *image_size, dtype=weight.dtype, device=weight.device)
             found = {}
-            for prefix, part in self._parts().items():
+            for prefix, part in self.parts().items():
                 with torch.no_grad(), part.record_selections() as selections:
                     self.model.get_submodule(prefix)(image)
                 found[prefix] = {(s.stage, s.block): s.layout.num_windows for s in selections}
@@ -101,13 +100,9 @@ class Windows(Method):
 
         kept: dict[str, Any] = {}
         with torch.no_grad():
-            for prefix, part in self._parts().items():
+            for prefix, part in self.parts().items():
                 kept |= kept_windows(part, self.model.get_submodule(prefix), image, prefix)
         if not kept:
             return None
         grids = {name: grid for name, (grid, _) in kept.items()}
         return draw_kept_windows(pixels, grids, {name: px for name, (_, px) in kept.items()}, out)
-
-    def _parts(self) -> dict[str, Any]:
-        parts = sparse_parts(self.model)
-        return {name: part for name, part in parts.items() if part.sparsity_method is type(self)}

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from sparsevit.atomic import write_atomic
+
 OUTLINE = "#ffd23f"
 PADDED = "#6ec6ff"
 GRID = (1.0, 1.0, 1.0, 0.28)
@@ -86,12 +88,15 @@ def draw_kept_windows(
     Raises:
         ValueError: an array has another shape or type, or the windows do not cover the image.
     """
-    figure = kept_windows_figure(image, kept, window_px)
+    return save_png(kept_windows_figure(image, kept, window_px), Path(out))
+
+
+def save_png(figure: Figure, out: Path) -> Path:
+    """Write a figure once it is drawn; its folder is made. Returns ``out``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
-    out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(buffer.getvalue())
+    write_atomic(out, buffer.getvalue())
     return out
 
 
