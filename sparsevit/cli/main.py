@@ -96,6 +96,12 @@ COMMANDS: dict[str, Entry] = {
         MEASURE,
         "Score a config, a checkpoint and a sparsity: by AP, mIoU, top-1 or NDS.",
     ),
+    "predict": Entry(
+        "sparsevit.cli.predict",
+        "predict",
+        MEASURE,
+        "Draw what a model finds in images, videos or what a camera sees.",
+    ),
     "latency": Entry(
         "sparsevit.cli.latency",
         "latency",

@@ -74,7 +74,7 @@ def pipeline_sizes(cfg: Config, images: int = IMAGES) -> PipelineSizes:
         described = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if not described:
             continue
-        pipelines.append(_pipeline_of(described))
+        pipelines.append(pipeline_of(described))
         try:
             with quiet_libraries():
                 dataset = Runner.build_dataloader(
@@ -171,7 +171,7 @@ def _transforms_of(dataset: Any, index: int) -> list[Any]:
     return list(getattr(pipeline, "transforms", None) or ())
 
 
-def _pipeline_of(described: Any) -> Any:
+def pipeline_of(described: Any) -> Any:
     """The pipeline of a dataset's config, which another one may wrap."""
     while described and not described.get("pipeline"):
         inner = described.get("dataset") or described.get("datasets")

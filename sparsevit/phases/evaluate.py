@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -145,7 +146,7 @@ def evaluate(
     SparsityHandle(model, required=False).set(chosen.configuration)
     evaluation = Evaluation(inputs.cfg, images, split=split, by_class=True)
     with phase_run(ws, "evaluate", given, force=True) as run:
-        with _executed(task, model, how, reporter):
+        with executed(task, model, how, reporter):
             metrics = evaluation(model, reporter)
         classes = evaluation.classes()
         run.update(metrics={**metrics, "classes": classes} if classes else metrics)
@@ -168,11 +169,23 @@ def evaluate(
     )
 
 
-def _executed(
-    task: Task, model: nn.Module, how: Execution, reporter: Reporter
+def executed(
+    task: Task,
+    model: nn.Module,
+    how: Execution,
+    reporter: Reporter,
+    file: Callable[[Any], Any] | None = None,
 ) -> AbstractContextManager[object]:
-    """The context in which the model, or its backbone, is executed as it was asked."""
-    if how.whole and how.backend == "eager":
+    """The context in which ``val_step`` of a model, or its backbone, is executed as it was asked.
+
+    Args:
+        task: that the model is for.
+        model: on the device of ``how``.
+        how: what executes it.
+        reporter: is told what takes long.
+        file: gives what executes it on images, in place of the backend.
+    """
+    if file is None and how.whole and how.backend == "eager":
         return autocast(how.precision, how.device)
     said = False
 
@@ -187,7 +200,7 @@ def _executed(
             )
         said = True
 
-    executed = (how.backend, how.precision, how.device)
+    by = (how.backend, how.precision, how.device)
     if how.whole:
-        return whole_in(task, model, *executed, on_prepare=tell)
-    return backbone_in(model, *executed, on_prepare=tell, name=task.backbone)
+        return whole_in(task, model, *by, on_prepare=tell, make=file)
+    return backbone_in(model, *by, on_prepare=tell, make=file, name=task.backbone)

@@ -34,10 +34,13 @@ PathLike = str | os.PathLike[str]
 DEMO_CONFIG = "sparsevit::demo/mask_rcnn_swin_shapes.py"
 
 # Phases that start from trained weights, and those that look at no image.
-NEED_WEIGHTS = ("adapt", "search", "sensitivity", "finetune", "evaluate", "export", "convert")
+NEED_WEIGHTS = (
+    *("adapt", "search", "sensitivity", "finetune"),
+    *("evaluate", "predict", "export", "convert"),
+)
 NEED_NO_DATA = ("latency", "calibrate", "export", "convert")
 # Phases that take a model of which nothing can be skipped, too.
-DENSE_TOO = ("evaluate", "latency", "export")
+DENSE_TOO = ("evaluate", "predict", "latency", "export")
 TRAINED = ("pretrain", "adapt", "finetune")
 
 # Which phases' outputs a phase starts from, the nearest first.
@@ -49,6 +52,7 @@ BEFORE = {
     "sensitivity": ("adapt", "pretrain"),
     "finetune": ("adapt", "pretrain"),
     "evaluate": ("finetune", "adapt", "pretrain"),
+    "predict": ("finetune", "adapt", "pretrain"),
     "latency": ("finetune", "adapt", "pretrain"),
     "export": ("finetune", "adapt", "pretrain"),
     "convert": ("finetune", "pretrain"),
@@ -89,6 +93,7 @@ def gather_inputs(
     overrides: Sequence[str] = (),
     *,
     sparse: bool = True,
+    data: bool = True,
     reporter: Reporter = SILENT,
 ) -> Inputs:
     """Find config and checkpoint of a phase, and say which they are.
@@ -106,7 +111,8 @@ def gather_inputs(
     Raises:
         UserError: something is missing or wrong.
     """
-    before, data = BEFORE[phase], workspace.path / "data"
+    before, folder = BEFORE[phase], workspace.path / "data"
+    data = data and phase not in NEED_NO_DATA
     found = workspace.resolve_config(config, before)
     name: PathLike = DEMO_CONFIG if found is None else found.path
     source = "the embedded demo" if found is None else found.source_text
@@ -117,17 +123,17 @@ def gather_inputs(
     weights = workspace.resolve_checkpoint(checkpoint, before)
     if weights is None and phase in NEED_WEIGHTS:
         raise _no_weights(phase)
-    if phase not in NEED_NO_DATA:
-        provide_embedded(base, data)
+    if data:
+        provide_embedded(base, folder)
     cfg = phase_config(base, phase)
     apply_overrides(cfg, overrides)
-    check_config(cfg, _needed(phase))
+    check_config(cfg, _needed(phase) if data else MODEL_ONLY)
     reporter.note(f"config: {name} ({source})")
 
     if weights is None:
-        return Inputs(cfg, base, source, None, "none", data)
+        return Inputs(cfg, base, source, None, "none", folder)
     reporter.note(f"checkpoint: {weights.path} ({weights.source_text})")
-    return Inputs(cfg, base, source, weights.path, weights.source_text, data)
+    return Inputs(cfg, base, source, weights.path, weights.source_text, folder)
 
 
 def _sparse(base: Config, phase: str) -> Config:
@@ -140,9 +146,7 @@ def _sparse(base: Config, phase: str) -> Config:
 
 
 def _needed(phase: str) -> tuple[str, ...]:
-    """What a phase uses of a config beside the model."""
-    if phase in NEED_NO_DATA:
-        return MODEL_ONLY
+    """What a phase that looks at images uses of a config beside the model."""
     return TRAINING if phase in TRAINED else VALIDATION
 
 

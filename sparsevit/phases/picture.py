@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.image import imread
 from mmengine.config import Config
 from torch import Tensor
 
+from sparsevit.atomic import write_atomic
+from sparsevit.data.images import decoded
 from sparsevit.engine.evaluation import Evaluation
 from sparsevit.methods import methods_in
-from sparsevit.tasks import task_of
+from sparsevit.tasks import Task, task_of
+from sparsevit.tasks.base import LEAST_SCORE
 
-_PANEL_INCHES, _TITLE_INCHES, _DPI = 4.0, 0.35, 150
+_LEAST_SIDE = 480
+_GAP = 8
 _WIDE = 2.1
 """From how many times as wide as high pictures stand below each other."""
 
@@ -36,10 +38,23 @@ def picture_of_sparsity(cfg: Config, model: Any, out: Path, index: int = 0) -> P
     Returns:
         ``out``, or None where the model's methods have nothing to show.
     """
-    task, loaded = task_of(cfg), Evaluation(cfg).loader.dataset[index]
+    return draw_sparsity(task_of(cfg), model, Evaluation(cfg).loader.dataset[index], out)
+
+
+def draw_sparsity(task: Task, model: Any, loaded: Mapping[str, Any], out: Path) -> Path | None:
+    """Draw what a model skips on an image; of a sample of several views, on the first.
+
+    Args:
+        task: that the model is for.
+        model: set to the sparsity to show.
+        loaded: what the test pipeline gives.
+        out: the PNG to write.
+
+    Returns:
+        ``out``, or None where the model's methods have nothing to show.
+    """
     device = next(model.parameters()).device
     prepared = model.data_preprocessor({name: [value] for name, value in loaded.items()})
-    # of a sample of several views, the first
     normalised = _images(task.pixels_of(prepared["inputs"]))[:1].to(device)
     image = _images(task.pixels_of(loaded["inputs"]))[0].permute(1, 2, 0).numpy()
     if task.channels == "BGR":
@@ -74,26 +89,72 @@ def picture_of_predictions(
     file = loaded["data_samples"].metainfo.get("img_path")
     if file is None:
         return None
-    import mmcv
-
-    pixels = mmcv.imread(file, channel_order="rgb")
+    pixels = decoded(Path(file))[..., ::-1]
     panels = {}
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with torch.no_grad():
         for name, model in models.items():
             (found,) = model.test_step({key: [value] for key, value in loaded.items()})
-            drawn = Path(folder) / "drawn.png"
-            panels[name] = imread(task.draw(found.cpu(), pixels, drawn, dataset.metainfo))
-    rows, columns = next(iter(panels.values())).shape[:2]
-    wide = columns > _WIDE * rows
-    width = _PANEL_INCHES * (2 if wide else 1)
-    height = width * rows / columns + _TITLE_INCHES
-    down, across = (len(panels), 1) if wide else (1, len(panels))
-    figure = Figure((across * width, down * height), layout="compressed")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(down, across, squeeze=False).flat
-    for ax, (name, panel) in zip(axes, panels.items(), strict=True):
-        ax.imshow(panel, interpolation="antialiased")
-        ax.set_title(name)
-        ax.set_axis_off()
-    figure.savefig(out, dpi=_DPI)
+            panels[name] = drawn(task, found, pixels, dataset.metainfo)
+    return save(side_by_side(panels), out)
+
+
+def drawn(
+    task: Task, found: Any, pixels: np.ndarray, meta: Mapping[str, Any], least: float = LEAST_SCORE
+) -> np.ndarray:
+    """What a model found, over its image.
+
+    Args:
+        task: that the model is for.
+        found: a data sample with predictions.
+        pixels: (H, W, 3) uint8 RGB.
+        meta: ``metainfo`` of the dataset.
+        least: see :meth:`Task.draw`.
+
+    Returns:
+        (h, w, 3) uint8 RGB, the task's own size.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "drawn.png"
+        task.draw(found.cpu(), np.ascontiguousarray(pixels), path, meta, least)
+        return np.ascontiguousarray(decoded(path)[..., ::-1])
+
+
+def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pictures with a line of text above each, wide ones below each other.
+
+    Args:
+        panels: by that text: (H, W, 3) uint8 RGB; small ones are made larger.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = next(iter(panels.values())).shape[:2]
+    scale = max(1.0, _LEAST_SIDE / min(height, width))
+    size = (round(width * scale), round(height * scale))
+    font: Any = ImageFont.load_default(max(14, size[0] // 32))
+    strip = 2 * int(font.size)
+    below = width > _WIDE * height
+    step = (0, strip + size[1] + _GAP) if below else (size[0] + _GAP, 0)
+    count = len(panels) - 1
+    sheet = Image.new(
+        "RGB", (size[0] + count * step[0], strip + size[1] + count * step[1]), "white"
+    )
+    pen = ImageDraw.Draw(sheet)
+    for index, (name, panel) in enumerate(panels.items()):
+        left, top = index * step[0], index * step[1]
+        pen.text((left + size[0] / 2, top + strip / 2), name, "#1f2933", font, anchor="mm")
+        picture = Image.fromarray(panel)
+        sheet.paste(picture.resize(size, Image.Resampling.LANCZOS), (left, top + strip))
+    return np.asarray(sheet)
+
+
+def save(pixels: np.ndarray, out: Path) -> Path:
+    """Write (H, W, 3) uint8 RGB as a PNG, whole or not at all. Returns ``out``."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    write_atomic(out, buffer.getvalue())
     return out

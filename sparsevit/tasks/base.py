@@ -23,6 +23,9 @@ OURS = "sparsevit"
 
 Rows = list[tuple[str, ...]]
 
+LEAST_SCORE = 0.3
+"""From which objects are drawn, as mmdet has it."""
+
 
 def shown(value: float | None, decimals: int = 3) -> str:
     """``0.512``; ``-`` for what the data cannot give."""
@@ -249,7 +252,14 @@ class Task(ABC):
         """What is predicted in a data sample, as plain data."""
 
     @abstractmethod
-    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+    def draw(
+        self,
+        sample: Any,
+        pixels: Any,
+        out: Path,
+        meta: Mapping[str, Any],
+        least: float = LEAST_SCORE,
+    ) -> Path:
         """Draw what is predicted.
 
         Args:
@@ -257,6 +267,7 @@ class Task(ABC):
             pixels: (H, W, 3) uint8 RGB.
             out: the PNG to write.
             meta: ``metainfo`` of the dataset.
+            least: objects are drawn from this score.
         """
 
     @abstractmethod

@@ -77,6 +77,7 @@ class StandIn(nn.Module):
         device: where the backbone is.
         on_prepare: see :data:`OnPrepare`.
         keep: how many preparations are kept.
+        make: gives what executes it on images, in place of the backend.
 
     Raises:
         UserError: the backend cannot be had here.
@@ -91,15 +92,16 @@ class StandIn(nn.Module):
         *,
         on_prepare: OnPrepare | None = None,
         keep: int = KEPT,
+        make: Callable[[Tensor], Run] | None = None,
     ) -> None:
         super().__init__()
         require_backend(backend, precision, device)
 
         # the backbone is no submodule of this one: a handle would find its knobs a second time
-        def make(images: Tensor) -> Run:
+        def prepared(images: Tensor) -> Run:
             return prepare(backend, backbone, images, precision, device)
 
-        self._prepared = _LastUsed(backbone, make, on_prepare, keep)
+        self._prepared = _LastUsed(backbone, make or prepared, on_prepare, keep)
         self._structure: TreeSpec | None = None
         self._structure_on = lambda image: tree_structure(tuple(backbone(image)))
 
@@ -123,20 +125,21 @@ def backbone_in(
     device: torch.device,
     *,
     on_prepare: OnPrepare | None = None,
+    make: Callable[[Tensor], Run] | None = None,
     name: str = "backbone",
 ) -> Iterator[None]:
     """Within this context the backbone of ``model`` is executed by a backend.
 
     Args:
         model: with a backbone; it is itself again afterwards.
-        backend, precision, device, on_prepare: see :class:`StandIn`.
+        backend, precision, device, on_prepare, make: see :class:`StandIn`.
         name: of the backbone in the model, dotted.
 
     Raises:
         UserError: the backend cannot be had here.
     """
     backbone = model.get_submodule(name)
-    stand_in = StandIn(backbone, backend, precision, device, on_prepare=on_prepare)
+    stand_in = StandIn(backbone, backend, precision, device, on_prepare=on_prepare, make=make)
     was_training = backbone.training
     parent, _, leaf = name.rpartition(".")
     owner = model.get_submodule(parent)
@@ -157,13 +160,14 @@ def whole_in(
     device: torch.device,
     *,
     on_prepare: OnPrepare | None = None,
+    make: Callable[[Any], Any] | None = None,
 ) -> Iterator[None]:
     """Within this context ``model.val_step`` is executed by a backend.
 
     Args:
         task: that the model is for.
         model: of it, on ``device``.
-        backend, precision, device, on_prepare: as of :class:`StandIn`.
+        backend, precision, device, on_prepare, make: as of :class:`StandIn`.
 
     Raises:
         UserError: the backend cannot be had here, or not for this model.
@@ -171,7 +175,7 @@ def whole_in(
     require_whole_backend(task.whole, task.backends(), backend, precision, device)
     prepared = _LastUsed(
         model,
-        lambda images: task.prepare(backend, model, images, precision, device),
+        make or (lambda images: task.prepare(backend, model, images, precision, device)),
         on_prepare,
         pixels_of=task.pixels_of,
     )

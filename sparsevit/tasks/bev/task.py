@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparsevit.data.nuscenes.names import CAMERAS, CLASSES
 from sparsevit.errors import UserError
-from sparsevit.tasks.base import Rows, Task, shown
+from sparsevit.tasks.base import LEAST_SCORE, Rows, Task, shown
 from sparsevit.tasks.bev import checks
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 NDS, MEAN_AP = "NDS", "mAP"
 ERRORS = ("mATE", "mASE", "mAOE", "mAVE", "mAAE")
-_LEAST_SCORE = 0.3
-"""Of a box that is drawn; as mmdet draws."""
 
 
 class Bev(Task):
@@ -140,7 +138,14 @@ class Bev(Task):
             for box, score, label in zip(boxes, scores, labels, strict=True)
         ]
 
-    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+    def draw(
+        self,
+        sample: Any,
+        pixels: Any,
+        out: Path,
+        meta: Mapping[str, Any],
+        least: float = LEAST_SCORE,
+    ) -> Path:
         """Boxes in the six images and from above, and there in grey what is annotated.
 
         ``pixels`` are those of one image: the others are read from their files too.
@@ -148,7 +153,7 @@ class Bev(Task):
         from sparsevit.data.nuscenes.picture import draw_samples
 
         found = sample.pred_instances_3d
-        found = found[found.scores_3d >= _LEAST_SCORE]
+        found = found[found.scores_3d >= least]
         row = (sample.metainfo, found.bboxes_3d.numpy(), found.labels_3d.numpy())
         real = sample.get("gt_instances_3d")
         truth = None if real is None else [real.bboxes_3d[real.labels_3d >= 0].numpy()]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.ops.mmpretrain_import import import_mmpretrain
-from sparsevit.tasks.base import Rows, Task
+from sparsevit.tasks.base import LEAST_SCORE, Rows, Task
 from sparsevit.tasks.classification import images, own
 
 if TYPE_CHECKING:
@@ -133,7 +133,14 @@ class Classification(Task):
             for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
         ]
 
-    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+    def draw(
+        self,
+        sample: Any,
+        pixels: Any,
+        out: Path,
+        meta: Mapping[str, Any],
+        least: float = LEAST_SCORE,
+    ) -> Path:
         from mmpretrain.visualization import UniversalVisualizer
 
         UniversalVisualizer().visualize_cls(

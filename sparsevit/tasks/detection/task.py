@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparsevit.tasks.base import Rows, Task
+from sparsevit.tasks.base import LEAST_SCORE, Rows, Task
 from sparsevit.tasks.detection import checks, coco, own
 
 if TYPE_CHECKING:
@@ -105,12 +105,21 @@ class Detection(Task):
 
         return coco_results(sample)
 
-    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+    def draw(
+        self,
+        sample: Any,
+        pixels: Any,
+        out: Path,
+        meta: Mapping[str, Any],
+        least: float = LEAST_SCORE,
+    ) -> Path:
         from mmdet.visualization import DetLocalVisualizer
 
         visualizer = DetLocalVisualizer()
         visualizer.dataset_meta = dict(meta)
-        visualizer.add_datasample(out.stem, pixels, sample, draw_gt=False, out_file=str(out))
+        visualizer.add_datasample(
+            *(out.stem, pixels, sample), draw_gt=False, pred_score_thr=least, out_file=str(out)
+        )
         return out
 
     def palette(self, classes: int) -> list[tuple[int, int, int]]:

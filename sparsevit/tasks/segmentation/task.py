@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.errors import UserError
-from sparsevit.tasks.base import Rows, Task
+from sparsevit.tasks.base import LEAST_SCORE, Rows, Task
 from sparsevit.tasks.segmentation import labels, own
 
 if TYPE_CHECKING:
@@ -122,13 +122,20 @@ class Segmentation(Task):
     def to_json(self, sample: Any) -> list[dict[str, Any]]:
         return labels.regions(sample)
 
-    def draw(self, sample: Any, pixels: Any, out: Path, meta: Mapping[str, Any]) -> Path:
+    def draw(
+        self,
+        sample: Any,
+        pixels: Any,
+        out: Path,
+        meta: Mapping[str, Any],
+        least: float = LEAST_SCORE,
+    ) -> Path:
         from mmseg.visualization import SegLocalVisualizer
 
         visualizer = SegLocalVisualizer(alpha=0.6)
         visualizer.dataset_meta = dict(meta)
         visualizer.add_datasample(
-            *(out.stem, pixels, sample), draw_gt=False, with_labels=False, out_file=str(out)
+            *(out.stem, pixels, sample), draw_gt=False, with_labels=True, out_file=str(out)
         )
         return out
 

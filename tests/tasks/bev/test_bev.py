@@ -241,3 +241,18 @@ def test_what_is_found_is_drawn_and_written_as_plain_data(scenes, tmp_path):
     found = BEV.to_json(sample)
     assert len(found) == boxes
     assert json.loads(json.dumps(found))[0]["sample"] == sample.metainfo["sample_token"]
+
+
+def test_samples_of_the_dataset_are_predicted_and_single_images_refused(done, tmp_path):
+    workspace = shutil.copytree(done[0], tmp_path / "workspace")
+    words = ("--workspace", workspace, "--out", tmp_path / "drawn")
+    ran = tiny.run("predict", "--frames", 2, *words, "--json")
+    assert ran.code == 0, ran.err
+    assert len(ran.document["images"]) == 2
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    samples = {one["sample"] for one in ran.document["predictions"]}
+    assert len(samples) == 2
+    photo = next((workspace / "data").glob("*/samples/CAM_FRONT/*"))
+    ran = tiny.run("predict", photo, *words)
+    assert ran.code == 2
+    assert "6 images of calibrated cameras" in " ".join(ran.err.replace("│", "").split())

@@ -223,6 +223,16 @@ def test_what_is_exported_is_described(done, tmp_path):
     assert described["input"]["channels"] == "RGB"
 
 
+def test_an_image_is_predicted_with_the_names_of_its_classes(done, tmp_path):
+    workspace = shutil.copytree(done[0], tmp_path / "workspace")
+    photo = next((workspace / "data").glob("*/val/*/*.png"))
+    ran = tiny.run("predict", photo, "--workspace", workspace, "--json")
+    assert ran.code == 0, ran.err
+    found = ran.document["predictions"]
+    assert sum(one["score"] for one in found) == pytest.approx(1, abs=1e-5)
+    assert {one["name"] for one in found} == {"circle", "cross", "ring", "square", "star"}
+
+
 def test_a_prediction_as_plain_data_and_drawn(classifier, tmp_path):
     task = TASKS["classification"]
     (sample,) = classifier.test_step(task.random_batch(1, (64, 64)))

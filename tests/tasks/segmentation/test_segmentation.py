@@ -76,6 +76,18 @@ def test_evaluate_scores_each_class(done):
     assert mean == pytest.approx(done[1]["evaluate"]["metrics"]["mIoU"], abs=0.01)
 
 
+def test_what_is_predicted_is_a_class_for_each_pixel(done, tmp_path):
+    workspace = shutil.copytree(done[0], tmp_path / "workspace")
+    photo = next((workspace / "data").glob("*/val/*.png"))
+    ran = tiny.run("predict", photo, "--workspace", workspace, "--windows", "--json")
+    assert ran.code == 0, ran.err
+    (image,) = ran.document["images"]
+    assert (image["width"], image["height"]) == (64, 64)
+    assert sum(one["pixels"] for one in ran.document["predictions"]) == 64 * 64
+    names = [Path(path).name for path in ran.document["files"]]
+    assert names == [f"{photo.stem}.windows.png", f"{photo.stem}.png", "predictions.json"]
+
+
 @pytest.mark.parametrize(
     ("backend", "ratio"),
     [("eager", 0.0), ("eager", 0.5), ("onnxruntime", 0.5), ("openvino", 0.5)],
