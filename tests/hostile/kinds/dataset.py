@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "show train": ("data", "show", "coco", "-o", "out.png", "--split", "train"),
     "adapt": ("adapt", "coco.py", CHECKPOINT, "--workspace", "ws"),
 }
+# of images alone
+PREDICT = ("predict", "coco/val", "--workspace", "ws", "-o", "out")
 SPLITS = {
     "evaluate": "val",
     "pretrain": "train",
@@ -43,7 +45,7 @@ SPLITS = {
     "show train": "train",
     "adapt": "val",
 }
-WRITES = ("out.png",)
+WRITES = ("out.png", "out", "out/*")
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -77,6 +79,16 @@ def catalogue() -> list[Case]:
         for command in (commands[n % 2], commands[2 + n % 3]):
             make = functools.partial(_with_image, spoil, SPLITS[command])
             cases.append(_case(f"image: {name} ({command})", command, make, MAYBE))
+        make = functools.partial(_with_image, spoil, "val")
+        more = ("--skip-broken",) if n % 2 else ()
+        cases.append(
+            Case(f"image: {name} (predict)", (*PREDICT, *more), make, MAYBE, writes=WRITES)
+        )
+    for suffix in (".mp4", ".avi", ".gif", ".webm"):
+        for name, content in {"empty": b"", "text": b"hello\n" * 99, "zeros": bytes(9999)}.items():
+            make = functools.partial(_video, f"x{suffix}", content)
+            words = ("predict", f"x{suffix}", "--workspace", "ws", "-o", "out")
+            cases.append(Case(f"video: {name} {suffix}", words, make, MISTAKE, writes=WRITES))
     for name, (words, make) in folders().items():
         codes = MAYBE if name.startswith("?") else MISTAKE
         cases.append(Case(name, words, make, codes, writes=(*WRITES, "made", "made/*")))
@@ -119,6 +131,10 @@ def _with_image(spoil: Callable[[Path], object], split: str, place: Place) -> No
     root = prepare(place)
     for path in sorted((root / split).glob("*.png"))[:1]:
         spoil(path)
+
+
+def _video(name: str, content: bytes, place: Place) -> None:
+    (place.folder / name).write_bytes(content)
 
 
 def _mutated(what: str, seed: float, split: str, place: Place) -> None:

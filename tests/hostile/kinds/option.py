@@ -27,6 +27,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "finetune": ("finetune", "--workspace", "ws", "--force", *ITER),
     "demo": ("demo", "--short", "--workspace", "ws", "--trials", "x"),
     "evaluate": ("evaluate", "--workspace", "ws", "--eval-images", "1"),
+    "predict": ("predict", "--workspace", "ws", "--frames", "1", "-o", "out"),
     "latency": ("latency", "--workspace", "ws", "--img-size", "64", "--seconds", "0.01"),
     "calibrate": (
         *("calibrate", "--workspace", "ws", "--img-size", "64", "--seconds", "0.01"),
@@ -43,7 +44,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "export": ("export", "--workspace", "ws", "--format", "nothing", "-o", "out.onnx"),
     "export-config": ("export-config", "--workspace", "ws"),
 }
-WRITES = ("made", "made/*", "out*", "ws2", "ws2/*", "work_dirs", "work_dirs/*", "new*")
+WRITES = ("made", "made/*", "out*", "out/*", "ws2", "ws2/*", "work_dirs", "work_dirs/*", "new*")
 
 NUMBERS = (
     *("x", "", " ", "²", "１２", "nan", "inf", "-inf", "1e999", "0x10", "1_0", "--", "-", "+5"),
