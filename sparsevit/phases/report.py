@@ -129,7 +129,7 @@ def _require_ours(target: Path) -> None:
         UserError: it is something else, or has another suffix.
     """
     remedy = "Give another file with --out."
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UserError(f"{target} is a folder, not a file.", "Give a file in it with --out.")
     if target.suffix.lower() not in _SUFFIXES:
         raise UserError(
@@ -173,9 +173,9 @@ def _results(held: StatusResult) -> Section:
         with section.reading(f"The comparison of {run.name}"):
             rows = run.metrics.get("rows")
             if rows:
-                task = next(one for one in TASKS.values() if f"{one.whole_key}_ms" in rows[0])
+                tasks = [one for one in TASKS.values() if f"{one.whole_key}_ms" in rows[0]]
                 section.parts += [
-                    page.rendered(figures_table(task, rows)),
+                    page.rendered(figures_table(tasks[0], rows)),
                     page.paragraph(f"searched: {short_ratios(rows[-1]['sparsity'])}"),
                     _made_by(run),
                 ]
@@ -185,7 +185,8 @@ def _results(held: StatusResult) -> Section:
             with section.reading(f"The scores of {run.name}"):
                 models += [(run, *model) for model in _models(run)]
     if models:
-        section.parts.append(page.rendered(_models_table(models)))
+        with section.reading("The table of models"):
+            section.parts.append(page.rendered(_models_table(models)))
     return section
 
 
@@ -290,10 +291,11 @@ def _training(held: StatusResult) -> Section:
         with section.reading(f"The log of {run.name}"):
             curves, damaged = _curves(logs)
             if damaged:
-                section.unread.append(f"{damaged} lines of the log of {run.name}")
+                lines = "a line" if damaged == 1 else f"{damaged} lines"
+                section.unread.append(f"{lines} of the log of {run.name} cannot be read")
             drawn = [
-                page.figure(curves_figure(lines, what, "iteration"), f"{run.name}: {what}")
-                for what, lines in curves.items()
+                page.figure(curves_figure(found, what, "iteration"), f"{run.name}: {what}")
+                for what, found in curves.items()
             ]
             if drawn:
                 heading = f"<h3>{page.text(run.name)}</h3>"
@@ -350,6 +352,11 @@ def _search(held: StatusResult) -> Section:
             _in_workspace(held, page.rendered(shown_summary(found))),
             *(_made_by(run) for run in runs if run.name == found.run),
         ]
+    plot = runs[-1].outputs.get("plot")
+    if section.unread and plot is not None:
+        with section.reading("The picture of the last search"):
+            section.parts.append(page.picture(_inside(held, plot), f"{runs[-1].name}: {plot}"))
+            section.parts.append(_made_by(runs[-1]))
     _say_more(section, len(runs) - 1, "searches")
     return section
 
@@ -360,7 +367,7 @@ def _sensitivity(held: StatusResult) -> Section:
     runs = [run for run in held.runs if run.status == FINISHED and "sensitivity" in run.outputs]
     for run in runs[-1:]:
         with section.reading(f"The result of {run.name}"):
-            file = held.workspace / run.outputs["sensitivity"]
+            file = _inside(held, run.outputs["sensitivity"])
             metric = str(run.metrics["metric"])
             found = SensitivityResult(
                 run=run.name,
@@ -395,8 +402,8 @@ def _latency(held: StatusResult) -> Section:
         times = [_number(run.metrics.get(k)) for k in ("dense_ms", "latency_ms", "fastest_ms")]
         if times[0] is not None:
             cells = ("" if ms is None else f"{ms:.2f}" for ms in times)
-            busy = run.metrics.get("machine") or ""
-            table.add_row(run.name, _execution_text(run.inputs), *cells, str(busy))
+            busy = str(run.metrics.get("machine") or "")
+            table.add_row(run.name, _execution_text(run.inputs), *cells, busy)
     if table.row_count:
         section.parts.append(page.rendered(table))
     calibrations = {
@@ -404,7 +411,7 @@ def _latency(held: StatusResult) -> Section:
     }
     for path, run in calibrations.items():
         with section.reading(f"The calibration of {run.name}"):
-            file = held.workspace / path
+            file = _inside(held, path)
             made = Calibration.from_dict(read_record(file)["document"])
             result = CalibrateResult(
                 calibration=made,
@@ -442,13 +449,10 @@ def _pictures(held: StatusResult) -> Section:
         for key, path in run.outputs.items()
         if path.lower().endswith(_PICTURES) and not key.startswith("plot")
     ]
-    root = held.workspace.resolve()
     for run, key, path in made[-_MOST_PICTURES:]:
         with section.reading(f"The picture {path} of {run.name}"):
-            file = (root / path).resolve()
-            if root not in file.parents:
-                raise ValueError("it does not lie in the workspace")
-            section.parts += [page.picture(file, f"{run.name}: {key}"), _made_by(run)]
+            drawn = page.picture(_inside(held, path), f"{run.name}: {key}")
+            section.parts += [drawn, _made_by(run)]
     _say_more(section, len(made) - _MOST_PICTURES, "pictures")
     return section
 
@@ -469,8 +473,8 @@ def _machines(held: StatusResult) -> Section:
     table = Table()
     for heading in ("runs", "host", "device", "versions", "git commit"):
         table.add_column(heading)
-    for key, names in groups.items():
-        table.add_row(", ".join(names), *key)
+    for known, names in groups.items():
+        table.add_row(", ".join(names), *known)
     section.parts.append(page.rendered(table))
     return section
 
@@ -487,6 +491,20 @@ def _made_by(run: RunRecord) -> str:
 def _say_more(section: Section, more: int, what: str) -> None:
     if more > 0:
         section.parts.append(page.paragraph(f"{more} earlier {what} are not drawn.", "dim"))
+
+
+def _inside(held: StatusResult, path: str) -> Path:
+    """A file of the workspace. A record that came from elsewhere may name any, and none but the
+    workspace's own are for whoever the page is sent to.
+
+    Raises:
+        ValueError: it lies elsewhere, or a link leads there.
+    """
+    root = held.workspace.resolve()
+    file = (root / path).resolve()
+    if root not in file.parents:
+        raise ValueError(f"{path} does not lie in the workspace")
+    return file
 
 
 def _in_workspace(held: StatusResult, shown_paths: str) -> str:

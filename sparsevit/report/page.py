@@ -33,7 +33,9 @@ MARK = """\
 """
 """How every page begins: by it an earlier one is known."""
 
-DAMAGED = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+DAMAGED = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+)
 """What reading a file, or making anything of what is in it, may raise where it is damaged."""
 
 _MOST_CHARACTERS = 4000
@@ -88,9 +90,11 @@ svg text { font-family: "DejaVu Sans", Verdana, sans-serif; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
+@media screen and (max-width: 40rem) {
+  td:last-child:not(.right, .whole) { min-width: 16rem; } }
 @media print {
-  body { max-width: none; padding: 0; font-size: 9.5pt; }
-  nav { display: none; } .scroll { overflow: visible; } table { font-size: 8pt; }
+  html { font-size: 9.5pt; } body { max-width: none; padding: 0; }
+  nav { display: none; } .scroll { overflow: visible; }
   details::details-content { content-visibility: visible; block-size: auto; }
   figure, tr, h2, h3 { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
@@ -117,7 +121,7 @@ class Section:
             yield
         except UserError as error:
             self.unread.append(f"{what}: {error.problem}")
-        except (*DAMAGED, RecursionError) as error:
+        except DAMAGED as error:
             self.unread.append(f"{what} cannot be shown: {type(error).__name__}: {error}")
 
     @property
@@ -160,7 +164,7 @@ def page(title: str, lead: Iterable[str], sections: Iterable[Section]) -> str:
 
 def text(value: object) -> str:
     """Anything as text in HTML: no tags, no control characters, no passwords, not endless."""
-    return html.escape(visible(masked(shortened(str(value), _MOST_CHARACTERS))))
+    return html.escape(visible(shortened(masked(str(value)), _MOST_CHARACTERS)))
 
 
 def paragraph(said: str, kind: str = "") -> str:
