@@ -40,7 +40,8 @@ WARM = (
     *("matplotlib.backends.backend_agg", "cv2", "PIL.Image", "pycocotools.mask", "rich.progress"),
     *(f"sparsevit.phases.{name}" for name in (
         *("pretrain", "adapt", "search", "finetune", "evaluate", "latency", "export", "status"),
-        *("report", "export_config", "sensitivity", "calibrate", "data", "doctor", "searching.show"),
+        *("export_config", "sensitivity", "calibrate", "data", "doctor", "searching.show"),
+        "report",
     )),
 )  # fmt: skip
 
