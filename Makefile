@@ -32,7 +32,7 @@ BENCHMARKS := backbone sparsify backends scaling adaptation detector segmentatio
 PHASES := pretrain adapt sensitivity search finetune evaluate latency calibrate export-config
 WORKSPACE_OPTION = $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
 
-.PHONY: help setup demo demo-short test test-slow hostile kills lint benchmark status doctor clean $(PHASES)
+.PHONY: help setup demo demo-short test test-slow hostile kills lint benchmark status report doctor clean $(PHASES)
 .DEFAULT_GOAL := help
 
 help: ## List the recipes.
@@ -75,6 +75,9 @@ benchmark: $(PEERS) ## Install the peers, run every benchmark, make tables and p
 
 status: $(NEEDS) ## What ran in WORKSPACE, and what came of it.
 	$(SPARSEVIT) status $(WORKSPACE_OPTION) $(ARGS)
+
+report: $(NEEDS) ## WORKSPACE as one HTML page, to send to a colleague.
+	$(SPARSEVIT) report $(WORKSPACE_OPTION) $(ARGS)
 
 doctor: $(NEEDS) ## What is installed, and what is missing.
 	$(SPARSEVIT) doctor $(WORKSPACE_OPTION) $(ARGS)

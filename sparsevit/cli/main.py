@@ -132,6 +132,12 @@ COMMANDS: dict[str, Entry] = {
         WORKSPACE,
         "Show the runs of a workspace, with their inputs and results.",
     ),
+    "report": Entry(
+        "sparsevit.cli.report",
+        "report",
+        WORKSPACE,
+        "Write what a workspace holds as one HTML page, to send to a colleague.",
+    ),
     "doctor": Entry(
         "sparsevit.cli.doctor",
         "doctor",

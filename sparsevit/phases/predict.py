@@ -53,6 +53,8 @@ from sparsevit.workspace import Workspace
 
 SPARSE, DENSE = "sparse", "dense"
 RESULTS = "predictions.json"
+_RECORDED = 8
+"""Pictures that are among the outputs of a run."""
 IMAGES = 8
 """Of the validation set that are shown where no image is given."""
 
@@ -234,7 +236,7 @@ def predict(
         )
         run.update(
             metrics={"images": len(work.images), "predictions": len(work.predictions)},
-            outputs={path.stem: path for path in work.files[-1:]},
+            outputs={path.stem: path for path in (*work.files[-1:], *work.files[:_RECORDED])},
         )
     return result
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsevit.report.terminal import plot_text
 from sparsevit.search.front import Reference, front_of
 from sparsevit.search.results import SearchResult
 from sparsevit.search.trial import Trial
 from sparsevit.tasks import in_points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw_front(
@@ -19,13 +23,23 @@ def draw_front(
     path: Path,
     scored_in: Sequence[SearchResult],
 ) -> Path:
-    """Writes the picture: every scored trial, the front, each interval's best, dense and uniform.
+    """Writes the picture of :func:`front_figure` to ``path``: ``.png``, ``.pdf`` or ``.svg``."""
+    front_figure(results, references, metric, scored_in).savefig(path, dpi=150)
+    return path
+
+
+def front_figure(
+    results: Sequence[SearchResult],
+    references: Sequence[Reference],
+    metric: str,
+    scored_in: Sequence[SearchResult],
+) -> Figure:
+    """Every scored trial, the front, each interval's best, dense and uniform.
 
     Args:
         results: of the searches, one an interval.
         references: what they are compared with.
         metric: the name of the score.
-        path: ``.png``, ``.pdf`` or ``.svg``.
         scored_in: the searches whose trials are drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -79,8 +93,7 @@ def draw_front(
     axes.set_ylabel(plot_text(in_points(metric)))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
-    return path
+    return figure
 
 
 def _points(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:

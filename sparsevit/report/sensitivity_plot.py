@@ -16,7 +16,10 @@ from sparsevit.search.sensitivity import Curve, Sensitivity
 from sparsevit.tasks import headlines, in_points
 
 LATENCY = "latency"
+RATIO = "ratio of the knob (later knobs of its stage are raised to it)"
 _DPI = 130
+_MOST_MARKED = 30
+"""Points of a curve, up to which each has a marker."""
 
 
 def draw_sensitivity(found: Sensitivity, metric: str, folder: Path) -> dict[str, Path]:
@@ -25,19 +28,32 @@ def draw_sensitivity(found: Sensitivity, metric: str, folder: Path) -> dict[str,
     Returns:
         metric, or ``latency`` -> the PNG.
     """
-    drawn = {}
-    for name in dict.fromkeys((metric, *headlines())):
-        if name in found.metrics:
-            label = f"{in_points(name)}, on {found.images} images"
-            figure = curves_figure(found.scores(name), label)
-            drawn[name] = _save(figure, folder / f"sensitivity_{name}.png")
-    figure = curves_figure(found.latencies(), f"milliseconds, {found.latency}")
-    drawn[LATENCY] = _save(figure, folder / f"sensitivity_{LATENCY}.png")
+    return {
+        name: _save(figure, folder / f"sensitivity_{name}.png")
+        for name, figure in sensitivity_figures(found, metric).items()
+    }
+
+
+def sensitivity_figures(found: Sensitivity, metric: str) -> dict[str, Figure]:
+    """A figure of the metric, of the headline metrics, and of ``latency``, by these names."""
+    drawn = {
+        name: curves_figure(found.scores(name), f"{in_points(name)}, on {found.images} images")
+        for name in dict.fromkeys((metric, *headlines()))
+        if name in found.metrics
+    }
+    drawn[LATENCY] = curves_figure(found.latencies(), f"milliseconds, {found.latency}")
     return drawn
 
 
-def curves_figure(curves: Mapping[str, Curve], label: str) -> Figure:
-    """A line a knob over its ratio, from what dense has; on the Agg canvas."""
+def curves_figure(curves: Mapping[str, Curve], label: str, along: str = RATIO) -> Figure:
+    """A line a name; on the Agg canvas.
+
+    Args:
+        curves: of knobs over their ratio, from what dense has, which is drawn as a level; or of
+            anything else.
+        label: what the values are.
+        along: what they are drawn over.
+    """
     figure = Figure(figsize=(7.2, 4.4), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.add_subplot()
@@ -49,15 +65,15 @@ def curves_figure(curves: Mapping[str, Curve], label: str) -> Figure:
         ax.plot(
             ratios,
             values,
-            marker="o",
+            marker="o" if len(curve) <= _MOST_MARKED else None,
             markersize=3,
             linewidth=1.4,
             color=colour,
             label=plot_text(name),
         )
-    for curve in list(curves.values())[:1]:
+    for curve in list(curves.values())[: along == RATIO]:
         ax.axhline(curve[0][1], color="#b0b8c0", linewidth=0.8, zorder=0)
-    ax.set_xlabel("ratio of the knob (later knobs of its stage are raised to it)")
+    ax.set_xlabel(along)
     ax.set_ylabel(plot_text(label))
     ax.spines[["top", "right"]].set_visible(False)
     if curves:

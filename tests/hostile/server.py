@@ -41,6 +41,7 @@ WARM = (
     *(f"sparsevit.phases.{name}" for name in (
         *("pretrain", "adapt", "search", "finetune", "evaluate", "latency", "export", "status"),
         *("export_config", "sensitivity", "calibrate", "data", "doctor", "searching.show"),
+        "report",
     )),
 )  # fmt: skip
 

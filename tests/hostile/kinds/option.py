@@ -40,6 +40,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "data make": ("data", "make", "made", "--train", "1", "--val", "1", "--img-size", "64"),
     "data show": ("data", "show", "--workspace", "ws", "-o", "out.png", "--images", "1"),
     "status": ("status", "--workspace", "ws"),
+    "report": ("report", "--workspace", "ws", "--out", "out.html"),
     "doctor": ("doctor", "--workspace", "ws"),
     "export": ("export", "--workspace", "ws", "--format", "nothing", "-o", "out.onnx"),
     "export-config": ("export-config", "--workspace", "ws"),

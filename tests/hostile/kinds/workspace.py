@@ -34,6 +34,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
         *("--trials", "3"),
         *("--population", "2", "--parents", "2", "--latency-seconds", "0.01"),
     ),
+    ("report", "--workspace", "ws", "--out", "out.html"),
 )  # fmt: skip
 RECORD = "ws/workspace.json"
 
@@ -100,7 +101,11 @@ def _case(
     if words[0] == "doctor":
         codes = FOUND
     # a folder of data may be a link: what is missing is made where it leads
-    writes = ("out.png", *(("private/shapes-*",) if name.startswith("ws/data is a link") else ()))
+    writes = (
+        "out.png",
+        "out.html",
+        *(("private/shapes-*",) if name.startswith("ws/data is a link") else ()),
+    )
     return Case(f"{name}", words, make, codes, writes=writes)
 
 
