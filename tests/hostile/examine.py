@@ -35,7 +35,14 @@ _LOCKS = re.compile(r"(?:.*\.lock|\.dataset\.lock)$")
 _TEMPORARY = re.compile(r".*(?:\.tmp|\.tmp\..*|~|-journal|-wal|-shm|\.lock\.json)$")
 # what a run adds to its workspace, whatever becomes of it
 _GROWING = (
-    *("workspace.json", "workspace.lock", "evaluations/*", "data/*", "*/run-[0-9]*/*"),
+    *(
+        "workspace.json",
+        "workspace.lock",
+        "workspace.lock.json",
+        "evaluations/*",
+        "data/*",
+        "*/run-[0-9]*/*",
+    ),
     *("calibrations/*", "best.*", "best_*.yaml", "search_*.txt"),
 )
 

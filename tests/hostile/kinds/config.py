@@ -495,7 +495,7 @@ def programs() -> dict[str, str | bytes]:
 def additions() -> dict[str, str]:
     """Lines that spoil a good config, by name."""
     return {
-        "no classes (command evaluate)": "metainfo = None\ntrain_dataloader = dict(dataset=dict(metainfo=dict(classes=())))",
+        "?no classes to train (command evaluate)": "metainfo = None\ntrain_dataloader = dict(dataset=dict(metainfo=dict(classes=())))",
         "num_classes 2 of 3": "model = dict(roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))",
         "num_classes 0": "model = dict(roi_head=dict(bbox_head=dict(num_classes=0)))",
         "num_classes -1": "model = dict(roi_head=dict(bbox_head=dict(num_classes=-1)))",

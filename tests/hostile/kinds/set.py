@@ -198,6 +198,8 @@ MAY_BE_LEGAL = frozenset(
     (
         *("load_from=nowhere.pth", "load_from=5", "load_from=tiny.py"),
         "load_from=https://127.0.0.1:9/x.pth",
+        # of every colour
+        "model.data_preprocessor.mean=[1]",
         # a square
         "train_dataloader.dataset.pipeline.2.scale=5",
         # the weights that are given come in its place
