@@ -18,7 +18,8 @@ def storage_url(storage: str | os.PathLike[str]) -> str:
     share; anything else SQLite's.
 
     Raises:
-        UserError: it begins like a URL, and is none; or it is of a user that there is not.
+        UserError: it begins like a URL, and is none; it is of a user that there is not; or its name
+            is no text.
     """
     text = os.fspath(storage)
     if "://" in text:
@@ -35,6 +36,13 @@ def storage_url(storage: str | os.PathLike[str]) -> str:
             f"The storage {text} is in the home folder of a user that there is not.",
             "Write the path in full.",
         )
+    try:
+        os.fspath(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"The storage {text!a} has a name that is not UTF-8, which no database takes.",
+            "Give another one with --storage.",
+        ) from None
     kind = "journal" if text.endswith(".log") else "sqlite"
     return f"{kind}:///{path.absolute()}"
 

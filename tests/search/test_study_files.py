@@ -96,6 +96,8 @@ def test_a_storage_or_study_without_a_name_that_can_be_kept_makes_nothing(tmp_pa
     for storage in ("sqlite:///~/x.db", "~nobody-of-this-name/x.db"):
         with pytest.raises(UserError, match="home folder"):
             open_study(storage, "x")
+    with pytest.raises(UserError, match="not UTF-8"):
+        open_study("\udcff.db", "x")
     with pytest.raises(UserError, match="postgresql://"):
         open_study("postgresql:me:secret@127.0.0.1/studies", "x")
     for show in (open_study, lambda storage, _: reading(storage).__enter__()):

@@ -203,6 +203,7 @@ MAY_BE_LEGAL = frozenset(
         # a square
         "train_dataloader.dataset.pipeline.2.scale=5",
         # the weights that are given come in its place
+        "model.backbone.init_cfg={'type':'Pretrained'}",
         "model.backbone.init_cfg={'type':'Pretrained','checkpoint':'https://127.0.0.1:9/x.pth'}",
         *("train_cfg.val_begin=x", "optim_wrapper.optimizer.lr=nan", "model.backbone.with_cp=x"),
         *("model.backbone.qkv_bias=x", "model.backbone.patch_norm=x", "model.backbone.convert_weights=x"),
