@@ -83,21 +83,17 @@ def test_the_whole_front_is_searched_in_one_study(pretrained):
     assert "Front" in tiny.run("search", "--show", "--workspace", pretrained).out
 
 
-def test_two_workers_and_halving_come_to_what_one_comes_to(pretrained):
+def test_two_workers_and_halving_come_to_what_one_comes_to(pretrained, monkeypatch):
     words = ("--budget", "0:10000", "--halving", "--trials", 5)
-    together = tiny.run_alone(
-        *("search", *QUICK, *words, "--workers", 2, "--workspace", pretrained, "--json"),
-        env=tiny.user_environment(),
-        timeout=280,
-    )
-    assert together.code == 0, together.err
+    monkeypatch.setenv("PYTHONPATH", tiny.user_environment()["PYTHONPATH"])
+    together = searched(pretrained, *words, "--workers", 2)
     alone = searched(pretrained, *words, "--force")
 
     def drawn(document):
         trials = document["search"]["trials"]
         return [(t["configuration"], t["score"], t["state"]) for t in trials]
 
-    assert drawn(together.document) == drawn(alone)
+    assert drawn(together) == drawn(alone)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,8 @@ def test_a_model_of_which_nothing_can_be_skipped_trains_and_is_scored(deit, tmp_
     refused("no part that can be skipped", "evaluate", *file, "--workspace", tmp_path)
 
 
+# in two processes detectors train in tests/cli/test_two_processes.py
+@pytest.mark.slow
 def test_two_processes_train_together(config, tmp_path):
     words = ("pretrain", config, "--devices", 2, "--workspace", tmp_path / "ws", "--json")
     trained = tiny.run_alone(*words, env=tiny.user_environment(), timeout=280)
