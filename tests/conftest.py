@@ -118,6 +118,19 @@ def workspace(finished, tmp_path):
     return Path(shutil.copytree(finished.path, tmp_path / "workspace"))
 
 
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """A working directory with files named as libraries are; one that is run makes ``was-run``."""
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    names = "yaml optuna torch json runpy random numpy mmengine sqlalchemy typer rich sitecustomize"
+    for name in names.split():
+        planted = "open('was-run', 'w').close()\nraise SystemExit('planted')\n"
+        (folder / f"{name}.py").write_text(planted)
+    monkeypatch.chdir(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pretrained_only(shared, finished):
     """A workspace in which pretrain alone ran; nothing may change it."""
