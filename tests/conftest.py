@@ -57,6 +57,13 @@ def _no_scope_of_another_test():
         mmengine.DefaultScope._instance_dict.clear()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief_timing():
+    """Timings are short; where they are what is tested, a module has a fixture of this name."""
+    with tiny.timed_briefly():
+        yield
+
+
 @dataclass(frozen=True)
 class Finished:
     """A workspace in which every phase ran once, and what the commands said."""
@@ -88,7 +95,7 @@ def tiny_config(shared):
 def finished(shared, tiny_config):
     """Every phase on the tiny config, by the commands, in one process; nothing may change it."""
     path, said = shared / "finished", shared / "finished.json"
-    with FileLock(shared / "finished.lock"):
+    with FileLock(shared / "finished.lock"), tiny.timed_briefly():
         if not said.exists():
             documents = {}
             for words in (
@@ -109,6 +116,19 @@ def finished(shared, tiny_config):
 def workspace(finished, tmp_path):
     """A copy of the finished workspace."""
     return Path(shutil.copytree(finished.path, tmp_path / "workspace"))
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """A working directory with files named as libraries are; one that is run makes ``was-run``."""
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    names = "yaml optuna torch json runpy random numpy mmengine sqlalchemy typer rich sitecustomize"
+    for name in names.split():
+        planted = "open('was-run', 'w').close()\nraise SystemExit('planted')\n"
+        (folder / f"{name}.py").write_text(planted)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,16 @@
-"""Processes that a command starts import no module from the working directory."""
+"""Processes that a command starts import no module from the working directory.
+
+Those of a search's workers: tests/cli/test_search_results.py.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-import pytest
 import tiny
 
 from sparsevit.processes import module_command, module_environment
-
-PLANTED = "open('was-run', 'w').close()\nraise SystemExit('planted')\n"
-
-
-@pytest.fixture
-def hostile(tmp_path, monkeypatch):
-    """A working directory with files named as libraries are."""
-    folder = tmp_path / "hostile"
-    folder.mkdir()
-    names = "yaml optuna torch json runpy random numpy mmengine sqlalchemy typer rich sitecustomize"
-    for name in names.split():
-        (folder / f"{name}.py").write_text(PLANTED)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def test_a_module_runs_as_with_m_but_for_the_working_directory(hostile, tmp_path, monkeypatch):
@@ -36,15 +24,6 @@ def test_a_module_runs_as_with_m_but_for_the_working_directory(hostile, tmp_path
     done = subprocess.run(command, env=module_environment(), capture_output=True, text=True)
     assert done.stdout == f'["__main__", ["--a", "b c"], "{beside}"]\n', done.stderr
     assert not (hostile / "was-run").exists()
-
-
-def test_workers_of_a_search_do_not(hostile, pretrained):
-    done = tiny.run(
-        *("search", *tiny.SEARCH, "--workers", 2, "--workspace", pretrained, "--json"),
-    )
-    assert done.code == 0, done.err
-    assert not (hostile / "was-run").exists()
-    assert "ended with exit code" not in done.err
 
 
 def test_processes_of_devices_do_not(hostile, workspace):

@@ -23,6 +23,7 @@ from typing import Any
 
 from mmengine import registry
 from mmengine.config import Config
+from mmengine.config import config as mmengine_config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 from mmengine.utils import import_modules_from_strings
@@ -81,7 +82,7 @@ def read_config(path: Path) -> Config:
         UserError: a YAML or JSON file says what only a program may.
         Exception: whatever a ``.py`` config raises, or mmengine.
     """
-    with reading_data(), _inheriting_from_data_only():
+    with reading_data(), _inheriting_from_data_only(), _found_by_name():
         cfg = Config.fromfile(path, import_custom_modules=not is_data(path))
     # mmengine puts the config in every checkpoint and log, and yapf takes long to lay it out
     object.__setattr__(cfg, "_format_python_code", False)
@@ -158,6 +159,25 @@ def _inheriting_from_data_only() -> Iterator[None]:
         yield
     finally:
         Config._file2dict = staticmethod(read)
+
+
+@contextlib.contextmanager
+def _found_by_name() -> Iterator[None]:
+    """Meanwhile mmengine takes `mmdet::...` from the folder of configs if it is there.
+
+    By itself it first reads what a package says of all its models: a second and more each time.
+    """
+    search = mmengine_config._get_external_cfg_path
+
+    def found(package: str, name: str) -> str:
+        path = os.path.join(package, ".mim", "configs", name)
+        return path if os.path.isfile(path) else search(package, name)
+
+    mmengine_config._get_external_cfg_path = found
+    try:
+        yield
+    finally:
+        mmengine_config._get_external_cfg_path = search
 
 
 def _refuse_size(filename: str) -> None:

@@ -43,6 +43,7 @@ def run(tmp_path):
     return run_script
 
 
+@pytest.mark.slow
 def test_backends_are_compared_and_a_partial_run_is_merged(run):
     small = ("--img-size", "64", "--rounds", "2", "--backends", "eager")
     first = run("backends", *small, "--precisions", "fp32", "bf16")

@@ -13,6 +13,7 @@ from rich.console import Console
 from sparsevit.cli.console import to_plain
 from sparsevit.data.make import make_dataset
 from sparsevit.data.spec import DatasetSpec
+from sparsevit.phases import demo as phase
 from sparsevit.phases.demo import DemoResult, DemoRow
 from sparsevit.report.demo import demo_table
 
@@ -34,7 +35,9 @@ def demo(tmp_path_factory):
     finally:
         process.kill()
         process.communicate()
-    return path, tiny.run(*words, "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phase, "SHORT_TIMING_SECONDS", (0.01, 0.01))
+        return path, tiny.run(*words, "--json")
 
 
 def test_it_goes_on_where_it_was_killed_and_compares_what_it_made(demo):

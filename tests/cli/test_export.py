@@ -295,16 +295,3 @@ def test_a_detector_of_another_kind_is_refused(setting, says, finished, kept_det
     assert done.code == 2
     assert says in said_by(done)
     assert tiny.files(tmp_path) == {}
-
-
-def test_an_exported_detector_runs_in_its_runtime_alone(finished):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    words = ("--workspace", finished.path, "--batch-size", 1, "--out", "small.onnx", "--json")
-    done = tiny.run(*DETECTOR, *words)
-    assert done.code == 0, done.err
-    assert done.document["compared"] > 0
-    session = runtime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
-    assert [one.name for one in session.get_inputs()] == ["images", "sizes"]
-    shapes = {one.name: one.shape for one in session.get_outputs()}
-    assert shapes == {one["name"]: one["shape"] for one in done.document["description"]["outputs"]}

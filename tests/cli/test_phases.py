@@ -132,10 +132,12 @@ def test_latency_of_the_workspaces_model_beside_dense(workspace, scope):
     assert tiny.files(workspace) == before
 
 
-def test_latency_with_nothing_there_times_the_papers_backbone_and_writes_nothing(tmp_path):
-    where = {"cwd": tmp_path, "env": tiny.user_environment()}
+def test_latency_with_nothing_there_times_the_papers_backbone_and_writes_nothing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     words = ("latency", "--img-size", 224, "--repeats", 2, "--warmup", 1, "--batch-size", 1)
-    done = tiny.run_alone(*words, "--json", **where)
+    done = tiny.run(*words, "--json")
     assert done.code == 0, done.err
     assert done.document["parameters"] == pytest.approx(27.5e6, rel=0.01)
     # 4.5 GFLOPs of Swin-T at 224 px, of which the classifier has next to nothing

@@ -51,6 +51,8 @@ def test_a_search_scores_in_two_processes_what_it_timed_in_one(pretrained):
     assert [run["status"] for run in runs] == ["finished", "finished"]
 
 
+# the next test shows most of it
+@pytest.mark.slow
 def test_a_mistake_is_told_once(workspace):
     done = in_two("adapt", "nowhere.py", "--workspace", workspace, code=2)
     assert done.err.count("─ Error ─") == 1
@@ -61,4 +63,5 @@ def test_a_mistake_is_told_once(workspace):
 def test_a_finished_phase_says_so_once(workspace):
     done = in_two("adapt", "--workspace", workspace, code=2)
     assert done.err.count("─ Error ─") == 1
+    assert "Traceback" not in done.err
     assert "already done" in done.document["error"]["problem"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
+from mmengine.config import config as mmengine_config
 from mmengine.utils import get_installed_path
 from torch import nn
 
@@ -85,6 +86,20 @@ def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):
 def test_a_config_of_mmdet_is_found_by_name():
     cfg = load_config("mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py")
     assert cfg.model.backbone.type == "SwinTransformer"
+
+
+def test_no_list_of_all_models_is_read_for_a_config_that_is_inherited_by_name(
+    tmp_path, monkeypatch
+):
+    def read(package, name):
+        raise AssertionError(f"{package} was searched for {name}")
+
+    monkeypatch.setattr(mmengine_config, "_get_external_cfg_path", read)
+    name = "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py"
+    cfg = load_config(write(tmp_path / "mine.py", f"_base_ = '{name}'\ntrain_cfg = dict(x=1)\n"))
+    assert cfg.model.backbone.type == "SwinTransformer"
+    assert cfg.train_cfg.x == 1
+    assert mmengine_config._get_external_cfg_path is read
 
 
 def test_sparsevit_configs_can_be_inherited_by_name(tmp_path):

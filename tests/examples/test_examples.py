@@ -52,7 +52,7 @@ def test_a_classifier_is_adapted_in_a_plain_loop():
 
 def test_a_search_on_a_model_of_ones_own_finds_ratios():
     # a limit that every configuration meets, as this machine may be busy
-    arguments = ("--iterations", "2", "--trials", "2", "--seconds", "1", "--max-ms", "1e6")
+    arguments = ("--iterations", "2", "--trials", "1", "--seconds", "0.01", "--max-ms", "1e6")
     lines = run_example("search_your_model.py", *arguments)
     assert lines[0].startswith("dense ")
     assert lines[-1].startswith("score ")

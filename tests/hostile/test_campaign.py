@@ -13,12 +13,12 @@ import pytest
 HERE = Path(__file__).parent
 # most of those that are quick: where a setting, an option or a workspace is accepted, a phase runs
 CASES = {
-    "configuration": 50,
-    "config": 50,
-    "dataset": 40,
-    "set": 30,
-    "option": 30,
-    "workspace": 30,
+    "configuration": 32,
+    "config": 34,
+    "dataset": 28,
+    "set": 22,
+    "option": 24,
+    "workspace": 24,
     "checkpoint": 20,
     "study": 8,
     "environment": 8,

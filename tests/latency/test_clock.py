@@ -14,6 +14,11 @@ from sparsevit.latency.timer import Latency
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief_timing():
+    """Not here."""
+
+
 class Simulated:
     """A clock that moves by what calls take, times how slow the machine is at that moment."""
 

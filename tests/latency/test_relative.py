@@ -17,6 +17,11 @@ from sparsevit.latency.relative import measure_share, middle
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief_timing():
+    """Not here."""
+
+
 class Machine:
     """A clock that moves by what calls take, times how slow the machine is at that moment."""
 

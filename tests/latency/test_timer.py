@@ -16,6 +16,11 @@ from sparsevit.latency.timer import LEAST_REPEATS, Latency, measure, timed_ms, w
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief_timing():
+    """Not here."""
+
+
 class Counted:
     def __init__(self, seconds=0.0):
         self.seconds = seconds

@@ -122,6 +122,8 @@ def test_a_training_that_is_killed_goes_on_with_its_state(phases, tmp_path):
     assert done.document["iterations"] == state_of(done.document)["steps"] == 20
 
 
+# in two processes weights train in weights/test_weights_in_two_processes.py
+@pytest.mark.slow
 def test_two_processes_train_it_together(phases, tmp_path):
     words = ["adapt", phases["pretrain"]["config"], phases["pretrain"]["checkpoint"]]
     words += ["--workspace", tmp_path, "--validate-at", "", "--no-validate-before"]

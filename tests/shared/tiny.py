@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -247,6 +247,22 @@ class Outcome:
     def document(self) -> Any:
         """The one JSON document on stdout; anything else on it is an error."""
         return json.loads(self.out)
+
+
+@contextlib.contextmanager
+def timed_briefly() -> Iterator[None]:
+    """Timings of two calls, made once: enough where what they come to does not matter."""
+    from sparsevit.latency import clock, paired, relative, timer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relative, "LEAST_TURNS", 2)
+        patch.setattr(relative, "SETTLED_MS", 0)
+        for module in (paired, timer):
+            patch.setattr(module, "LEAST_REPEATS", 2)
+        for again in (clock.believable, clock.steadiest):
+            patch.setattr(again, "__defaults__", (0,))
+        patch.setitem(clock.steadiest_of_paired.__kwdefaults__, "again", 0)
+        yield
 
 
 def run(*words: object) -> Outcome:

@@ -90,7 +90,7 @@ def test_two_processes_train_both_stages_together(tmp_path):
     assert scored.document["metrics"] == done.document["after"]["dense"]
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "xml", "pt2"])
+@pytest.mark.parametrize("suffix", ["onnx", "xml", pytest.param("pt2", marks=pytest.mark.slow)])
 def test_what_is_exported_gives_what_eager_gives(phases, tmp_path, suffix):
     folder, _ = phases
     done = tiny.run(

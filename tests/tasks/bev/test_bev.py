@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from sparsevit.engine.evaluation import Evaluation
 from sparsevit.engine.image_size import pipeline_sizes
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
+from sparsevit.latency.backends import prepare
+from sparsevit.latency.backends.artefacts import FORMATS
 from sparsevit.models.bev import BEVDet
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import TASKS, task_of, task_of_model
@@ -130,7 +133,17 @@ def test_latency_counts_samples_of_six_images(done, scope):
     assert [row["name"] for row in ran.document["rows"]] == ["dense", "sparse"]
 
 
-def test_a_backbone_is_exported_for_six_images(done, tmp_path):
+def test_a_backbone_is_exported_for_six_images(done, tmp_path, monkeypatch):
+    runs = []
+
+    def write(backbone, images, path):
+        runs.append(prepare("eager", backbone, images))
+        path.write_text("graph", encoding="utf-8")
+        return path
+
+    # what a graph of a backbone computes is compared for other tasks
+    quick = replace(FORMATS["pt2"], check=lambda: None, write=write, load=lambda *_: runs[0])
+    monkeypatch.setitem(FORMATS, "pt2", quick)
     out = tmp_path / "backbone.pt2"
     words = ["--format", "pt2", "--batch-size", 1, "--out", out]
     ran = tiny.run("export", "--workspace", done[0], *words, "--json")
@@ -176,9 +189,21 @@ def test_a_step_run_by_a_backend_finds_the_models_boxes(model):
         assert torch.equal(one.pred_instances_3d.bboxes_3d, boxes.bboxes_3d)
 
 
-def test_a_file_of_the_whole_is_checked_and_described(model, tmp_path):
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_file_of_the_whole_is_checked_and_described(model, tmp_path, real):
+    def write(model, inputs, path):
+        path.write_text("graph", encoding="utf-8")
+        return path
+
+    def run(inputs):
+        maps = prepare_bevdet("eager", model, inputs)(inputs)
+        return [one for task in maps for one in task.values()]
+
+    form = BEV.formats()["pt2"]
+    form = form if real else replace(form, write=write, load=lambda *_: run)
     batch = BEV.random_batch(1, (64, 128))
-    checked = write_bevdet(BEV.formats()["pt2"], model, batch, tmp_path / "whole.pt2")
+    checked = write_bevdet(form, model, batch, tmp_path / "whole.pt2")
+    assert [path.name for path in checked.files] == ["whole.pt2"]
     assert checked.differences["maps"] < 1e-3
     assert checked.outputs["task0_heatmap"] == [1, 1, 32, 32]
     assert BEV.describe_export(None, model, 1)["grid"]["cells"] == [1, 32, 32]

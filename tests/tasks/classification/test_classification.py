@@ -123,6 +123,8 @@ def test_a_model_of_which_nothing_can_be_skipped_trains_and_is_scored(deit, tmp_
     refused("no part that can be skipped", "evaluate", *file, "--workspace", tmp_path)
 
 
+# in two processes detectors train in tests/cli/test_two_processes.py
+@pytest.mark.slow
 def test_two_processes_train_together(config, tmp_path):
     words = ("pretrain", config, "--devices", 2, "--workspace", tmp_path / "ws", "--json")
     trained = tiny.run_alone(*words, env=tiny.user_environment(), timeout=280)
@@ -195,7 +197,8 @@ def test_mmpretrains_own_configs_are_known_and_made_sparse():
 
 @pytest.mark.parametrize(
     ("backend", "ratio"),
-    [("eager", 0.0), ("eager", 0.5), ("onnxruntime", 0.5), ("openvino", 0.5)],
+    # ONNX Runtime is compared by the export below, and for segmentors, by the same code
+    [("eager", 0.0), ("eager", 0.5), ("openvino", 0.5)],
 )
 def test_a_runtime_gives_what_mmpretrain_gives(classifier, backend, ratio):
     task = task_of_model(classifier)
@@ -218,6 +221,7 @@ def test_what_is_exported_is_described(done, tmp_path):
     ran = tiny.run("export", *words, "--json")
     assert ran.code == 0, ran.err
     assert ran.document["outputs"] == {"logits": [1, 5]}
+    assert max(ran.document["differences"].values()) < 1e-4
     described = ran.document["description"]
     assert described["num_classes"] == 5
     assert described["input"]["channels"] == "RGB"

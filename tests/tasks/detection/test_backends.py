@@ -16,10 +16,17 @@ from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import pytorch as base
+from sparsevit.latency.backends.registry import Backend
 from sparsevit.latency.backends.stand_in import whole_in
 from sparsevit.models import forms as compiled_models
 from sparsevit.tasks.detection import Detection
-from sparsevit.tasks.detection.backends import FORMATS, as_test_step, prepare_detector
+from sparsevit.tasks.detection.backends import (
+    BACKENDS,
+    FORMATS,
+    as_test_step,
+    prepare_detector,
+    prepare_detector_eager,
+)
 from sparsevit.tasks.detection.graph import PLAIN_OPS, detector_graph, running
 
 SIZE = (96, 128)
@@ -208,9 +215,29 @@ def test_compiled_pieces_find_what_mmdet_finds(detector, monkeypatch):
         assert_same(as_test_step(detector, run)(batch_of(2, seed=seed)), expected)
 
 
-def test_latency_times_a_whole_detector_in_a_backend(tiny_config, tmp_path):
-    pytest.importorskip("openvino")
-    pytest.importorskip("onnxscript")
+def test_an_exported_file_runs_in_its_runtime_alone(exported):
+    runtime = pytest.importorskip("onnxruntime")
+    _, path = exported
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [one.name for one in session.get_inputs()] == ["images", "sizes"]
+    assert {one.name: one.shape for one in session.get_outputs()} == {
+        "boxes": [2, 30, 4],
+        "scores": [2, 30],
+        "labels": [2, 30],
+        "masks": [2, 30, 28, 28],
+    }
+
+
+def test_latency_times_a_whole_detector_in_a_backend(tiny_config, tmp_path, monkeypatch):
+    prepared = []
+
+    def prepare_quickly(model, images, precision, device):
+        prepared.append(tuple(images.shape))
+        return prepare_detector_eager(model, images, precision, device)
+
+    # what it computes by itself is compared above
+    quick = Backend("openvino", lambda precision, device: None, prepare_quickly)
+    monkeypatch.setitem(BACKENDS, "openvino", quick)
     words = ("--img-size", 64, "--batch-size", 1, "--repeats", 1, "--warmup", 0, "--json")
     done = tiny.run(
         *("latency", tiny_config, "--workspace", tmp_path, "--scope", "detector"),
@@ -219,6 +246,7 @@ def test_latency_times_a_whole_detector_in_a_backend(tiny_config, tmp_path):
     assert done.code == 0, done.err
     assert (done.document["backend"], done.document["scope"]) == ("openvino", "detector")
     assert done.document["rows"][0]["latency"]["mean_ms"] > 0
+    assert prepared == [(1, 3, 64, 64)]
 
 
 def test_openvino_takes_a_detector_in_fp32_only(detector):
