@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 import tiny
 import torch
 
@@ -308,3 +309,31 @@ def test_an_exported_detector_runs_in_its_runtime_alone(finished):
     assert [one.name for one in session.get_inputs()] == ["images", "sizes"]
     shapes = {one.name: one.shape for one in session.get_outputs()}
     assert shapes == {one["name"]: one["shape"] for one in done.document["description"]["outputs"]}
+    script = Path("small_onnx.py").absolute()
+    assert done.document["script"] == done.document["description"]["script"] == script.name
+    assert done.document["files"] == ["small.onnx", "small_onnx.py", "small.onnx.json"]
+    finds_what_mmdet_finds(finished, script)
+
+
+def finds_what_mmdet_finds(finished, script):
+    """In a picture that is scaled by 0.8 and padded below."""
+    made = next(finished.path.glob("data/shapes-*/val/*.png"))
+    image = scripts.resized(made, script.with_name("wide.png"), 120, 70)
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text.replace("LEAST_SCORE = 0.3", "LEAST_SCORE = 0.0"), encoding="utf-8")
+    ran = scripts.run_script(script, image)
+    assert ran.code == 0, ran.err
+    detector, _ = trained(finished)
+    cfg = load_config(finished.documents["finetune"]["config"])
+    expected = scripts.by_the_pipeline(cfg, detector, image, (96, 64)).pred_instances
+    assert len(ran.found) == len(expected) > 3
+    assert len(ran.out.splitlines()) == len(ran.found) + 1
+    for one in ran.found:
+        gaps = (expected.bboxes - torch.from_numpy(one["box"])).abs().amax(dim=1)
+        gaps += (expected.labels != int(one["label"])) * 1e3
+        nearest = int(gaps.argmin())
+        assert gaps[nearest] < 1
+        assert abs(float(expected.scores[nearest]) - one["score"]) < 1e-2
+        masks = expected.masks[nearest].numpy()
+        assert (masks != one["mask"]).mean() < 0.01
+    assert scripts.changed_pixels(image, image.with_name("wide_found.png")) > 0
