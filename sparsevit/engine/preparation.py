@@ -147,11 +147,12 @@ def _name(step: Mapping[str, Any]) -> str:
 
 def _fit(cfg: Config, scale: Any, size: Size, cropped: bool) -> Size:
     """The size to scale to: that of the pipeline, where its images are then padded to ``size``."""
-    sides = (scale, scale) if isinstance(scale, int) else tuple(int(side) for side in scale)
+    width, height = (scale, scale) if isinstance(scale, int) else map(int, scale)
     if cropped:
-        return sides[1], sides[0]
+        return height, width
     pad = padding(cfg)
-    either = (sides[::-1], sides)
+    # which of a scale's sides is the longer one makes no difference to the pipeline
+    either = ((height, width), (width, height))
     return next((one for one in either if min(one) > 0 and pad(one) == size), size)
 
 

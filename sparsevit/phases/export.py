@@ -227,7 +227,8 @@ def _script(
         else:
             finds = whole.finding(model, description)
         given = description["input"]
-        prepares = preparation(cfg, given, given["shape"][0], finds.crops)
+        batch = given["shape"][0] // (1 if whole is None else whole.views)
+        prepares = preparation(cfg, given, batch, finds.crops)
         return script_text(description["format"], description["file"], prepares, finds)
     except NoScript as why:
         reporter.note(f"no script to run it: {why}")

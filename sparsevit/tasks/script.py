@@ -7,12 +7,14 @@ written as literals at its top, and nowhere else.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pprint import pformat
 from typing import Any
 
 _LINE = 96
+_PATHS = "from pathlib import Path"
 
 
 class NoScript(Exception):
@@ -73,27 +75,42 @@ def script_text(format: str, file: str, prepares: Part, finds: Finding) -> str:
     if format not in _RUNNING:
         raise NoScript(f"a file of the format {format} has none")
     parts = (_COMMON, prepares, _RUNNING[format], finds)
-    imports = sorted({line for part in parts for line in part.imports}, key=_import_order)
+    imports = {line for part in parts for line in part.imports} | {_PATHS, "import sys"}
+    ours = [line for line in imports if line.split()[1] not in sys.stdlib_module_names]
+    groups = (imports - set(ours), ours)
     needs = ", ".join(dict.fromkeys(name for part in parts for name in part.needs))
-    literals = [
-        f"{name} = {pformat(value, width=_LINE - len(name), compact=True, sort_dicts=False)}"
-        for part in parts
-        for name, value in part.constants.items()
-    ]
+    literals = [_constant(name, value) for part in parts for name, value in part.constants.items()]
     top = [
         f'"""Finds {finds.what}, with nothing of sparsevit: yours to change.\n\n'
         f'Needs {needs}.\n"""',
-        "\n".join(["import sys", "from pathlib import Path", "", *imports]),
+        "\n\n".join("\n".join(sorted(group, key=_import_order)) for group in groups),
         "\n".join([f"MODEL = Path(__file__).with_name({file!r})", *literals]),
     ]
     return (
         "\n\n".join(top)
         + "".join(
             f"\n\n\n{code.strip()}"
-            for code in (*(part.code for part in parts), finds.main or MAIN, _BEGIN)
+            for code in (*(part.code for part in parts), finds.main or drawing(), _BEGIN)
         )
         + "\n"
     )
+
+
+_SAYS = {
+    "WIDTH": "of the only images that the file takes",
+    "BATCH": "how often an image is given to a file that takes several",
+    "FIT": "width and height to which an image is scaled, or into which",
+    "EDGE": "to which the shorter side is scaled",
+    "PADDING": "at the right and below, of normalised pixels",
+    "LEAST_SCORE": "of what is shown",
+    "MOST": "places of a map that are looked at",
+}
+
+
+def _constant(name: str, value: Any) -> str:
+    # the value as it is read back: what a name has in it stays a string
+    literal = pformat(value, width=_LINE - len(name), compact=True, sort_dicts=False)
+    return f"{name} = {literal}" + (f"  # {_SAYS[name]}" if name in _SAYS else "")
 
 
 def _import_order(line: str) -> tuple[bool, str]:
@@ -122,29 +139,31 @@ def read(path: str) -> np.ndarray:
 )
 
 _CHECKED = """
+def main() -> None:
     if len(sys.argv) != 2:
-        stop(f"usage: python {Path(__file__).name} IMAGE")
+        stop(f"usage: python {Path(__file__).name} GIVEN")
     if not MODEL.exists():
         stop(f"{MODEL} is missing: it belongs beside this script.")
 """
 
-MAIN = f"""
-def main() -> None:
-{_CHECKED.strip(chr(10))}
-    image = read(sys.argv[1])
-    found = find(load(), image)
+_DRAWING = """    given = READ(sys.argv[1])
+    found = find(load(), given)
     picture = Path(sys.argv[1]).stem + "_found.png"
-    if not cv2.imwrite(picture, show(image, found)):
-        stop(f"{{picture}} cannot be written.")
-    print(f"drawn in {{picture}}")
+    if not cv2.imwrite(picture, show(given, found)):
+        stop(f"{picture} cannot be written.")
+    print(f"drawn in {picture}")
 """
-"""What a script does whose task draws."""
 
-_PRINTING = f"""
-def main() -> None:
-{_CHECKED.strip(chr(10))}
-    show(find(load(), read(sys.argv[1])))
-"""
+
+def drawing(read: str = "read", given: str = "IMAGE") -> str:
+    """What a script does whose task draws.
+
+    Args:
+        read: its function that reads what is given.
+        given: what that is, as its usage calls it.
+    """
+    return (_CHECKED + _DRAWING).replace("GIVEN", given).replace("READ", read)
+
 
 _BEGIN = """
 if __name__ == "__main__":
@@ -251,6 +270,6 @@ def show(found: dict[str, np.ndarray]) -> None:
 ''',
         constants={"OUTPUTS": list(outputs)},
         what="the feature maps of an image",
-        main=_PRINTING,
+        main=_CHECKED.replace("GIVEN", "IMAGE") + "    show(find(load(), read(sys.argv[1])))\n",
         crops=True,
     )

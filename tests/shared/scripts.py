@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
@@ -72,18 +73,29 @@ def resized(source: Path, out: Path, width: int, height: int) -> Path:
     return out
 
 
-def by_the_pipeline(cfg: Any, model: Any, image: Path, scale: tuple[int, int]) -> Any:
-    """What a model finds in an image by its test pipeline, which resizes to a scale: a sample."""
+def packed(cfg: Any, image: Path, scale: tuple[int, int] | None = None) -> dict[str, Any]:
+    """A batch of an image by the test pipeline, which resizes to a scale; as it does where None."""
     init_default_scope(cfg.default_scope)
     steps = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
     steps = [step for step in steps if step["type"] != "LoadAnnotations"]
     for step in steps:
-        if step["type"] == "Resize":
+        if scale is not None and step["type"] == "Resize":
             step["scale"] = scale
     info = {"img_path": str(image), "img_id": 0, "seg_fields": [], "reduce_zero_label": False}
     sample = Compose(steps)(info)
+    return {key: [value] for key, value in sample.items()}
+
+
+def prepared(cfg: Any, model: Any, image: Path, scale: tuple[int, int] | None = None) -> Any:
+    """What a model's preprocessor makes of :func:`packed`."""
+    return model.data_preprocessor(packed(cfg, image, scale), False)
+
+
+def by_the_pipeline(cfg: Any, model: Any, image: Path, scale: tuple[int, int]) -> Any:
+    """What a model finds in :func:`packed`: a sample."""
     model.eval()
-    (found,) = model.test_step({key: [value] for key, value in sample.items()})
+    with torch.no_grad():
+        (found,) = model.test_step(packed(cfg, image, scale))
     return found
 
 
