@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 
 _ALONE = """\
 import pickle, runpy, sys
-script, image, out, *blocked = sys.argv[1:]
+script, image, out, reads, *blocked = sys.argv[1:]
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -31,7 +31,7 @@ sys.meta_path.insert(0, Blocked())
 sys.argv = [script] + ([image] if image else [])
 made = runpy.run_path(script, run_name="__main__")
 if out:
-    found = made["find"](made["load"](), made["read"](image))
+    found = made["find"](made["load"](), made[reads](image))
     with open(out, "wb") as stream:
         pickle.dump(found, stream)
 assert not [name for name in sys.modules if name.partition(".")[0] in blocked]
@@ -49,14 +49,21 @@ class Ran:
     found: Any
 
 
-def run_script(script: Path, image: Path | str = "", find: bool = True) -> Ran:
-    """A script by itself, in the folder of the image, or its own."""
+def run_script(script: Path, image: Path | str = "", find: bool = True, reads: str = "read") -> Ran:
+    """A script by itself, in the folder of the image, or its own.
+
+    Args:
+        script: to run.
+        image: its argument; none where empty.
+        find: call its ``find``, too.
+        reads: its function that reads the argument.
+    """
     uses_torch = "import torch" in script.read_text(encoding="utf-8")
     blocked = (*FRAMEWORKS, *(() if uses_torch else ("torch",)))
     folder = Path(image).parent if image else script.parent
     out = script.with_suffix(".pickle") if find else ""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _ALONE, *map(str, (script, image, out)), *blocked],
+        [sys.executable, "-I", "-c", _ALONE, *map(str, (script, image, out, reads)), *blocked],
         capture_output=True,
         text=True,
         cwd=folder if folder.is_dir() else script.parent,
