@@ -113,6 +113,15 @@ def _constant(name: str, value: Any) -> str:
     return f"{name} = {literal}" + (f"  # {_SAYS[name]}" if name in _SAYS else "")
 
 
+WRITE = '''
+
+def write(image: np.ndarray, text: str, place: tuple[int, int], colour: list[int]) -> None:
+    """In OpenCV's font, which has ASCII alone."""
+    cv2.putText(image, text.encode("ascii", "replace").decode(), place, 0, 0.5, colour)
+'''
+"""For the code of tasks that write names into a picture."""
+
+
 def _import_order(line: str) -> tuple[bool, str]:
     return line.startswith("from"), line
 

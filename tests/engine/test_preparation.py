@@ -32,7 +32,8 @@ def classifier():
 
 def with_steps(cfg, *steps, **preprocessor):
     cfg = copy.deepcopy(cfg)
-    cfg.test_dataloader.dataset.pipeline = list(steps)
+    for split in ("test", "val"):
+        cfg[f"{split}_dataloader"].dataset.pipeline = list(steps)
     cfg.model.data_preprocessor.update(preprocessor)
     return cfg
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsevit.data.nuscenes.names import CAMERAS
-from sparsevit.tasks.script import Finding, NoScript, drawing
+from sparsevit.tasks.script import WRITE, Finding, NoScript, drawing
 
 _SHOWN = 0.3
 """Least score of a box that is shown."""
@@ -102,7 +102,7 @@ def show(cameras: list[tuple[np.ndarray, np.ndarray, np.ndarray]], found: list[d
         corners = cv2.boxPoints(rectangle(one["box"][[0, 1, 3, 4, 6]]))
         pixels = (corners * [scale, -scale] + side / 2).round().astype(np.int32)
         cv2.polylines(picture, [pixels], True, (200, 60, 0), 2)
-        cv2.putText(picture, one["class"], pixels[0].tolist(), 0, 0.4, (0, 0, 0))
+        write(picture, one["class"], pixels[0].tolist(), [0, 0, 0])
     return picture
 '''
 
@@ -126,7 +126,7 @@ def finding(model: Any, described: Mapping[str, Any]) -> Finding:
         "RANGE": [float(one) for one in coder.post_center_range or (*[-1e3] * 3, *[1e3] * 3)],
     }
     return Finding(
-        _FIND,
+        _FIND + WRITE,
         imports=("import json", "import math"),
         constants=constants,
         what="the boxes around a car, in six images",

@@ -21,7 +21,7 @@ def show(image: np.ndarray, found: np.ndarray) -> np.ndarray:
     best = np.argsort(-found)[:5]
     for label in best:
         print(f"{found[label]:.3f}  {CLASSES[label]!r}")
-    cv2.putText(image, CLASSES[best[0]], (4, 16), 0, 0.5, (0, 0, 255))
+    write(image, CLASSES[best[0]], (4, 16), [0, 0, 255])
     return image
 '''
 

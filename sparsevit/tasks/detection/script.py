@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsevit.tasks.script import Finding, class_list
+from sparsevit.tasks.script import WRITE, Finding, class_list
 
 _SHOWN = 0.3
 """Least score of a detection that is shown; as mmdet draws."""
@@ -36,7 +36,7 @@ def show(image: np.ndarray, found: list[dict]) -> np.ndarray:
         colour = COLOURS[one["label"]]{fill}
         x1, y1, x2, y2 = (round(float(side)) for side in one["box"])
         cv2.rectangle(image, (x1, y1), (x2, y2), colour.tolist(), 2)
-        cv2.putText(image, CLASSES[one["label"]], (x1, y1 + 12), 0, 0.5, colour.tolist())
+        write(image, CLASSES[one["label"]], (x1, y1 + 12), colour.tolist())
     for one in found:
         sides = " ".join(f"{{side:.1f}}" for side in one["box"])
         print(f"{{one['score']:.3f}}  {{CLASSES[one['label']]!r}}  {{sides}}")
@@ -80,4 +80,4 @@ def finding(model: Any, described: Mapping[str, Any]) -> Finding:
             else ""
         ),
     )
-    return Finding(code, constants=constants, what="the objects in an image")
+    return Finding(code + WRITE, constants=constants, what="the objects in an image")
