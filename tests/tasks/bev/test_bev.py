@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import scripts
@@ -22,6 +24,7 @@ from sparsevit.engine.preparation import preparation
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.models.bev import BEVDet
+from sparsevit.ops.rotated_boxes import rotated_iou
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import TASKS, task_of, task_of_model
 from sparsevit.tasks.bev.backends import prepare_bevdet
@@ -253,6 +256,25 @@ def finds_what_the_model_finds(done, config, model, checked, described, folder):
         assert (ran.code, ran.out) == (2, "")
         assert ran.err.startswith(f"{listed} is no list of 6 cameras")
         assert len(ran.err.splitlines()) == 1
+
+
+def test_a_script_takes_boxes_for_one_where_the_head_does(model):
+    described = {**BEV.describe_export(None, model, 1), "outputs": []}
+    finds = BEV.finding(model, described)
+    names = {"np": np, "cv2": cv2, "math": math, **finds.constants}
+    exec(finds.code, names)
+    assert [one["nms"] for one in names["TASKS"]] == ["rotate", "circle"]
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.rand(40, 5, generator=generator) * torch.tensor([6, 6, 3, 5, 6.3]) + 0.2
+    overlap = rotated_iou(boxes, boxes)
+    task = {"nms": "rotate", "threshold": 0.2}
+    clear = (overlap - 0.2).abs() > 1e-3
+    found = [
+        [names["repeats"](task, one, other) for other in boxes.numpy()] for one in boxes.numpy()
+    ]
+    same = torch.tensor(found) == (overlap > 0.2)
+    assert same[clear].all()
+    assert 100 < (overlap > 0.2).sum() < 1500
 
 
 # --- weights, data, pictures ------------------------------------------------------------------
