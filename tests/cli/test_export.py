@@ -368,11 +368,12 @@ def finds_what_mmdet_finds(finished, script):
 
 def says_what_is_wrong(script):
     script.with_name("empty.png").touch()
+    script.with_name("folder.png").mkdir()
     script.with_name("text.png").write_text("no image", encoding="utf-8")
-    for image in ("nowhere.png", "empty.png", "text.png", "."):
-        ran = scripts.run_script(script, script.with_name(str(image)), find=False)
+    for image in ("nowhere.png", "empty.png", "text.png", "folder.png"):
+        ran = scripts.run_script(script, script.with_name(image), find=False)
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err == f"{script.with_name(str(image))} cannot be read as an image.\n"
+        assert ran.err == f"{script.with_name(image)} cannot be read as an image.\n"
     ran = scripts.run_script(script, find=False)
     assert (ran.code, ran.err) == (2, f"usage: python {script.name} IMAGE\n")
     model = script.with_name("small.onnx")
