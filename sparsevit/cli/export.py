@@ -48,7 +48,7 @@ def export(
             "-o",
             metavar="FILE",
             show_default="the scope and the format's suffix",
-            help="File to write; FILE.json beside it describes it.",
+            help="File to write; FILE.json beside it describes it, and a script runs it.",
         ),
     ] = None,
     scope: Annotated[
@@ -119,9 +119,10 @@ def _render(result: ExportResult) -> str:
     compared = (
         "" if result.compared is None else f" ({result.compared} detections, boxes in pixels)"
     )
+    script = "" if result.script is None else f", run by {result.script.name}"
     return (
         f"Written to {result.out} ({result.format}, {result.megabytes:.1f} MB), described in "
-        f"{result.files[-1].name}\n"
+        f"{result.files[-1].name}{script}\n"
         f"images {result.batch_size}x3x{height}x{width} -> {shapes}\n"
         f"largest difference to eager PyTorch: {differences}{compared}"
     )

@@ -67,7 +67,7 @@ def pipeline_sizes(cfg: Config, images: int = IMAGES) -> PipelineSizes:
     if fixed is not None:
         return PipelineSizes(Counter([fixed]), "the model takes no other")
     init_default_scope(cfg.get("default_scope", task.scope))
-    pad = _padding(cfg)
+    pad = padding(cfg)
     missing = "the config has no test or validation set"
     pipelines: list[Any] = []
     for split, name in (("test", "test set"), ("val", "validation set")):
@@ -107,7 +107,7 @@ def _without_images(
         probes = ((int(embedded["height"]), int(embedded["width"])),)
     with quiet_libraries(), config_mistakes(cfg, "The test pipeline"):
         steps = [
-            TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline if _is_geometry(step["type"])
+            TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline if is_geometry(step["type"])
         ]
     found = {pad(size) for size in filter(None, (_empty_through(steps, p) for p in probes))}
     if len(found) == 1:
@@ -129,7 +129,7 @@ def _of_dataset(dataset: Any, images: int) -> Iterator[Size]:
         except Exception:  # an image that cannot be read is another's to tell
             size = _annotated(dataset, index)
             steps = [
-                step for step in _transforms_of(dataset, index) if _is_geometry(type(step).__name__)
+                step for step in _transforms_of(dataset, index) if is_geometry(type(step).__name__)
             ]
             made = None if size is None else _empty_through(steps, size)
             if made is None:
@@ -198,7 +198,7 @@ def _empty_through(steps: Iterable[Callable[[Any], Any]], size: Size) -> Size | 
         return None
 
 
-def _padding(cfg: Config) -> Callable[[Size], Size]:
+def padding(cfg: Config) -> Callable[[Size], Size]:
     """What the model's preprocessor makes of the size of an image that is alone in its batch."""
     described = cfg.model.get("data_preprocessor")
     if not described:
@@ -215,7 +215,7 @@ def _padding(cfg: Config) -> Callable[[Size], Size]:
     return padded
 
 
-def _is_geometry(kind: Any) -> bool:
+def is_geometry(kind: Any) -> bool:
     name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
     return not name.rpartition(".")[2].startswith(_NOT_GEOMETRY)
 

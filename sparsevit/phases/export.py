@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from torch import nn
 
+from sparsevit.engine.preparation import preparation
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency.backends.artefacts import FORMATS, Checked, Format
@@ -31,7 +33,8 @@ from sparsevit.phases.sparsity import Chosen, choose_sparsity
 from sparsevit.report.reporter import SILENT, Reporter
 from sparsevit.sparsity.files import write_text
 from sparsevit.sparsity.handle import SparsityHandle
-from sparsevit.tasks import task_of, task_of_scope
+from sparsevit.tasks import Task, task_of, task_of_scope
+from sparsevit.tasks.script import NoScript, backbone_finding, script_text
 from sparsevit.workspace import Workspace
 from sparsevit.workspace.provenance import now, versions
 
@@ -55,6 +58,7 @@ class ExportResult:
         differences: the largest between its outputs and eager ones: of feature maps on random
             images; of detections on drawn pictures, boxes in pixels.
         compared: how many detections were compared; None for a backbone.
+        script: the Python file beside it that runs it; None where none can.
         description: what the JSON file beside it holds.
     """
 
@@ -73,6 +77,7 @@ class ExportResult:
     checkpoint_source: str
     differences: dict[str, float]
     compared: int | None
+    script: Path | None
     description: dict[str, Any]
 
 
@@ -95,7 +100,8 @@ def export(
     """Write a model or its backbone for another runtime. The workspace is only read.
 
     The file is loaded by its own runtime and compared with eager PyTorch before it gets its name,
-    so a file that is there has been checked.
+    so a file that is there has been checked. Beside it, where the test pipeline and the model are
+    of a kind that it knows to copy, is a script that runs it with the runtime alone.
 
     Args:
         config: path or name; the workspace's last where None, else the embedded demo's.
@@ -104,7 +110,7 @@ def export(
             detectors, images in, boxes, scores, labels and masks out; ``segmentor`` and
             ``classifier``, images in, logits out.
         out: file to write; the scope and the format's suffix where None. ``<out>.json`` beside
-            it says what it is.
+            it says what it is, and ``<stem>_<format>.py`` runs it.
         format: ``onnx``, ``openvino``, ``pt2`` or ``tensorrt``; where None what ``out`` ends in,
             else ``onnx``.
         sparsity: file with a configuration; where None that of the config, else the workspace's
@@ -126,7 +132,8 @@ def export(
     whole = task_of_scope(scope)
     form, target = _target(FORMATS if whole is None else whole.formats(), scope, format, out)
     sidecar = target.with_name(target.name + ".json")
-    taken = [path for path in (target, sidecar) if path.exists()]
+    script = target.with_name(f"{target.stem}_{form.name}.py")
+    taken = [path for path in (target, sidecar, script) if path.exists()]
     if taken and not force:
         raise UserError(
             f"{taken[0]} already exists.", "Choose another --out, or replace it with --force."
@@ -158,8 +165,14 @@ def export(
         **_signature(inputs.cfg, shape, checked.outputs),
         **(whole.describe_export(inputs.cfg, model, batch_size) if whole else {}),
     }
+    text = _script(whole, inputs.cfg, model, description, reporter)
+    if text is not None:
+        write_text(script, text)
+    elif script.is_file():
+        script.unlink()  # that of the file that was replaced
+    description["script"] = script.name if text else None
     write_text(sidecar, json.dumps(description, indent=2) + "\n")
-    files = [*checked.files, sidecar]
+    files = [*checked.files, *([script] if text else []), sidecar]
     return ExportResult(
         scope=scope,
         format=form.name,
@@ -176,6 +189,7 @@ def export(
         checkpoint_source=inputs.checkpoint_source,
         differences=checked.differences,
         compared=checked.compared,
+        script=script if text else None,
         description=description,
     )
 
@@ -197,6 +211,28 @@ def _target(
             f"{target} is not a valid name for an exported model.", f"Name it {suffixes}."
         )
     return named, target
+
+
+def _script(
+    whole: Task | None,
+    cfg: Config,
+    model: nn.Module,
+    description: dict[str, Any],
+    reporter: Reporter,
+) -> str | None:
+    """The text of the script beside the file; None where there can be none, and says why."""
+    try:
+        if whole is None:
+            finds = backbone_finding([one["name"] for one in description["outputs"]])
+        else:
+            finds = whole.finding(model, description)
+        given = description["input"]
+        batch = given["shape"][0] // (1 if whole is None else whole.views)
+        prepares = preparation(cfg, given, batch, finds.crops)
+        return script_text(description["format"], description["file"], prepares, finds)
+    except NoScript as why:
+        reporter.note(f"no script to run it: {why}")
+        return None
 
 
 # --- the description ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
     from sparsevit.latency.backends.registry import Backend
+    from sparsevit.tasks.script import Finding
 
 OURS = "sparsevit"
 """Scope of what inherits from a config of ours; it says nothing of the task."""
@@ -374,3 +375,29 @@ class Task(ABC):
     @abstractmethod
     def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
         """What the description beside a whole model's file says more than a backbone's."""
+
+    @abstractmethod
+    def finding(self, model: nn.Module, described: Mapping[str, Any]) -> Finding:
+        """The part of the script beside a whole model's file that turns outputs into results.
+
+        Args:
+            model: that was written.
+            described: the description of the file.
+
+        Raises:
+            NoScript: a script could not find what the model finds.
+        """
+
+    def class_names(self, cfg: Any) -> list[str] | None:
+        """The classes of a config's data, as it names them or its type of datasets does."""
+        loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
+        dataset = loader.get("dataset") or {}
+        kind = dataset.get("type")
+        if isinstance(kind, str):
+            kind = self.registries().DATASETS.get(kind)
+        found = (
+            (dataset.get("metainfo") or cfg.get("metainfo") or {}).get("classes")
+            or cfg.get("classes")
+            or getattr(kind, "METAINFO", {}).get("classes")
+        )
+        return [str(name) for name in found] if isinstance(found, (list, tuple)) else None

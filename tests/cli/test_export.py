@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 import tiny
 import torch
 
@@ -204,16 +205,43 @@ def test_onnx_runs_in_its_runtime_alone(finished):
         expected = detector.get_submodule("backbone")(torch.from_numpy(images))
     for got, wanted in zip(maps, expected, strict=True):
         np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4)
+    gives_feature_maps(finished, "small_onnx.py")
 
 
 def test_openvino_runs_in_its_runtime_alone(finished, tmp_path):
     openvino = pytest.importorskip("openvino")
     done = tiny.run(*WORDS, "--workspace", finished.path, "--out", "small.xml", "--json")
     assert done.code == 0, done.err
-    assert set(tiny.files(tmp_path)) == {"small.bin", "small.xml", "small.xml.json"}
+    names = {"small.bin", "small.xml", "small.xml.json", "small_openvino.py"}
+    assert set(tiny.files(tmp_path)) == names
     model = openvino.Core().read_model("small.xml")
     assert list(model.input("images").shape) == [2, 3, *SIZE]
     assert [list(model.output(f"stage{i}").shape) for i in range(4)] == MAPS
+    gives_feature_maps(finished, "small_openvino.py")
+    Path("small.bin").unlink()
+    refused = scripts.run_script(tmp_path / "small_openvino.py", made_image(finished), find=False)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"{tmp_path / 'small.bin'} is missing: it belongs beside small.xml.\n"
+
+
+def made_image(finished):
+    return next(finished.path.glob("data/shapes-*/val/*.png")).absolute()
+
+
+def gives_feature_maps(finished, name):
+    """Of an image, which fills the batch."""
+    script = Path(name).absolute()
+    image = scripts.resized(made_image(finished), script.with_name("wide.png"), 120, 70)
+    ran = scripts.run_script(script, image)
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines() == [f"stage{i}  {tuple(MAPS[i])}" for i in range(4)]
+    cfg = load_config(finished.documents["finetune"]["config"])
+    detector, _ = trained(finished)
+    data = scripts.prepared(cfg, detector, image, (96, 64))
+    with torch.no_grad():
+        expected = detector.get_submodule("backbone")(torch.cat([data["inputs"]] * 2))
+    for got, wanted in zip(ran.found.values(), expected, strict=True):
+        np.testing.assert_allclose(got, wanted.numpy(), atol=1e-3)
 
 
 DETECTOR = (*WORDS, "--scope", "detector")
@@ -295,3 +323,75 @@ def test_a_detector_of_another_kind_is_refused(setting, says, finished, kept_det
     assert done.code == 2
     assert says in said_by(done)
     assert tiny.files(tmp_path) == {}
+
+
+def test_an_exported_detector_runs_in_its_runtime_alone(finished):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    words = ("--workspace", finished.path, "--batch-size", 1, "--out", "small.onnx", "--json")
+    done = tiny.run(*DETECTOR, *words)
+    assert done.code == 0, done.err
+    assert done.document["compared"] > 0
+    session = runtime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
+    assert [one.name for one in session.get_inputs()] == ["images", "sizes"]
+    shapes = {one.name: one.shape for one in session.get_outputs()}
+    assert shapes == {one["name"]: one["shape"] for one in done.document["description"]["outputs"]}
+    script = Path("small_onnx.py").absolute()
+    assert done.document["script"] == done.document["description"]["script"] == script.name
+    assert done.document["files"] == ["small.onnx", "small_onnx.py", "small.onnx.json"]
+    finds_what_mmdet_finds(finished, script)
+
+
+def finds_what_mmdet_finds(finished, script):
+    """In a picture that is scaled by 0.8 and padded below."""
+    image = scripts.resized(made_image(finished), script.with_name("wide.png"), 120, 70)
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text.replace("LEAST_SCORE = 0.3", "LEAST_SCORE = 0.0"), encoding="utf-8")
+    ran = scripts.run_script(script, image)
+    assert ran.code == 0, ran.err
+    detector, _ = trained(finished)
+    cfg = load_config(finished.documents["finetune"]["config"])
+    expected = scripts.by_the_pipeline(cfg, detector, image, (96, 64)).pred_instances
+    assert len(ran.found) == len(expected) > 3
+    assert len(ran.out.splitlines()) == len(ran.found) + 1
+    for one in ran.found:
+        gaps = (expected.bboxes - torch.from_numpy(one["box"])).abs().amax(dim=1)
+        gaps += (expected.labels != int(one["label"])) * 1e3
+        nearest = int(gaps.argmin())
+        assert gaps[nearest] < 1
+        assert abs(float(expected.scores[nearest]) - one["score"]) < 1e-2
+        masks = expected.masks[nearest].numpy()
+        assert (masks != one["mask"]).mean() < 0.01
+    assert scripts.changed_pixels(image, image.with_name("wide_found.png")) > 0
+    says_what_is_wrong(script)
+
+
+def says_what_is_wrong(script):
+    script.with_name("empty.png").touch()
+    script.with_name("folder.png").mkdir()
+    script.with_name("text.png").write_text("no image", encoding="utf-8")
+    for image in ("nowhere.png", "empty.png", "text.png", "folder.png"):
+        ran = scripts.run_script(script, script.with_name(image), find=False)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == f"{script.with_name(image)} cannot be read as an image.\n"
+    ran = scripts.run_script(script, find=False)
+    assert (ran.code, ran.err) == (2, f"usage: python {script.name} IMAGE\n")
+    model = script.with_name("small.onnx")
+    model.unlink()
+    ran = scripts.run_script(script, script.with_name("wide.png"), find=False)
+    assert (ran.code, ran.err) == (2, f"{model} is missing: it belongs beside this script.\n")
+
+
+def test_a_script_that_is_there_is_replaced_only_by_force(finished, kept, tmp_path):
+    Path("small_kept.py").write_text("mine", encoding="utf-8")
+    words = (*WORDS, "--workspace", finished.path, "--out", "small.kept")
+    refused = tiny.run(*words)
+    assert refused.code == 2
+    assert "small_kept.py already exists" in said_by(refused)
+    assert tiny.files(tmp_path) == {"small_kept.py": b"mine"}
+    done = tiny.run(*words, "--force", "--json")
+    assert done.code == 0, done.err
+    # none runs this format, and that of another file must not stay beside this one
+    assert done.document["script"] is None
+    assert "no script to run it: a file of the format kept has none" in said_by(done)
+    assert not Path("small_kept.py").exists()

@@ -274,15 +274,15 @@ class CenterHead(BaseModule):
         """
         assert self.test_cfg is not None
         most = self.test_cfg["post_max_size"]
-        if self._of_task("nms_type", task) == "circle":
-            radius = self._of_task("min_radius", task)
+        if self.of_task("nms_type", task) == "circle":
+            radius = self.of_task("min_radius", task)
             return circle_nms(bboxes[:, :2], scores, radius, most)
-        factors = self._of_task("nms_rescale_factor", task, 1.0)
+        factors = self.of_task("nms_rescale_factor", task, 1.0)
         many = isinstance(factors, Sequence)
         factor_K = bboxes.new_tensor(factors if many else [factors] * self.num_classes[task])
         shown = bboxes[:, [0, 1, 3, 4, 6]]
         shown[:, 2:4] *= factor_K[labels].unsqueeze(1)
-        threshold, first = self._of_task("nms_thr", task), self.test_cfg["pre_max_size"]
+        threshold, first = self.of_task("nms_thr", task), self.test_cfg["pre_max_size"]
         keep = rotated_nms(shown, scores, threshold, first, most)
         good = scores[keep] >= self.test_cfg["score_threshold"]
         limits = self.test_cfg["post_center_limit_range"]
@@ -292,7 +292,7 @@ class CenterHead(BaseModule):
             good &= ((centre >= low) & (centre <= high)).all(1)
         return keep[good]
 
-    def _of_task(self, key: str, task: int, default: Any = None) -> Any:
+    def of_task(self, key: str, task: int, default: Any = None) -> Any:
         """A setting of ``test_cfg`` that may differ from task to task."""
         assert self.test_cfg is not None
         value = self.test_cfg.get(key, default)

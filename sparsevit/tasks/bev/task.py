@@ -19,6 +19,7 @@ from sparsevit.tasks.bev import checks
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
+    from sparsevit.tasks.script import Finding
 
 NDS, MEAN_AP = "NDS", "mAP"
 ERRORS = ("mATE", "mASE", "mAOE", "mAVE", "mAAE")
@@ -213,6 +214,11 @@ class Bev(Task):
         from sparsevit.tasks.bev.export import described
 
         return described(model)
+
+    def finding(self, model: nn.Module, described: Mapping[str, Any]) -> Finding:
+        from sparsevit.tasks.bev.script import finding
+
+        return finding(model, described)
 
 
 def _no_boxes(data: OwnData) -> UserError:

@@ -154,12 +154,10 @@ def write_classifier(
     return write_compared(form, model, shape, target, prepare_classifier)
 
 
-def described(cfg: Any, model: Any) -> dict[str, Any]:
+def described(classes: list[str] | None, model: Any) -> dict[str, Any]:
     """What is more to be known of a classifier's file than of a backbone's: plain data."""
-    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
-    classes = ((loader.get("dataset") or {}).get("metainfo") or {}).get("classes")
     return {
-        "classes": list(classes) if classes else None,
+        "classes": classes,
         "num_classes": getattr(model.head, "num_classes", None),
     }
 

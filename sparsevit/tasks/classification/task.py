@@ -18,6 +18,7 @@ from sparsevit.tasks.classification import images, own
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
+    from sparsevit.tasks.script import Finding
 
 _NAMED = 5
 """Classes of an image that a prediction names, the likeliest first."""
@@ -182,4 +183,9 @@ class Classification(Task):
     def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
         from sparsevit.tasks.classification.backends import described
 
-        return described(cfg, model)
+        return described(self.class_names(cfg), model)
+
+    def finding(self, model: nn.Module, described: Mapping[str, Any]) -> Finding:
+        from sparsevit.tasks.classification.script import finding
+
+        return finding(model, described)

@@ -62,11 +62,8 @@ def write_detector(
     return Checked(files, found.differences(), shapes, found.compared, threshold)
 
 
-def described(cfg: Any, model: Any, batch_size: int) -> dict[str, Any]:
+def described(classes: list[str] | None, model: Any, batch_size: int) -> dict[str, Any]:
     """What is more to be known of a detector's file than of a backbone's: plain data."""
-    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
-    metainfo = cfg.get("metainfo") or (loader.get("dataset") or {}).get("metainfo") or {}
-    classes = metainfo.get("classes") or cfg.get("classes")
     roi = model.roi_head
     return {
         "sizes": {
@@ -75,7 +72,7 @@ def described(cfg: Any, model: Any, batch_size: int) -> dict[str, Any]:
             "dtype": "float32",
             "what": "height and width of each image without padding at its bottom and right",
         },
-        "classes": list(classes) if classes else None,
+        "classes": classes,
         "num_classes": roi.bbox_head.num_classes,
         "test_cfg": json.loads(json.dumps({"rpn": model.rpn_head.test_cfg, "rcnn": roi.test_cfg})),
         "empty": {"score": 0, "label": -1},

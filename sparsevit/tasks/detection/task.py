@@ -15,6 +15,7 @@ from sparsevit.tasks.detection import checks, coco, own
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
+    from sparsevit.tasks.script import Finding
 
 
 class Detection(Task):
@@ -158,4 +159,9 @@ class Detection(Task):
     def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
         from sparsevit.tasks.detection.export import described
 
-        return described(cfg, model, batch_size)
+        return described(self.class_names(cfg), model, batch_size)
+
+    def finding(self, model: nn.Module, described: Mapping[str, Any]) -> Finding:
+        from sparsevit.tasks.detection.script import finding
+
+        return finding(model, described)

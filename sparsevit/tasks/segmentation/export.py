@@ -29,14 +29,11 @@ def write_segmentor(
     return write_compared(form, model, shape, target, prepare_segmentor)
 
 
-def described(cfg: Any, model: Any) -> dict[str, Any]:
+def described(classes: list[str] | None, model: Any) -> dict[str, Any]:
     """What is more to be known of a segmentor's file than of a backbone's: plain data."""
-    loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
-    metainfo = (loader.get("dataset") or {}).get("metainfo") or {}
-    classes = metainfo.get("classes") or cfg.get("classes")
     slides = model.test_cfg.get("mode", "whole") == "slide"
     return {
-        "classes": list(classes) if classes else None,
+        "classes": classes,
         "num_classes": int(model.num_classes),
         "slide": (
             {"crop": list(model.test_cfg.crop_size), "stride": list(model.test_cfg.stride)}

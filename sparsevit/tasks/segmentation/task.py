@@ -17,6 +17,7 @@ from sparsevit.tasks.segmentation import labels, own
 if TYPE_CHECKING:
     from sparsevit.data.own import Choice, OwnData
     from sparsevit.latency.backends.artefacts import Checked, Format
+    from sparsevit.tasks.script import Finding
 
 
 class Segmentation(Task):
@@ -174,4 +175,9 @@ class Segmentation(Task):
     def describe_export(self, cfg: Any, model: nn.Module, batch_size: int) -> dict[str, Any]:
         from sparsevit.tasks.segmentation.export import described
 
-        return described(cfg, model)
+        return described(self.class_names(cfg), model)
+
+    def finding(self, model: nn.Module, described: Mapping[str, Any]) -> Finding:
+        from sparsevit.tasks.segmentation.script import finding
+
+        return finding(model, described)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import scripts
 import tiny
 import torch
 from mmengine.config import Config
@@ -17,15 +21,18 @@ from sparsevit.engine.config import load_config, sparsify_config
 from sparsevit.engine.datasets import check_datasets, provide_embedded
 from sparsevit.engine.evaluation import Evaluation
 from sparsevit.engine.image_size import pipeline_sizes
+from sparsevit.engine.preparation import preparation
 from sparsevit.engine.runner import build_model
 from sparsevit.errors import UserError
 from sparsevit.latency.backends import prepare
 from sparsevit.latency.backends.artefacts import FORMATS
 from sparsevit.models.bev import BEVDet
+from sparsevit.ops.rotated_boxes import rotated_iou
 from sparsevit.sparsity.handle import SparsityHandle
 from sparsevit.tasks import TASKS, task_of, task_of_model
 from sparsevit.tasks.bev.backends import prepare_bevdet
 from sparsevit.tasks.bev.export import difference, write_bevdet
+from sparsevit.tasks.script import script_text
 
 BEV = TASKS["bev"]
 
@@ -151,6 +158,27 @@ def test_a_backbone_is_exported_for_six_images(done, tmp_path, monkeypatch):
     given = json.loads(Path(f"{out}.json").read_text())["input"]
     assert given["shape"] == [6, 3, 64, 128]
     assert given["channels"] == "RGB"
+    trained = done[1]["finetune"]
+    cfg = sparsify_config(load_config(trained["config"]))
+    model, _ = build_model(cfg, Path(trained["checkpoint"]))
+    sample = val_sample(cfg, done[0])
+    image = Path(sample["data_samples"].metainfo["img_paths"][0]).absolute()
+    found = scripts.run_script(tmp_path / "backbone_pt2.py", image)
+    assert found.code == 0, found.err
+    assert found.out.splitlines()[0] == f"stage2  {tuple(found.found['stage2'].shape)}"
+    # the one image stands in for all six
+    inputs = {**sample["inputs"], "imgs": sample["inputs"]["imgs"][:1].repeat(6, 1, 1, 1)}
+    images = model.data_preprocessor({"inputs": [inputs]}, False)["inputs"]["imgs"][0]
+    with torch.no_grad():
+        expected = model.img_backbone.eval()(images)
+    for got, wanted in zip(found.found.values(), expected, strict=True):
+        np.testing.assert_allclose(got, wanted.numpy(), atol=1e-3)
+
+
+def val_sample(cfg, workspace):
+    """The first sample of validation."""
+    provide_embedded(cfg, workspace / "data")
+    return Evaluation(cfg).loader.dataset[0]
 
 
 def test_whole_models_of_other_tasks_are_refused(done):
@@ -190,7 +218,7 @@ def test_a_step_run_by_a_backend_finds_the_models_boxes(model):
 
 
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_file_of_the_whole_is_checked_and_described(model, tmp_path, real):
+def test_a_file_of_the_whole_is_checked_and_described(done, config, model, tmp_path, real):
     def write(model, inputs, path):
         path.write_text("graph", encoding="utf-8")
         return path
@@ -206,7 +234,73 @@ def test_a_file_of_the_whole_is_checked_and_described(model, tmp_path, real):
     assert [path.name for path in checked.files] == ["whole.pt2"]
     assert checked.differences["maps"] < 1e-3
     assert checked.outputs["task0_heatmap"] == [1, 1, 32, 32]
-    assert BEV.describe_export(None, model, 1)["grid"]["cells"] == [1, 32, 32]
+    described = BEV.describe_export(None, model, 1)
+    assert described["grid"]["cells"] == [1, 32, 32]
+    if real:
+        finds_what_the_model_finds(done, config, model, checked, described, tmp_path)
+
+
+def finds_what_the_model_finds(done, config, model, checked, described, folder):
+    """In a sample, from its images' files and a list of its cameras."""
+    cfg = load_config(config)
+    sample = val_sample(cfg, done[0])
+    given = {"shape": [6, 3, 64, 128], "channels": "RGB"}
+    given |= {name: cfg.model.data_preprocessor[name] for name in ("mean", "std")}
+    described = {**described, "outputs": [{"name": name} for name in checked.outputs]}
+    finds = BEV.finding(model, described)
+    finds.constants["LEAST_SCORE"] = model.pts_bbox_head.test_cfg.score_threshold
+    script = folder / "whole_pt2.py"
+    script.write_text(script_text("pt2", "whole.pt2", preparation(cfg, given, 1, False), finds))
+    info = sample["data_samples"].metainfo
+    cameras = [
+        {
+            "image": str(Path(path).absolute()),
+            "intrinsic": np.asarray(info["intrinsics"][place])[:3, :3].tolist(),
+            "camera_to_lidar": np.asarray(info["cam2lidar"][place]).tolist(),
+        }
+        for place, path in enumerate(info["img_paths"])
+    ]
+    listed = folder / "cameras.json"
+    listed.write_text(json.dumps(cameras), encoding="utf-8")
+    ran = scripts.run_script(script, listed, reads="read_cameras")
+    assert ran.code == 0, ran.err
+    with torch.no_grad():
+        (expected,) = model.test_step(BEV.batch_from([sample]))
+    boxes = expected.pred_instances_3d
+    assert len(ran.found) == len(boxes.scores_3d) > 3
+    assert len(ran.out.splitlines()) == len(ran.found) + 1
+    names = [name for names in described["classes"] for name in names]
+    for one in ran.found:
+        gaps = (boxes.bboxes_3d - torch.from_numpy(one["box"])).abs().amax(dim=1)
+        gaps += (boxes.labels_3d != names.index(one["class"])) * 1e3
+        assert gaps.min() < 1e-2
+        assert abs(float(boxes.scores_3d[gaps.argmin()]) - one["score"]) < 1e-3
+    assert (folder / "cameras_found.png").stat().st_size > 1000
+    for wrong in ("", "[]", json.dumps(cameras[:5]), json.dumps([{}] * 6), "{}", "[1]"):
+        listed.write_text(wrong, encoding="utf-8")
+        ran = scripts.run_script(script, listed, find=False)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith(f"{listed} is no list of 6 cameras")
+        assert len(ran.err.splitlines()) == 1
+
+
+def test_a_script_takes_boxes_for_one_where_the_head_does(model):
+    described = {**BEV.describe_export(None, model, 1), "outputs": []}
+    finds = BEV.finding(model, described)
+    names = {"np": np, "cv2": cv2, "math": math, **finds.constants}
+    exec(finds.code, names)
+    assert [one["nms"] for one in names["TASKS"]] == ["rotate", "circle"]
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.rand(40, 5, generator=generator) * torch.tensor([6, 6, 3, 5, 6.3]) + 0.2
+    overlap = rotated_iou(boxes, boxes)
+    task = {"nms": "rotate", "threshold": 0.2}
+    clear = (overlap - 0.2).abs() > 1e-3
+    found = [
+        [names["repeats"](task, one, other) for other in boxes.numpy()] for one in boxes.numpy()
+    ]
+    same = torch.tensor(found) == (overlap > 0.2)
+    assert same[clear].all()
+    assert 100 < (overlap > 0.2).sum() < 1500
 
 
 # --- weights, data, pictures ------------------------------------------------------------------

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scripts
 import tiny
 import torch
 
@@ -224,7 +225,21 @@ def test_what_is_exported_is_described(done, tmp_path):
     assert max(ran.document["differences"].values()) < 1e-4
     described = ran.document["description"]
     assert described["num_classes"] == 5
+    assert described["classes"] == ["circle", "cross", "ring", "square", "star"]
     assert described["input"]["channels"] == "RGB"
+    made = next((done[0] / "data").glob("shapes-*/val/*/*.png"))
+    image = scripts.resized(made, tmp_path / "wide.png", 120, 70)
+    found = scripts.run_script(tmp_path / "classifier_onnx.py", image)
+    assert found.code == 0, found.err
+    trained = done[1]["finetune"]
+    cfg = sparsify_config(load_config(trained["config"]))
+    model, _ = build_model(cfg, Path(trained["checkpoint"]))
+    expected = scripts.by_the_pipeline(cfg, model, image, (64, 64)).pred_score.numpy()
+    assert found.found.argmax() == expected.argmax()
+    assert found.found == pytest.approx(expected, abs=1e-3)
+    likeliest = described["classes"][expected.argmax()]
+    assert found.out.startswith(f"{expected.max():.3f}  {likeliest!r}\n")
+    assert scripts.changed_pixels(image, tmp_path / "wide_found.png") > 0
 
 
 def test_an_image_is_predicted_with_the_names_of_its_classes(done, tmp_path):

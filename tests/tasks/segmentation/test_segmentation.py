@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scripts
 import tiny
 import torch
 from mmengine.config import Config
@@ -140,6 +141,26 @@ def test_mask2former_with_plain_sizes_is_mmsegs_own():
     plain = Network(model, head=with_plain_sizes(model.decode_head)).eval()
     with torch.no_grad():
         assert torch.allclose(plain(images), Network(model).eval()(images), atol=1e-5)
+
+
+def test_the_script_beside_a_file_finds_what_mmseg_finds(done, tmp_path):
+    out = tmp_path / "segmentor.xml"
+    words = ("--scope", "segmentor", "--out", out, "--img-size", "96x64", "--workspace", done[0])
+    ran = tiny.run("export", *words, "--json")
+    assert ran.code == 0, ran.err
+    made = next((done[0] / "data").glob("shapes-*/val/*.png"))
+    image = scripts.resized(made, tmp_path / "wide.png", 180, 120)
+    found = scripts.run_script(tmp_path / "segmentor_openvino.py", image)
+    assert found.code == 0, found.err
+    trained = done[1]["finetune"]
+    cfg = sparsify_config(load_config(trained["config"]))
+    model, _ = build_model(cfg, Path(trained["checkpoint"]))
+    expected = scripts.by_the_pipeline(cfg, model, image, (96, 64)).pred_sem_seg.data[0].numpy()
+    assert (found.found == expected).mean() > 0.99
+    assert sorted(line.split()[-1] for line in found.out.splitlines()[:-1]) == sorted(
+        repr(cfg.metainfo.classes[label]) for label in set(expected.ravel().tolist())
+    )
+    assert scripts.changed_pixels(image, tmp_path / "wide_found.png") > 0.5
 
 
 @pytest.mark.parametrize(
