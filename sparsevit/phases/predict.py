@@ -296,7 +296,7 @@ class _Given(_Source):
         self._media = {one.name: one for one in media}
         self._most, self._tell = most, reporter.note
         self._steps = _steps(inputs.cfg, task)
-        self.meta = _described(inputs.cfg, task)
+        self.meta = _named(task.metainfo(inputs.cfg), task)
         self.categories = range(1, len(self.meta["classes"]) + 1)
 
     def names(self, windows: bool) -> list[str]:
@@ -386,24 +386,6 @@ def _steps(cfg: Config, task: Task) -> Callable[[dict[str, Any]], dict[str, Any]
 def _loads(kind: Any) -> bool:
     name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
     return name.rpartition(".")[2].startswith("Load")
-
-
-def _described(cfg: Config, task: Task) -> dict[str, Any]:
-    """What the config's dataset says of its classes, without its data."""
-    loaders = (cfg.get("test_dataloader"), cfg.get("val_dataloader"), cfg.get("train_dataloader"))
-    for loader in filter(None, loaders):
-        described = loader.get("dataset") or {}
-        while described.get("dataset"):
-            described = described["dataset"]
-        kind: Any = described.get("type")
-        if isinstance(kind, str):
-            kind = task.registries().DATASETS.get(kind)
-        if hasattr(kind, "_load_metainfo"):
-            with config_mistakes(cfg, "The dataset"):
-                return _named(
-                    dict(kind._load_metainfo(copy.deepcopy(described.get("metainfo")))), task
-                )
-    return _named({}, task)
 
 
 _UNNAMED = 1000

@@ -388,16 +388,25 @@ class Task(ABC):
             NoScript: a script could not find what the model finds.
         """
 
+    def metainfo(self, cfg: Any) -> dict[str, Any]:
+        """What a config says of its data without loading it: ``classes``, ``palette`` and more,
+        as its datasets name them, or their type does; what is not known is not there."""
+        for split in ("test", "val", "train"):
+            described = (cfg.get(f"{split}_dataloader") or {}).get("dataset") or {}
+            while inner := described.get("dataset") or (described.get("datasets") or [None])[0]:
+                described = inner
+            kind = described.get("type")
+            if isinstance(kind, str):
+                kind = self.registries().DATASETS.get(kind)
+            own = dict(described.get("metainfo") or cfg.get("metainfo") or {})
+            # a palette of the type's is of the type's classes
+            found = own if own.get("classes") else {**getattr(kind, "METAINFO", {}), **own}
+            if isinstance(found.get("classes"), (list, tuple)):
+                return found
+        classes = cfg.get("classes")
+        return {"classes": classes} if isinstance(classes, (list, tuple)) else {}
+
     def class_names(self, cfg: Any) -> list[str] | None:
-        """The classes of a config's data, as it names them or its type of datasets does."""
-        loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
-        dataset = loader.get("dataset") or {}
-        kind = dataset.get("type")
-        if isinstance(kind, str):
-            kind = self.registries().DATASETS.get(kind)
-        found = (
-            (dataset.get("metainfo") or cfg.get("metainfo") or {}).get("classes")
-            or cfg.get("classes")
-            or getattr(kind, "METAINFO", {}).get("classes")
-        )
-        return [str(name) for name in found] if isinstance(found, (list, tuple)) else None
+        """The classes of :meth:`metainfo`, None where they are not known."""
+        classes = self.metainfo(cfg).get("classes")
+        return None if classes is None else [str(name) for name in classes]
