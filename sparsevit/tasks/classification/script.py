@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsevit.tasks.script import Finding, NoScript, class_list
+from sparsevit.tasks.script import WRITE, Finding, NoScript, class_list
 
 _FIND = '''
 def find(run, image: np.ndarray) -> np.ndarray:
@@ -33,4 +33,9 @@ def finding(model: Any, described: Mapping[str, Any]) -> Finding:
     if not isinstance(model.head, ClsHead):
         raise NoScript(f"a {type(model.head).__name__} may give its classes other scores")
     classes = class_list(described["classes"], described["outputs"][0]["shape"][1])
-    return Finding(_FIND, constants={"CLASSES": classes}, what="the class of an image", crops=True)
+    return Finding(
+        _FIND + WRITE,
+        constants={"CLASSES": classes},
+        what="the class of an image",
+        crops=True,
+    )
