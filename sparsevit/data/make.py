@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from sparsevit import plain_files
 from sparsevit.atomic import write_atomic
 from sparsevit.data.spec import CLASSES, SPLITS, DatasetSpec, differences
 from sparsevit.errors import UserError
-from sparsevit.plain_files import read_regular
 
 if TYPE_CHECKING:
     from sparsevit.data.scene import Placed
@@ -125,8 +125,8 @@ def read_record(root: Path) -> dict[str, Any] | None:
     """The content of ``dataset.json``; None where there is none that this module wrote."""
     path = root / RECORD
     try:
-        record = json.loads(read_regular(path))
-    except (OSError, ValueError, RecursionError):
+        record = plain_files.read_record(path)
+    except ValueError:
         return None
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit.atomic import write_atomic
-from sparsevit.plain_files import read_regular
+from sparsevit.plain_files import read_record
 from sparsevit.workspace.digest import PREFIX, inputs_digest, to_json
 from sparsevit.workspace.record import unwritable
 
@@ -32,11 +32,11 @@ class Evaluations:
     def read(self, key: Mapping[str, Any]) -> dict[str, float] | None:
         """The metrics that were found for a key, None where there are none."""
         try:
-            entry = json.loads(read_regular(self._path(key)))
+            entry = read_record(self._path(key))
             if entry["key"] != to_json(key):
                 return None
             return {str(name): float(value) for name, value in entry["metrics"].items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def write(self, key: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

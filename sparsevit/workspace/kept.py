@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit.atomic import remove_leftovers, write_atomic
-from sparsevit.plain_files import read_regular
+from sparsevit.plain_files import read_record
 from sparsevit.workspace.digest import PREFIX, inputs_digest, to_json
 from sparsevit.workspace.record import unwritable
 
@@ -39,8 +39,8 @@ class Kept:
     def read(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The document of a key; None where there is none that can be read."""
         try:
-            content = json.loads(read_regular(self.path(key)))
-        except (OSError, ValueError, RecursionError):
+            content = read_record(self.path(key))
+        except ValueError:
             return None
         if not isinstance(content, dict) or content.get("version") != _VERSION:
             return None

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from sparsevit.atomic import is_alive, write_atomic
 from sparsevit.errors import UserError
-from sparsevit.plain_files import read_regular
+from sparsevit.plain_files import read_record
 from sparsevit.workspace import provenance
 from sparsevit.workspace.record import unwritable
 
@@ -136,9 +136,9 @@ class WriterLock:
 def read_holder(directory: Path) -> Holder | None:
     """Who signed the lock last; None where nobody did, or nothing can be read of it."""
     try:
-        entry = json.loads(read_regular(directory / HOLDER_NAME))
+        entry = read_record(directory / HOLDER_NAME)
         return Holder(**{**entry, "pid": int(entry["pid"]), "host": str(entry["host"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
 
 

@@ -29,7 +29,7 @@ def test_of_anything_else_nothing_is_found(tmp_path, other):
     assert Evaluations(tmp_path).read({**KEY, **other}) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', "\x00\xff"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', "\x00\xff", 10**5 * "["])
 def test_a_file_that_cannot_be_read_counts_as_missing(tmp_path, content):
     kept = Evaluations(tmp_path)
     kept.write(KEY, {"bbox_mAP": 0.25})

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsevit import plain_files
 from sparsevit.atomic import remove_leftovers, write_atomic
 from sparsevit.data.make import (
     RECORD,
@@ -159,8 +160,8 @@ def _paint_all(
         for number, length in scene_numbers(spec, split):
             kept = root / _COUNTS / f"{split}-{number}.json"
             try:
-                found = json.loads(kept.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+                found = plain_files.read_record(kept)
+            except ValueError:
                 found = _paint_scene(root, spec, views, split, number, length)
                 write_atomic(kept, json.dumps(found), durable=False)
                 painted += length * len(views)
