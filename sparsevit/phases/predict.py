@@ -236,7 +236,11 @@ def predict(
         )
         run.update(
             metrics={"images": len(work.images), "predictions": len(work.predictions)},
-            outputs={path.stem: path for path in (*work.files[-1:], *work.files[:_RECORDED])},
+            # pictures elsewhere are the user's, to move and to delete
+            outputs={
+                path.stem: path
+                for path in (*work.files[-1:], *work.files[: 0 if folder else _RECORDED])
+            },
         )
     return result
 

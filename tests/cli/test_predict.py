@@ -102,6 +102,10 @@ def test_images_that_are_given_are_prepared_as_those_of_the_dataset(workspace, p
     folder = Path(of_the_set["out"])
     assert folder == workspace / "predict" / "run-001"
     assert {Path(path).parent for path in of_the_set["files"]} == {folder}
+    runs = tiny.run("status", "--workspace", workspace, "--json").document["runs"]
+    first, second = (set(run["outputs"]) for run in runs if run["phase"] == "predict")
+    assert first == {"predictions", *(photo.stem for photo in photos[:2])}
+    assert second == {"predictions"}
 
 
 def test_dense_and_sparse_stand_side_by_side_with_what_was_skipped(workspace, photos):
