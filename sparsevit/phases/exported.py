@@ -13,7 +13,7 @@ from sparsevit.errors import UserError
 from sparsevit.latency.backends.artefacts import FORMATS, Format
 from sparsevit.phases.inputs import PathLike
 from sparsevit.plain_files import expanded, read_plain
-from sparsevit.tasks import Task, task_of_scope
+from sparsevit.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,6 @@ class Exported:
             shape = ()
         if len(shape) < 4:
             raise _unknown(sidecar)
-        task = task_of_scope(scope)
-        if shape[0] != (1 if task is None else task.views):
-            raise UserError(
-                f"{file} takes {shape[0]} images a call, and they come one by one.",
-                "Export it with --batch-size 1.",
-            )
         return cls(file, sidecar, scope, form, shape, weights)
 
     def loader(self, task: Task, device: torch.device) -> Callable[[Any], Any]:
@@ -75,8 +69,14 @@ class Exported:
         The file is loaded once. Images of another size than its own are refused.
 
         Raises:
-            UserError: its runtime is not installed, not for this device, or cannot load it.
+            UserError: it takes several samples at once, or its runtime is not installed, not for
+                this device, or cannot load it.
         """
+        if self.shape[0] != task.views:
+            raise UserError(
+                f"{self.path} takes {self.shape[0]} images a call, and they come one by one.",
+                "Export it with --batch-size 1.",
+            )
         formats = FORMATS if self.scope == "backbone" else task.formats()
         form: Format[Any] | None = formats.get(self.format)
         if form is None:

@@ -161,6 +161,9 @@ def test_a_backbone_is_exported_for_six_images(done, tmp_path, monkeypatch, real
     assert given["shape"] == [6, 3, 64, 128]
     assert given["channels"] == "RGB"
     if not real:
+        workspace = shutil.copytree(done[0], tmp_path / "workspace")
+        by_file = ("--exported", out, "--frames", 1, "--workspace", workspace)
+        assert tiny.run("predict", *by_file).code == 0
         return
     trained = done[1]["finetune"]
     cfg = sparsify_config(load_config(trained["config"]))
