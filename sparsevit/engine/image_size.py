@@ -69,12 +69,10 @@ def pipeline_sizes(cfg: Config, images: int = IMAGES) -> PipelineSizes:
     init_default_scope(cfg.get("default_scope", task.scope))
     pad = padding(cfg)
     missing = "the config has no test or validation set"
-    pipelines: list[Any] = []
     for split, name in (("test", "test set"), ("val", "validation set")):
         described = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if not described:
             continue
-        pipelines.append(pipeline_of(described))
         try:
             with quiet_libraries():
                 dataset = Runner.build_dataloader(
@@ -93,7 +91,7 @@ def pipeline_sizes(cfg: Config, images: int = IMAGES) -> PipelineSizes:
             several = "s" if counts.total() > 1 else ""
             return PipelineSizes(counts, f"{counts.total()} image{several} of the {name}")
         missing = f"the {name} has no image"
-    return _without_images(cfg, next(filter(None, pipelines), None), pad, missing)
+    return _without_images(cfg, test_pipeline(cfg), pad, missing)
 
 
 def _without_images(
@@ -171,7 +169,14 @@ def _transforms_of(dataset: Any, index: int) -> list[Any]:
     return list(getattr(pipeline, "transforms", None) or ())
 
 
-def pipeline_of(described: Any) -> Any:
+def test_pipeline(cfg: Config) -> Any:
+    """The pipeline of the test set, or where there is none of the validation set; None without."""
+    loaders = (cfg.get(f"{split}_dataloader") or {} for split in ("test", "val"))
+    found = (_pipeline_of(loader.get("dataset")) for loader in loaders)
+    return next(filter(None, found), None)
+
+
+def _pipeline_of(described: Any) -> Any:
     """The pipeline of a dataset's config, which another one may wrap."""
     while described and not described.get("pipeline"):
         inner = described.get("dataset") or described.get("datasets")
@@ -216,8 +221,14 @@ def padding(cfg: Config) -> Callable[[Size], Size]:
 
 
 def is_geometry(kind: Any) -> bool:
+    """Whether a type of step changes an image, rather than read it or wrap up the result."""
+    return not type_name(kind).startswith(_NOT_GEOMETRY)
+
+
+def type_name(kind: Any) -> str:
+    """The name of a config's ``type``, a name or a class, without its scope."""
     name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    return not name.rpartition(".")[2].startswith(_NOT_GEOMETRY)
+    return name.rpartition(".")[2]
 
 
 def _square(step: Any) -> int | None:

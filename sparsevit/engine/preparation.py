@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from sparsevit.engine.image_size import Size, is_geometry, padding, pipeline_of
+from sparsevit.engine.image_size import Size, is_geometry, padding, test_pipeline, type_name
 from sparsevit.tasks.script import NoScript, Part
 
 _CV2 = {
@@ -126,10 +126,7 @@ def _part(code: str, constants: Mapping[str, Any], pillow: bool) -> Part:
 
 def _steps(cfg: Config) -> tuple[Any, list[Any]]:
     """What says how images of several cameras are loaded, if they are, and what changes images."""
-    found: Sequence[Any] = ()
-    for split in ("test", "val"):
-        described = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
-        found = found or (described and pipeline_of(described)) or ()
+    found = test_pipeline(cfg)
     if not found:
         raise NoScript("the config has no test pipeline")
     for step in found:
@@ -141,8 +138,7 @@ def _steps(cfg: Config) -> tuple[Any, list[Any]]:
 
 
 def _name(step: Mapping[str, Any]) -> str:
-    kind = step.get("type", "")
-    return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
+    return type_name(step.get("type", ""))
 
 
 def _fit(cfg: Config, scale: Any, size: Size, cropped: bool) -> Size:

@@ -19,9 +19,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from sparsevit.atomic import write_atomic
+from sparsevit.data.images import decoded
 from sparsevit.data.media import Media, VideoFile, find_media, unique_name
 from sparsevit.engine.evaluation import Evaluation, split_of
-from sparsevit.engine.image_size import pipeline_of
+from sparsevit.engine.image_size import test_pipeline, type_name
 from sparsevit.engine.mistakes import config_mistakes
 from sparsevit.engine.quiet import quiet_libraries
 from sparsevit.engine.runner import build_model
@@ -205,9 +206,11 @@ def predict(
         for one in settings:
             by = make if one.name == SPARSE else None
             stack.enter_context(executed(task, one.model, how, reporter, by))
-        work = _Work(task, settings, folder or run.directory, source, least_score, windows)
-        work.show = show
-        work.draws = show is None or folder is not None
+        work = _Work(
+            *(task, settings, folder or run.directory, source, least_score, windows),
+            draws=show is None or folder is not None,
+            show=show,
+        )
         try:
             work.through()
         finally:
@@ -352,8 +355,6 @@ class _OfSplit(_Source):
         return [*(f"{name}.png" for name in self._names), *more]
 
     def samples(self) -> Iterator[_Sample]:
-        from sparsevit.data.images import decoded
-
         for index, (name, file) in enumerate(zip(self._names, self._files, strict=True)):
             pixels = decoded(Path(file))
             yield _Sample(name, file, None, pixels[..., ::-1], self._dataset[index])
@@ -367,15 +368,13 @@ class _OfSplit(_Source):
 def _steps(cfg: Config, task: Task) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The config's test pipeline for an image that is read already."""
     init_default_scope(cfg.get("default_scope", task.scope))
-    loaders = (cfg.get("test_dataloader"), cfg.get("val_dataloader"))
-    found = (pipeline_of(one["dataset"]) for one in loaders if one and one.get("dataset"))
-    steps = next(filter(None, found), None) or cfg.get("test_pipeline")
+    steps = test_pipeline(cfg) or cfg.get("test_pipeline")
     if not steps:
         raise UserError(
             "The config has no test pipeline, so it is not known how it wants its images.",
             "Add test_dataloader with a pipeline.",
         )
-    read = [step for step in copy.deepcopy(steps) if not _loads(step["type"])]
+    read = [step for step in copy.deepcopy(steps) if not type_name(step["type"]).startswith("Load")]
     with quiet_libraries(), config_mistakes(cfg, "The test pipeline"):
         pipeline = Compose(read)
 
@@ -385,11 +384,6 @@ def _steps(cfg: Config, task: Task) -> Callable[[dict[str, Any]], dict[str, Any]
         return made
 
     return prepared
-
-
-def _loads(kind: Any) -> bool:
-    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    return name.rpartition(".")[2].startswith("Load")
 
 
 _UNNAMED = 1000
@@ -436,17 +430,18 @@ class _Work:
     source: _Source
     least: float
     windows: bool
-    draws: bool = True
-    show: Callable[[np.ndarray, bool], bool] | None = None
+    draws: bool
+    show: Callable[[np.ndarray, bool], bool] | None
     images: list[dict[str, Any]] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     seconds: float = 0.0
+    _warming: float = 0.0
+    _warm: set[Any] = field(default_factory=set)
 
     def through(self) -> None:
         """Every image, in turn."""
-        self._warm: set[Any] = set()
-        self._began = time.perf_counter()
+        started = time.perf_counter()
         name, video = None, None
         with contextlib.ExitStack() as videos, torch.no_grad():
             for sample in self.source.samples():
@@ -468,7 +463,7 @@ class _Work:
                         video = videos.enter_context(VideoFile(self.files[-1], rate))
                     assert video is not None
                     video.write(picture)
-                self.seconds = time.perf_counter() - self._began
+                self.seconds = time.perf_counter() - started - self._warming
                 if self.show is not None and not self.show(picture, moving):
                     break
 
@@ -514,9 +509,8 @@ class _Work:
         """What a model finds, and the seconds of one call; the first of a size is not timed."""
         device = next(setting.model.parameters()).device
         shape = self.task.pixels_of(sample.loaded["inputs"]).shape
-        known = (setting.name, shape) in self._warm
-        self._warm.add((setting.name, shape))
-        for _ in range(1 if known else 2):
+        key = (setting.name, shape)
+        for timed in (True,) if key in self._warm else (False, True):
             batch = {name: [value] for name, value in sample.loaded.items()}
             # predictions are written onto the samples
             batch["data_samples"] = [sample.loaded["data_samples"].clone()]
@@ -525,9 +519,9 @@ class _Work:
             (found,) = setting.model.val_step(batch)
             synchronize(device)
             seconds = time.perf_counter() - began
-            if not known:
-                self._began += seconds
-                known = True
+            if not timed:
+                self._warming += seconds
+                self._warm.add(key)
         return found, seconds
 
     def _draw_windows(self, sample: _Sample) -> None:
